@@ -1,0 +1,35 @@
+r"""Repair of a torchvision whose compiled operators do not load beside the installed torch.
+
+The ordinary wheel links against a CUDA build; beside a CPU build `import torchvision` fails with
+"operator torchvision::nms does not exist" and takes diffusers' networks and the metric packages down with it. Declaring the two
+missing operators lets the Python parts load (transforms, datasets, utils). Where torchvision loads by itself nothing is touched.
+"""
+
+import sys
+
+import torch
+
+_keep_alive: list[torch.library.Library] = []
+
+
+def repair_torchvision() -> None:
+    r"""Imports torchvision, declaring `nms` and `qnms` if just they are missing; idempotent.
+
+    Without torchvision nothing happens. `ops.nms`, `io` and `v2.JPEG` stay unusable where the repair was needed.
+    """
+    if "torchvision" in sys.modules:
+        return
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        return
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+        for name in [n for n in sys.modules if n == "torchvision" or n.startswith("torchvision.")]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _keep_alive.append(library)
+        import torchvision  # noqa: F401

@@ -1,0 +1,17 @@
+r"""Errors that name the value, the rule and the closest right name."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    r"""A mistake in what the user asked for: shown as one message without a traceback by the command line."""
+
+
+def closest(name: str, choices: Iterable[str]) -> str:
+    r"""The sentence "Did you mean 'x'?" or the list of choices, whichever helps."""
+    choices = sorted(str(choice) for choice in choices)
+    match = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    if match:
+        return f"Did you mean '{match[0]}'?"
+    return f"Choices: {', '.join(choices)}." if choices else ""

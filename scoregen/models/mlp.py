@@ -1,0 +1,67 @@
+r"""A residual multilayer perceptron for vectors."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def fourier_features(c_noise: Tensor, width: int) -> Tensor:
+    r"""cos and sin of c_noise at width/2 frequencies from 1/4 to 16 in geometric steps, (B, width)."""
+    frequencies = torch.logspace(-2, 4, width // 2, base=2.0, device=c_noise.device, dtype=c_noise.dtype)
+    angles = c_noise[:, None] * frequencies * math.pi
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class MLP(nn.Module):
+    r"""Residual blocks h + W SiLU(V SiLU(h) + time) between two linear maps; the last one starts at zero.
+
+    Args:
+        shape: shape of a sample, (D,).
+        width: hidden units (even).
+        depth: number of residual blocks.
+        num_classes: labels 0..num_classes-1, with one more embedding for "no label"; None for unconditional.
+        dropout: probability inside the blocks.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        width: int = 128,
+        depth: int = 3,
+        num_classes: int | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(shape) != 1:
+            raise ValueError(f"shape must be (D,) for an MLP, got {tuple(shape)}; use a U-Net for images.")
+        if width < 2 or width % 2 or depth < 1:
+            raise ValueError(f"width must be even and >= 2 and depth >= 1, got width={width}, depth={depth}.")
+        self.width, self.num_classes, self.dropout = width, num_classes, dropout
+        self.first = nn.Linear(shape[0], width)
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.label = nn.Embedding(num_classes + 1, width) if num_classes else None
+        self.into = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.out_of = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.last = nn.Linear(width, shape[0])
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+        r"""z (B, D), c_noise (B,), label (B,) or None -> (B, D)."""
+        condition = self.time(fourier_features(c_noise, self.width))
+        if self.label is not None:
+            condition = condition + self.label(label_or_null(label, len(z), self.num_classes, z.device))
+        h = self.first(z)
+        for into, out_of in zip(self.into, self.out_of, strict=True):
+            inner = functional.silu(into(functional.silu(h)) + condition)
+            h = h + out_of(functional.dropout(inner, self.dropout, self.training))
+        return self.last(functional.silu(h))
+
+
+def label_or_null(label: Tensor | None, batch: int, num_classes: int, device: torch.device) -> Tensor:
+    r"""The labels, or the index num_classes ("no label") for all of the batch; negative labels mean "no label" too."""
+    if label is None:
+        return torch.full((batch,), num_classes, device=device, dtype=torch.long)
+    return torch.where(label < 0, num_classes, label).to(device)

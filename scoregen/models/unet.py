@@ -1,0 +1,96 @@
+r"""diffusers' `UNet2DModel` behind the network interface (z, c_noise, label)."""
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scoregen.models.mlp import label_or_null
+
+# c_noise = log(s)/4 spans about 2.7; diffusers' sinusoidal embedding is made for a range of about 1000.
+_TIME_SCALE = 400.0
+
+
+class UNet(nn.Module):
+    r"""A U-Net for images of any size and number of channels.
+
+    Sides that the levels do not divide are padded by reflection and cropped again. With a patch size p the network works
+    on pixel-unshuffled images (C p^2, H/p, W/p), which is several times faster at equal quality on small grey images.
+
+    Args:
+        shape: shape of an image, (C, H, W).
+        channels: width of each level.
+        layers: residual blocks a level.
+        attention: whether a level has self-attention, one flag a level; none if empty.
+        num_classes: labels 0..num_classes-1, with one more embedding for "no label"; None for unconditional.
+        dropout: probability inside the residual blocks.
+        patch_size: p.
+
+    Raises:
+        ValueError: shapes, channels or flags that do not fit.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        channels: tuple[int, ...] = (32, 64),
+        layers: int = 2,
+        attention: tuple[bool, ...] = (),
+        num_classes: int | None = None,
+        dropout: float = 0.0,
+        patch_size: int = 1,
+    ) -> None:
+        super().__init__()
+        _check(shape, channels, layers, attention, patch_size)
+        from scoregen.compat import repair_torchvision
+
+        repair_torchvision()
+        from diffusers import UNet2DModel
+
+        attention = tuple(attention) or (False,) * len(channels)
+        depth = shape[0] * patch_size**2
+        self.num_classes, self.patch_size = num_classes, patch_size
+        self.multiple = patch_size * 2 ** (len(channels) - 1)
+        self.net = UNet2DModel(
+            in_channels=depth,
+            out_channels=depth,
+            block_out_channels=tuple(channels),
+            layers_per_block=layers,
+            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
+            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
+            add_attention=any(attention),
+            norm_num_groups=math.gcd(*channels, 32),
+            dropout=dropout,
+            num_class_embeds=num_classes + 1 if num_classes else None,
+        )
+        nn.init.zeros_(self.net.conv_out.weight)
+        nn.init.zeros_(self.net.conv_out.bias)
+
+    def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+        r"""z (B, C, H, W), c_noise (B,), label (B,) or None -> (B, C, H, W)."""
+        height, width = z.shape[-2:]
+        z = functional.pad(z, (0, -width % self.multiple, 0, -height % self.multiple), mode="reflect")
+        if self.num_classes is not None:
+            label = label_or_null(label, len(z), self.num_classes, z.device)
+        else:
+            label = None
+        z = functional.pixel_unshuffle(z, self.patch_size)
+        z = self.net(z, c_noise * _TIME_SCALE, class_labels=label, return_dict=False)[0]
+        return functional.pixel_shuffle(z, self.patch_size)[..., :height, :width]
+
+
+def _check(shape, channels, layers: int, attention, patch_size: int) -> None:
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"shape must be (channels, height, width) for a U-Net, got {tuple(shape)}; use an MLP for vectors.")
+    if len(channels) < 1 or layers < 1 or patch_size < 1:
+        raise ValueError(
+            f"channels must not be empty, layers and patch_size must be >= 1, "
+            f"got channels={tuple(channels)}, layers={layers}, patch_size={patch_size}."
+        )
+    if attention and len(attention) != len(channels):
+        raise ValueError(f"attention must have one flag a level, got {len(attention)} flags for {len(channels)} levels.")
+    multiple = patch_size * 2 ** (len(channels) - 1)
+    if max(-side % multiple for side in shape[1:]) >= min(shape[1:]):
+        raise ValueError(
+            f"images of {shape[1]}x{shape[2]} are too small for {len(channels)} levels and patch_size={patch_size}; use fewer."
+        )

@@ -1,0 +1,46 @@
+r"""Sharding over processes for sampling, metrics and certification.
+
+Work is a list of indices; process r of n takes indices r, r + n, r + 2n, ... Results are keyed by index, so they do not depend on n.
+Processes are started by `torchrun` or `accelerate launch`; without them everything here is the identity.
+"""
+
+import os
+from collections.abc import Iterable
+
+import torch.distributed as dist
+
+
+def rank() -> int:
+    r"""This process's number, 0 without a launcher."""
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", 0))
+
+
+def world_size() -> int:
+    r"""The number of processes, 1 without a launcher."""
+    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
+
+
+def initialize() -> None:
+    r"""Joins the process group that the launcher describes (NCCL or gloo, as the hardware has it); idempotent."""
+    if world_size() > 1 and not dist.is_initialized():
+        dist.init_process_group()
+
+
+def shard(indices: Iterable[int]) -> list[int]:
+    r"""The indices that this process works on."""
+    return list(indices)[rank() :: world_size()]
+
+
+def barrier() -> None:
+    r"""Waits for all processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def gather(value) -> list:
+    r"""The value of every process, in rank order, on every process."""
+    if not dist.is_initialized():
+        return [value]
+    values = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values

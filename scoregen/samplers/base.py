@@ -1,0 +1,180 @@
+r"""The sampler interface: from noise (or a noisy observation) to data through a denoiser D(u, s).
+
+State is u = y_0 + s eps; a step goes from the noise ratio s to the next one. One implementation serves every process, since
+the process enters only through its chart, its prior and its grid.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoregen.progress import progress as progress_bar
+from scoregen.rng import Generators, randn
+from scoregen.samplers.grids import Grid, Karras
+from scoregen.sde.path import as_time
+from scoregen.sde.process import SDE
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+Noise = Callable[[Tensor], Tensor]
+Callback = Callable[[int, Tensor, Tensor, Tensor], None]
+
+
+class Sampler(ABC):
+    r"""A rule for one step, and the loop around it.
+
+    Args:
+        steps: number of steps, >= 1.
+        grid: noise ratios; Karras with rho 7 unless given.
+
+    Raises:
+        ValueError: steps < 1.
+    """
+
+    def __init__(self, steps: int = 18, grid: Grid | None = None) -> None:
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise ValueError(f"steps must be an integer >= 1, got steps={steps}.")
+        self.steps = steps
+        self.grid = Karras() if grid is None else grid
+
+    @abstractmethod
+    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+        r"""One step from noise ratio s to n < s.
+
+        Args:
+            denoise: D(u, s), label and guidance bound.
+            u: state (B, *S).
+            s, n: noise ratios, float64 scalars on the CPU; n = 0 on the last step.
+            noise: gives standard normal noise like its argument.
+            memory: what the last step returned, None on the first one and after a jump upward.
+
+        Returns:
+            The next state and the memory for the next step.
+        """
+
+    def __call__(
+        self,
+        denoiser: Any,
+        shape: tuple[int, ...] | None = None,
+        *,
+        start: tuple[Tensor, Tensor | float] | None = None,
+        label: Tensor | None = None,
+        generator: Generators = None,
+        noise: Noise | None = None,
+        progress: bool = False,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        r"""Samples.
+
+        Args:
+            denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+            shape: (B, *S), to start from the prior; or
+            start: (x_t, t), to start from noisy data x_t (B, *S) at the scalar time t (purification, despeckling, editing).
+            label: (B,) integers.
+            generator: one, or a list with one a sample: then sample k does not depend on the batch.
+            noise: replaces the normal draws of the steps (a Brownian tree, zeros).
+            progress: shows a bar on a terminal.
+            callback: called as callback(i, s_next, u, last denoised) after every step.
+
+        Returns:
+            Data (B, *S), in its own units.
+
+        Raises:
+            ValueError: neither or both of shape and start, labels out of range, a list of generators of the wrong length.
+        """
+        if (shape is None) == (start is None):
+            raise ValueError("give either shape (to start from the prior) or start=(x_t, t), got both or neither.")
+        sde = denoiser.sde
+        differentiate = start is not None and start[0].requires_grad
+        with torch.set_grad_enabled(differentiate and torch.is_grad_enabled()):
+            if start is None:
+                grid = self.grid(sde, self.steps)
+                u = prior_state(denoiser, shape, grid[0], generator)
+            else:
+                u, s = observed_state(sde, *start)
+                grid = self.grid(sde, self.steps, s.item())
+            check_label(denoiser, label, len(u))
+            if noise is None:
+                noise = _default_noise(generator)
+            u = self.integrate(_Bound(denoiser, label), u, grid, noise, progress, callback)
+            return sde.from_chart(u)
+
+    def integrate(
+        self,
+        denoise: Denoise,
+        u: Tensor,
+        grid: Tensor,
+        noise: Noise,
+        progress: bool = False,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        r"""Runs the steps over a grid of noise ratios, (n + 1,), in EDM coordinates; upward jumps add noise."""
+        memory = None
+        steps = progress_bar(range(len(grid) - 1), description="sampling", unit="step") if progress else range(len(grid) - 1)
+        for i in steps:
+            s, n = grid[i], grid[i + 1]
+            if n > s:
+                u, memory = u + (n**2 - s**2).sqrt().to(u) * noise(u), None
+            else:
+                u, memory = self.step(denoise, u, s, n, noise, memory)
+            if callback is not None:
+                callback(i, n, u, getattr(denoise, "last", u))
+        return u
+
+
+class _Bound:
+    r"""D(u, s) with the label bound, remembering its last output and counting its calls."""
+
+    def __init__(self, denoiser: Any, label: Tensor | None) -> None:
+        self.denoiser, self.label, self.calls, self.last = denoiser, label, 0, None
+
+    def __call__(self, u: Tensor, s: Tensor) -> Tensor:
+        self.calls += 1
+        self.last = self.denoiser(u, s) if self.label is None else self.denoiser(u, s, self.label)
+        return self.last
+
+
+def _default_noise(generator: Generators) -> Noise:
+    return lambda u: randn(u.shape, generator, u.dtype, u.device)
+
+
+def state_options(denoiser: Any) -> dict[str, Any]:
+    r"""The dtype and device of the denoiser's parameters; torch's defaults for one without."""
+    parameters = denoiser.parameters() if hasattr(denoiser, "parameters") else iter(())
+    first = next(iter(parameters), None)
+    if first is None:
+        return {"dtype": torch.get_default_dtype(), "device": torch.get_default_device()}
+    return {"dtype": first.dtype, "device": first.device}
+
+
+def prior_state(denoiser: Any, shape: tuple[int, ...], s: Tensor, generator: Generators) -> Tensor:
+    r"""u ~ N(mean, var + s^2), with the data moments that the process knows (0 unless set), (B, *S)."""
+    eps = randn(shape, generator, **state_options(denoiser))
+    sde: SDE = denoiser.sde
+    return sde.data_mean.to(eps) + (sde.data_var + s**2).sqrt().to(eps) * eps
+
+
+def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+    r"""(u, s) of noisy data x_t (B, *S) at a time t that all of the batch shares."""
+    t = as_time(t)
+    if t.numel() > 1 and not bool((t == t.flatten()[0]).all()):
+        raise ValueError(
+            f"t must be the same for the whole batch of a sampler call, got values from {t.min():.4g} to {t.max():.4g}; "
+            "call the sampler once for each time."
+        )
+    return sde.to_u(x_t, t.flatten()[0])
+
+
+def check_label(denoiser: Any, label: Tensor | None, batch: int) -> None:
+    r"""Refuses labels of the wrong number or outside 0..num_classes-1 (-1 is "no label")."""
+    if label is None:
+        return
+    num_classes = getattr(denoiser, "num_classes", None)
+    if num_classes is None and isinstance(denoiser, torch.nn.Module):
+        raise ValueError(f"label must be None for an unconditional model, got {len(label)} labels; train with labels first.")
+    if label.shape != (batch,):
+        raise ValueError(f"label must have shape ({batch},), got {tuple(label.shape)}.")
+    if num_classes is not None and not bool(((label >= -1) & (label < num_classes)).all()):
+        raise ValueError(f"label must lie in 0..{num_classes - 1}, got values from {label.min()} to {label.max()}.")

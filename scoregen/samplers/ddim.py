@@ -1,0 +1,91 @@
+r"""The DDIM family: u' = D + n (sqrt(1 - k) (u - D)/s + sqrt(k) z) from noise ratio s to n, z ~ N(0, I).
+
+k = 0 is DDIM (Euler on the probability-flow ODE), k = eta^2 (1 - (n/s)^2) is DDIM with eta (1: ancestral sampling of DDPM),
+k = 1 is multistep consistency sampling.
+
+Reference: Song, Meng, Ermon (2021), arXiv 2010.02502, equations 12 and 16; Song et al. (2023), arXiv 2303.01469, algorithm 1.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from scoregen.samplers.base import Denoise, Noise, Sampler
+from scoregen.samplers.grids import Grid, Karras
+
+
+class DDIM(Sampler):
+    r"""Denoising diffusion implicit models; order 1.
+
+    Args:
+        steps: number of steps and of network calls.
+        grid: noise ratios.
+        eta: 0 deterministic, 1 ancestral.
+
+    Raises:
+        ValueError: eta outside [0, 1].
+    """
+
+    def __init__(self, steps: int = 50, grid: Grid | None = None, eta: float = 0.0) -> None:
+        super().__init__(steps, grid)
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], got eta={eta}.")
+        self.eta = float(eta)
+
+    def fresh_fraction(self, s: Tensor, n: Tensor) -> Tensor:
+        r"""k: the fraction of the variance n^2 that is fresh noise."""
+        return self.eta**2 * (1 - (n / s) ** 2)
+
+    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+        denoised = denoise(u, s)
+        k = self.fresh_fraction(s, n)
+        keep = n * (1 - k).sqrt() / s
+        u = denoised + keep.to(u) * (u - denoised)
+        if n > 0 and k > 0:
+            u = u + (n * k.sqrt()).to(u) * noise(u)
+        return u, None
+
+
+class Ancestral(DDIM):
+    r"""Ancestral sampling, DDIM with eta = 1: the posterior of DDPM; weak order 1.
+
+    Args:
+        steps: number of steps and of network calls.
+        grid: noise ratios.
+
+    Reference: Ho, Jain, Abbeel (2020), arXiv 2006.11239, algorithm 2.
+    """
+
+    def __init__(self, steps: int = 100, grid: Grid | None = None) -> None:
+        super().__init__(steps, grid, eta=1.0)
+
+
+class Consistency(DDIM):
+    r"""Consistency sampling: denoise, add fresh noise of the next level, repeat; no noise after the last call.
+
+    One step is one-shot denoising. With a consistency model any number of steps samples the data.
+
+    Args:
+        steps: number of network calls.
+        grid: noise ratios; by default every step but the last keeps away from the smallest level.
+    """
+
+    def __init__(self, steps: int = 1, grid: Grid | None = None) -> None:
+        super().__init__(steps, OpenEnd(Karras()) if grid is None else grid)
+
+    def fresh_fraction(self, s: Tensor, n: Tensor) -> Tensor:
+        return s.new_ones(())
+
+
+class OpenEnd(Grid):
+    r"""The levels of another grid of one more step without its smallest one, so that few steps are spread over the range.
+
+    Args:
+        grid: the other grid.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+    def levels(self, sde, s_max: float, s_min: float, steps: int) -> Tensor:
+        return self.grid.levels(sde, s_max, s_min, steps + 1)[:-1]

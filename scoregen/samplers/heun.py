@@ -1,0 +1,53 @@
+r"""Heun's method on du/ds = (u - D)/s, with churn.
+
+Reference: Karras et al. (2022), arXiv 2206.00364, algorithms 1 and 2.
+"""
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from scoregen.samplers.base import Denoise, Noise, Sampler
+from scoregen.samplers.grids import Grid
+
+
+class Heun(Sampler):
+    r"""EDM's sampler; order 2 without churn; 2 steps - 1 network calls.
+
+    Args:
+        steps: number of steps.
+        grid: noise ratios.
+        churn: S_churn, total noise added and removed again; 0 is deterministic.
+        churn_min, churn_max: noise ratios between which it acts (S_tmin, S_tmax).
+        churn_noise: factor of the added noise (S_noise).
+
+    Raises:
+        ValueError: negative churn.
+    """
+
+    def __init__(
+        self,
+        steps: int = 18,
+        grid: Grid | None = None,
+        churn: float = 0.0,
+        churn_min: float = 0.0,
+        churn_max: float = math.inf,
+        churn_noise: float = 1.0,
+    ) -> None:
+        super().__init__(steps, grid)
+        if not churn >= 0:
+            raise ValueError(f"churn must be >= 0, got churn={churn}.")
+        self.churn, self.churn_min, self.churn_max, self.churn_noise = churn, churn_min, churn_max, churn_noise
+
+    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+        if self.churn > 0 and self.churn_min <= s <= self.churn_max:
+            raised = s * (1 + min(self.churn / self.steps, math.sqrt(2) - 1))
+            u = u + (self.churn_noise * (raised**2 - s**2).sqrt()).to(u) * noise(u)
+            s = raised
+        slope = (u - denoise(u, s)) / s.to(u)
+        euler = u + (n - s).to(u) * slope
+        if n == 0:
+            return euler, None
+        slope_n = (euler - denoise(euler, n)) / n.to(u)
+        return u + (n - s).to(u) * (slope + slope_n) / 2, None

@@ -1,0 +1,8 @@
+r"""Processes: a Gaussian path (alpha, sigma, shift) in the coordinates of a chart."""
+
+from scoregen.sde.additive import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
+from scoregen.sde.chart import Affine, Chart, Compose, Log
+from scoregen.sde.path import Path
+from scoregen.sde.process import SDE
+
+__all__ = ["EDM", "SDE", "VE", "VP", "Affine", "Chart", "Compose", "Cosine", "Log", "Path", "RectifiedFlow", "SubVP"]

@@ -1,0 +1,114 @@
+r"""Charts: invertible elementwise maps from data x to model coordinates y = phi(x), in which every process is Gaussian.
+
+    x = psi(y);  log|dy/dx| = sum log|phi'(x)|
+    dx = psi'(y) dy + psi''(y)/2 d[y]        (Ito), so a chart also gives psi' and psi''.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class Chart(ABC):
+    r"""An increasing elementwise map y = phi(x)."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        r"""Data x (B, *S) to model coordinates y."""
+
+    @abstractmethod
+    def inverse(self, y: Tensor) -> Tensor:
+        r"""Model coordinates y (B, *S) to data x."""
+
+    @abstractmethod
+    def inverse_derivatives(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        r"""psi'(y) and psi''(y), elementwise."""
+
+    def log_det(self, x: Tensor) -> Tensor:
+        r"""log |dy/dx| summed over the dimensions of each sample, (B,)."""
+        slope, _ = self.inverse_derivatives(self.forward(x))
+        return -slope.log().flatten(1).sum(1)
+
+
+class Affine(Chart):
+    r"""y = scale x + shift; `Affine()` is the identity and `Affine(2, -1)` takes images in [0, 1] to [-1, 1].
+
+    Args:
+        scale: positive factor.
+        shift: added after it.
+
+    Raises:
+        ValueError: scale <= 0.
+    """
+
+    def __init__(self, scale: float = 1.0, shift: float = 0.0) -> None:
+        if not scale > 0 or not math.isfinite(scale):
+            raise ValueError(f"scale must be positive and finite, got scale={scale}; a chart is increasing.")
+        self.scale, self.shift = float(scale), float(shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return (y - self.shift) / self.scale
+
+    def inverse_derivatives(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full_like(y, 1 / self.scale), torch.zeros_like(y)
+
+
+class Log(Chart):
+    r"""y = log(x + offset), the Lamperti transform of multiplicative noise.
+
+    Args:
+        offset: c >= 0; c = 1 is nearly additive on [0, 1], c -> 0 truly multiplicative. Exact zeros need c > 0.
+
+    Raises:
+        ValueError: at construction for offset < 0; in `forward` for x + offset <= 0, with the values and their number.
+    """
+
+    def __init__(self, offset: float = 0.0) -> None:
+        if not offset >= 0 or not math.isfinite(offset):
+            raise ValueError(f"offset must be >= 0 and finite, got offset={offset}.")
+        self.offset = float(offset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shifted = x + self.offset
+        bad = ~(shifted > 0)
+        if bad.any():
+            values = ", ".join(f"{v:.4g}" for v in x[bad][:5].tolist())
+            raise ValueError(
+                f"x + offset must be > 0 for the log chart, got {int(bad.sum())} of {x.numel()} values that break it "
+                f"(first: {values}) with offset={self.offset}; use a larger offset, or a mask for exact zeros."
+            )
+        return shifted.log()
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return y.exp() - self.offset
+
+    def inverse_derivatives(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return y.exp(), y.exp()
+
+
+class Compose(Chart):
+    r"""y = outer(inner(x)).
+
+    Args:
+        inner: applied to the data first.
+        outer: applied to its result.
+    """
+
+    def __init__(self, inner: Chart, outer: Chart) -> None:
+        self.inner, self.outer = inner, outer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer.forward(self.inner.forward(x))
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return self.inner.inverse(self.outer.inverse(y))
+
+    def inverse_derivatives(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        outer_1, outer_2 = self.outer.inverse_derivatives(y)
+        inner_1, inner_2 = self.inner.inverse_derivatives(self.outer.inverse(y))
+        return inner_1 * outer_1, inner_2 * outer_1**2 + inner_1 * outer_2

@@ -1,0 +1,107 @@
+r"""Paths: y_t = alpha(t) y_0 + shift(t) + sigma(t) eps with t in [0, 1], t = 0 data, t = 1 noise.
+
+Everything else follows from the three functions:
+
+    u = (y_t - shift)/alpha = y_0 + s eps,   s = sigma/alpha      (EDM coordinates)
+    dy = (f y + h) dt + g dW,   f = alpha'/alpha,   h = shift' - f shift,   g^2 = (sigma^2)' - 2 f sigma^2
+
+Coefficients are float64 on the CPU, whatever the device of the data; callers cast them once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# Sampling runs between these noise ratios where a path itself is not bounded (data of about unit scale).
+SMALLEST_NOISE, LARGEST_NOISE = 2e-3, 200.0
+
+
+def as_time(t: Tensor | float) -> Tensor:
+    r"""A time, noise ratio or other coefficient as a float64 tensor on the CPU."""
+    return torch.as_tensor(t, dtype=torch.float64, device="cpu")
+
+
+def expand(coefficient: Tensor, x: Tensor) -> Tensor:
+    r"""A coefficient of shape () or (B,) shaped and cast to multiply x (B, *S)."""
+    return coefficient.reshape(-1, *[1] * (x.ndim - 1)).to(device=x.device, dtype=x.dtype) if x.ndim else coefficient
+
+
+def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    r"""d function / dt for an elementwise function, by automatic differentiation."""
+    with torch.inference_mode(False), torch.enable_grad():
+        t = t.detach().clone().requires_grad_()
+        value = function(t)
+        return torch.autograd.grad(value.sum(), t)[0] if value.requires_grad else torch.zeros_like(t)
+
+
+class Path(ABC):
+    r"""A Gaussian path given by alpha, sigma and, where it has one, shift."""
+
+    @abstractmethod
+    def alpha(self, t: Tensor | float) -> Tensor:
+        r"""The factor of y_0, shaped as t."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor | float) -> Tensor:
+        r"""The standard deviation of the noise, shaped as t."""
+
+    def shift(self, t: Tensor | float) -> Tensor:
+        r"""The deterministic displacement, shaped as t; zero unless overridden."""
+        return torch.zeros_like(as_time(t))
+
+    def variance(self, t: Tensor | float) -> Tensor:
+        r"""sigma^2, shaped as t; a path whose sigma is a root overrides it, since the root has no derivative at 0."""
+        return self.sigma(t) ** 2
+
+    def noise_ratio(self, t: Tensor | float) -> Tensor:
+        r"""s(t) = sigma/alpha, increasing, shaped as t; infinite where alpha is 0."""
+        return self.sigma(t) / self.alpha(t)
+
+    def time_of(self, s: Tensor | float) -> Tensor:
+        r"""The inverse of `noise_ratio`.
+
+        Args:
+            s: noise ratio, () or (B,), between noise_ratio(0) and noise_ratio(1).
+
+        Returns:
+            t in [0, 1], shaped as s.
+
+        Raises:
+            ValueError: when s is outside the range of the path.
+        """
+        s = as_time(s)
+        low, high = self.noise_ratio(0.0).item(), self.noise_ratio(1.0).item()
+        if not bool(((s >= low * (1 - 1e-9)) & (s <= high * (1 + 1e-9))).all()):
+            raise ValueError(
+                f"s must lie between noise_ratio(0)={low:.6g} and noise_ratio(1)={high:.6g} of {type(self).__name__}, "
+                f"got s from {s.min().item():.6g} to {s.max().item():.6g}."
+            )
+        return self._time_of(s.clamp(low, high)).clamp(0.0, 1.0)
+
+    def _time_of(self, s: Tensor) -> Tensor:
+        low, high = torch.zeros_like(s), torch.ones_like(s)
+        for _ in range(64):
+            middle = (low + high) / 2
+            above = self.noise_ratio(middle) > s
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        return (low + high) / 2
+
+    def coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+        r"""f, h and g^2 of dy = (f y + h) dt + g dW, each shaped as t."""
+        t = as_time(t)
+        f = derivative(self.alpha, t) / self.alpha(t)
+        h = derivative(self.shift, t) - f * self.shift(t)
+        g2 = derivative(self.variance, t) - 2 * f * self.variance(t)
+        return f, h, g2
+
+    @property
+    def s_min(self) -> float:
+        r"""The smallest noise ratio at which samplers call the denoiser."""
+        return max(self.noise_ratio(0.0).item(), min(SMALLEST_NOISE, self.noise_ratio(1.0).item() / 10))
+
+    @property
+    def s_max(self) -> float:
+        r"""The noise ratio at which sampling starts."""
+        return min(self.noise_ratio(1.0).item(), LARGEST_NOISE)

@@ -1,0 +1,131 @@
+r"""A process: a Gaussian path in the coordinates of a chart, and its SDEs in data space.
+
+With x = psi(y) elementwise and dy = b dt + g dW, Ito's formula gives
+
+    forward   dx = (psi' b + psi'' g^2 / 2) dt + psi' g dW,      b = f y + h
+    reverse   dx = (psi' b~ - psi'' g^2 / 2) dt + psi' g dW,     b~ = f y + h - g^2 score,      dt < 0
+    ODE       dx = psi' (f y + h - g^2 score / 2) dt
+"""
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from scoregen.rng import Generators, randn
+from scoregen.sde.chart import Affine, Chart
+from scoregen.sde.path import Path, as_time, expand
+
+
+class SDE(Path):
+    r"""A path and a chart, with the law of the data at t = 1.
+
+        y_1 ~ N(alpha_1 mean + shift_1, alpha_1^2 var + sigma_1^2), with the moments of the data in chart coordinates.
+        They are 0 until `with_moments` sets them, per pixel or scalar.
+
+    Args:
+        chart: data to model coordinates; the identity unless given.
+    """
+
+    def __init__(self, chart: Chart | None = None) -> None:
+        self.chart = Affine() if chart is None else chart
+        self.data_mean = torch.zeros((), dtype=torch.float64)
+        self.data_var = torch.zeros((), dtype=torch.float64)
+
+    def with_moments(self, mean: Tensor | float, var: Tensor | float) -> Self:
+        r"""Sets the moments of the data in chart coordinates, which the prior uses; returns self.
+
+        Args:
+            mean, var: scalars or tensors of the shape of one sample (*S).
+
+        Raises:
+            ValueError: when a variance is negative or a moment is not finite.
+        """
+        mean, var = as_time(mean), as_time(var)
+        if not bool(mean.isfinite().all() and var.isfinite().all() and (var >= 0).all()):
+            raise ValueError(f"moments must be finite with var >= 0, got var from {var.min():.4g} to {var.max():.4g}.")
+        self.data_mean, self.data_var = mean, var
+        return self
+
+    def to_chart(self, x: Tensor) -> Tensor:
+        r"""Data x (B, *S) to model coordinates y."""
+        return self.chart.forward(x)
+
+    def from_chart(self, y: Tensor) -> Tensor:
+        r"""Model coordinates y (B, *S) to data x."""
+        return self.chart.inverse(y)
+
+    def log_det(self, x: Tensor) -> Tensor:
+        r"""log |dy/dx| of the chart, (B,)."""
+        return self.chart.log_det(x)
+
+    def to_u(self, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        r"""EDM coordinates (u, s) of the noisy data x_t (B, *S) at time t, () or (B,)."""
+        t = as_time(t)
+        y = self.to_chart(x_t)
+        return (y - expand(self.shift(t), y)) / expand(self.alpha(t), y), self.noise_ratio(t)
+
+    def from_u(self, u: Tensor, t: Tensor | float) -> Tensor:
+        r"""Noisy data x_t of EDM coordinates u (B, *S) at time t, () or (B,)."""
+        t = as_time(t)
+        return self.from_chart(expand(self.alpha(t), u) * u + expand(self.shift(t), u))
+
+    def perturb(self, x_0: Tensor, t: Tensor | float, eps: Tensor) -> Tensor:
+        r"""The exact marginal x_t given x_0.
+
+        Args:
+            x_0: data (B, *S); t: () or (B,); eps: standard normal (B, *S).
+        """
+        y = self.to_chart(x_0)
+        t = as_time(t)
+        return self.from_chart(expand(self.alpha(t), y) * y + expand(self.shift(t), y) + expand(self.sigma(t), y) * eps)
+
+    def drift(self, x: Tensor, t: Tensor | float) -> Tensor:
+        r"""The Ito drift in data space, (B, *S)."""
+        y = self.to_chart(x)
+        f, h, g2 = (expand(c, y) for c in self.coefficients(t))
+        slope, bend = self.chart.inverse_derivatives(y)
+        return slope * (f * y + h) + bend * g2 / 2
+
+    def diffusion(self, x: Tensor, t: Tensor | float) -> Tensor:
+        r"""The diffusion coefficient in data space, (B, *S)."""
+        y = self.to_chart(x)
+        _, _, g2 = self.coefficients(t)
+        return self.chart.inverse_derivatives(y)[0] * expand(g2.clamp_min(0).sqrt(), y)
+
+    def reverse_drift(self, x: Tensor, t: Tensor | float, score: Tensor, stochastic: bool = True) -> Tensor:
+        r"""The drift, in data space and for dt < 0, of the reverse SDE or of the probability-flow ODE.
+
+        Args:
+            x: noisy data (B, *S); t: () or (B,).
+            score: grad_y log q_t(y_t), in chart coordinates (B, *S), as `Denoiser.score` gives it.
+            stochastic: the reverse SDE; else the probability-flow ODE.
+
+        Reference: Song et al. (2021), arXiv 2011.13456, equations 6 and 13, with Ito's formula for the chart.
+        """
+        y = self.to_chart(x)
+        f, h, g2 = (expand(c, y) for c in self.coefficients(t))
+        slope, bend = self.chart.inverse_derivatives(y)
+        if stochastic:
+            return slope * (f * y + h - g2 * score) - bend * g2 / 2
+        return slope * (f * y + h - g2 * score / 2)
+
+    def prior_sample(self, shape: tuple[int, ...], generator: Generators = None, dtype=None, device=None) -> Tensor:
+        r"""Draws of x_1, (B, *S)."""
+        eps = randn(shape, generator, dtype, device)
+        mean, std = self._prior(eps)
+        return self.from_chart(mean + std * eps)
+
+    def prior_log_prob(self, x_T: Tensor) -> Tensor:
+        r"""The log-density of the prior in data space, in nats, (B,)."""
+        y = self.to_chart(x_T)
+        mean, std = self._prior(y)
+        log_normal = -(((y - mean) / std) ** 2) / 2 - std.log() - math.log(2 * math.pi) / 2
+        return log_normal.flatten(1).sum(1) + self.log_det(x_T)
+
+    def _prior(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        one = as_time(1.0)
+        mean = self.alpha(one) * self.data_mean + self.shift(one)
+        std = (self.alpha(one) ** 2 * self.data_var + self.sigma(one) ** 2).sqrt()
+        return mean.to(like), std.to(like)
