@@ -39,8 +39,8 @@ def feature_matrix(features: Features, name: str = "features", least: int = 1) -
         raise TypeError(f"{name} must be a real tensor or array of shape (N, D), got {type(features).__name__}.")
     if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(
-            f"{name} must have shape (N, D), got {tuple(features.shape)}; flatten images or pass them through a feature "
-            "extractor."
+            f"{name} must have shape (N, D), got {tuple(features.shape)}; flatten images or pass them "
+            "through a feature extractor."
         )
     if len(features) < least:
         raise ValueError(f"{name} must have at least {least} rows, got {len(features)}.")
@@ -58,8 +58,8 @@ def feature_pair(
     a, b = feature_matrix(generated, names[0], least), feature_matrix(reference, names[1], least)
     if a.shape[1] != b.shape[1]:
         raise ValueError(
-            f"{names[0]} and {names[1]} must have the same number of features, got {tuple(a.shape)} and {tuple(b.shape)}; "
-            "use one extractor for both."
+            f"{names[0]} and {names[1]} must have the same number of features, got {tuple(a.shape)} and "
+            f"{tuple(b.shape)}; use one extractor for both."
         )
     return a, b.to(a.device)
 

@@ -17,7 +17,7 @@ from scoregen.metrics.moments import Moments
 def frechet_distance(generated: Features | Moments, reference: Features | Moments) -> float:
     r"""The squared 2-Wasserstein distance between two fitted Gaussians (the number that is reported as FD or FID).
 
-        Biased upward at small n (about tr(A)/n and more for wide features): compare numbers at equal n only, beside the floor.
+        Biased upward at small n, more so for wide features: compare numbers at equal n only, beside the floor.
         Only with Inception features may it be called FID.
 
     Args:
@@ -35,8 +35,8 @@ def frechet_distance(generated: Features | Moments, reference: Features | Moment
     a, b = as_moments(generated, "generated"), as_moments(reference, "reference")
     if len(a.mean) != len(b.mean):
         raise ValueError(
-            f"generated and reference must have the same number of features, got {len(a.mean)} and {len(b.mean)}; use one "
-            "extractor for both."
+            f"generated and reference must have the same number of features, got {len(a.mean)} and {len(b.mean)}; "
+            "use one extractor for both."
         )
     return frechet_distance_gaussian(a.mean, a.covariance, b.mean, b.covariance)
 
@@ -49,7 +49,7 @@ def as_moments(features: Features | Moments, name: str) -> Moments:
 def frechet_distance_gaussian(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> float:
     r"""The same from means (D,) and symmetric positive semi-definite covariances (D, D) in float64.
 
-        Linear algebra runs on the CPU: at these sizes it is quick there, and not every device has it in float64.
+    Linear algebra runs on the CPU: at these sizes it is quick there, and not every device has it in float64.
     """
     mean_a, covariance_a, mean_b, covariance_b = (x.cpu() for x in (mean_a, covariance_a, mean_b, covariance_b))
     cross = torch.linalg.svdvals(_factor(covariance_a).T @ _factor(covariance_b)).sum()

@@ -9,7 +9,6 @@ Unbiased at every n, so unlike the Frechet distance numbers at different n can b
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from scoregen.metrics.distances import Features, feature_pair, row_blocks, squared_distances
@@ -23,13 +22,16 @@ class Estimate(NamedTuple):
     value: float
     standard_error: float
 
+    def __float__(self) -> float:
+        return self.value
+
 
 def kernel_distance(generated: Features, reference: Features) -> Estimate:
     r"""Unbiased squared MMD with the cubic polynomial kernel, with its standard error.
 
-        With Inception features it is the KID on all pairs instead of on random subsets: order does not matter, nothing is
-        drawn. Time O((n + m)^2 D), memory bounded. The standard error is the delete-one jackknife over both samples; it is
-        conservative (up to sqrt 2 too wide) where the two laws coincide.
+        With Inception features it is the KID on all pairs instead of random subsets: order does not matter, nothing is
+        drawn. Time O((n + m)^2 D), memory bounded. The standard error is the delete-one jackknife over both samples; it
+        is conservative (up to sqrt 2 too wide) where the two laws coincide.
 
     Args:
         generated: (N, D), N >= 3; reference: (M, D), M >= 3.
@@ -39,8 +41,8 @@ def kernel_distance(generated: Features, reference: Features) -> Estimate:
     return _statistic(_cubic, *feature_pair(generated, reference, least=3))
 
 
-def energy_distance(generated: Features, reference: Features) -> Estimate:
-    r"""Unbiased energy distance 2 E||X - Y|| - E||X - X'|| - E||Y - Y'||, with its standard error.
+def energy_distance(generated: Features, reference: Features) -> float:
+    r"""Unbiased energy distance 2 E||X - Y|| - E||X - X'|| - E||Y - Y'||.
 
         Zero only for equal laws, in any dimension and without features: the number for small vectors and tests.
 
@@ -49,7 +51,7 @@ def energy_distance(generated: Features, reference: Features) -> Estimate:
 
     Reference: Szekely, Rizzo (2013), "Energy statistics", equation 5.
     """
-    return _statistic(_negative_distance, *feature_pair(generated, reference, least=3))
+    return _statistic(_negative_distance, *feature_pair(generated, reference, least=3)).value
 
 
 def _cubic(x: Tensor, y: Tensor) -> Tensor:

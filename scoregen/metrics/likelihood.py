@@ -8,7 +8,6 @@ so bits/dim = -log2(e) log p(x) / d + log2(L / w): + 8 for 8-bit images in [0, 1
 
 import math
 
-import torch
 from torch import Tensor
 
 from scoregen.rng import Generators, rand

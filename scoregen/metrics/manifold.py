@@ -1,9 +1,9 @@
 r"""Fidelity and diversity apart: precision and recall, density and coverage, from k-nearest-neighbour balls.
 
-    B_k(z) = closed ball around z that reaches its k-th nearest neighbour within z's own set
-    precision = share of generated points inside some ball of the reference     recall = the same with the roles swapped
-    density   = mean number of reference balls around a generated point, over k
-    coverage  = share of reference balls with a generated point inside
+B_k(z) = closed ball around z that reaches its k-th nearest neighbour within z's own set
+precision = share of generated points inside some ball of the reference     recall = the same with the roles swapped
+density   = mean number of reference balls around a generated point, over k
+coverage  = share of reference balls with a generated point inside
 """
 
 from typing import NamedTuple

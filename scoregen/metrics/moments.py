@@ -64,7 +64,8 @@ class Moments:
             return
         if mean.shape != self._mean.shape:
             raise ValueError(
-                f"features must keep their number of columns, got {len(mean)} after {len(self._mean)}; use one extractor."
+                f"features must keep their number of columns, got {len(mean)} after {len(self._mean)}; "
+                "use one extractor."
             )
         total = self.count + count
         difference = mean.to(self._mean.device) - self._mean

@@ -2,8 +2,8 @@ r"""Memorisation: are generated images closer to the training set than images th
 
     ratio(x) = distance from x to the nearest training image / distance from x to the nearest held-out image
 
-For a held-out x its own copy is left out. If the model has learned the law and not the images, generated and held-out
-ratios have the same law; a ratio below the alpha-quantile of the held-out ones is flagged, so about alpha are flagged by chance.
+A held-out x is not its own neighbour. If the model has learned the law and not the images, generated and held-out
+ratios have the same law; a ratio below the alpha-quantile of the held-out ones is flagged, about alpha by chance.
 """
 
 from typing import NamedTuple
@@ -37,7 +37,7 @@ def nearest_neighbours(
         k: how many neighbours to return, k <= M.
         alpha: share that is flagged by chance, in (0, 1).
 
-    Reference: Meehan, Chaudhuri, Dasgupta (2020), arXiv 2004.05675 (held-out comparison); Yoon et al. (2023) (distance ratio).
+    Reference: Meehan, Chaudhuri, Dasgupta (2020), arXiv 2004.05675, section 3 (the comparison with held-out data).
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must satisfy 0 < alpha < 1, got {alpha}.")

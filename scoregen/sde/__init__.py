@@ -2,7 +2,25 @@ r"""Processes: a Gaussian path (alpha, sigma, shift) in the coordinates of a cha
 
 from scoregen.sde.additive import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
 from scoregen.sde.chart import Affine, Chart, Compose, Log
+from scoregen.sde.multiplicative import GeometricBrownianMotion, GeometricOU, Linear, Multiplicative
 from scoregen.sde.path import Path
 from scoregen.sde.process import SDE
 
-__all__ = ["EDM", "SDE", "VE", "VP", "Affine", "Chart", "Compose", "Cosine", "Log", "Path", "RectifiedFlow", "SubVP"]
+__all__ = [
+    "EDM",
+    "SDE",
+    "VE",
+    "VP",
+    "Affine",
+    "Chart",
+    "Compose",
+    "Cosine",
+    "GeometricBrownianMotion",
+    "GeometricOU",
+    "Linear",
+    "Log",
+    "Multiplicative",
+    "Path",
+    "RectifiedFlow",
+    "SubVP",
+]

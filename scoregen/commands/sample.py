@@ -1,0 +1,205 @@
+r"""Sampling from a checkpoint: sharded over processes, one seed an image, resumable."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from scoregen.config import build, entry
+from scoregen.errors import UserError, closest
+
+_KEYS = ("checkpoint", "weights", "n", "batch_size", "out", "format", "seed", "label", "guidance", "sampler", "dry_run")
+
+
+def run(config: dict[str, Any], folder: Path) -> None:
+    r"""Generates what is not there yet.
+
+    Args:
+        config: resolved configuration. folder: Hydra's run folder, where the samples go unless `out` is given.
+    """
+    import torch
+
+    from scoregen import parallel
+    from scoregen.checkpoint import find, load
+
+    _check(config)
+    sampler = build(config["sampler"], where="sampler")
+    checkpoint = find(config["checkpoint"]).resolve()
+    parallel.initialize()
+    device = _device()
+    model = load(checkpoint, config["weights"], device)
+    labels = _labels(config["label"], config["n"], model)
+    denoiser = _guided(model, config["guidance"], labels)
+    shape = _shape(checkpoint)
+    out = _output(config, folder, checkpoint, shape)
+    todo = [i for i in range(config["n"]) if not _path(out, i).exists()]
+    _announce(config, checkpoint, sampler, out, len(todo))
+    if config["dry_run"]:
+        return
+    _generate(denoiser, sampler, shape, labels, parallel.shard(todo), config, out)
+    parallel.barrier()
+    if parallel.rank() == 0:
+        _finish(config, out)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _check(config: dict[str, Any]) -> None:
+    for key in config:
+        if key not in _KEYS:
+            raise UserError(f"{key}: not a key of the sampling configuration. {closest(key, _KEYS)}")
+    for key in ("n", "batch_size"):
+        if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < 1:
+            raise UserError(f"{key}: must be an integer >= 1, got {config[key]!r}.")
+    for key, choices in (("format", ("png", "npz")), ("weights", ("ema", "model"))):
+        if config[key] not in choices:
+            raise UserError(f"{key}: must be {' or '.join(choices)}, got '{config[key]}'. {closest(config[key], choices)}")
+    if config["checkpoint"] is None:
+        raise UserError("checkpoint: give checkpoint=outputs/.../checkpoints/last (or a run folder).")
+
+
+def _device():
+    import torch
+
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")
+    device = torch.accelerator.current_accelerator()
+    index = int(os.environ.get("LOCAL_RANK", 0))
+    torch.accelerator.set_device_index(index)
+    return torch.device(device.type, index)
+
+
+def _labels(label: Any, n: int, model: Any):
+    r"""None, one label for all, or a list that is repeated; "all" cycles through the classes."""
+    import torch
+
+    if label is None:
+        return None
+    classes = getattr(model, "num_classes", None)
+    if not classes:
+        raise UserError(f"label: the model is unconditional, got label={label}; leave it out.")
+    values = list(range(classes)) if label == "all" else label if isinstance(label, list) else [label]
+    for value in values:
+        if not isinstance(value, int) or not 0 <= value < classes:
+            raise UserError(f"label: must lie in 0..{classes - 1} (or be 'all'), got {value!r}.")
+    return torch.tensor([values[i % len(values)] for i in range(n)])
+
+
+def _guided(model: Any, guidance: float, labels: Any) -> Any:
+    if guidance == 1:
+        return model
+    if labels is None:
+        raise UserError(f"guidance: needs labels, got guidance={guidance} without; give label=all, label=3 or label=[0,1].")
+    from scoregen.models import ClassifierFreeGuidance
+
+    return ClassifierFreeGuidance(model, float(guidance))
+
+
+def _shape(checkpoint: Path) -> tuple[int, ...]:
+    from scoregen.checkpoint import read_config
+
+    model = read_config(checkpoint)["model"]
+    shape = model.get("network", model).get("shape")
+    if "network" not in model or shape is None:
+        raise UserError(f"checkpoint: '{checkpoint}' holds no denoiser ({model['_target_']}); give one of a diffusion model.")
+    return tuple(shape)
+
+
+def _path(out: Path, index: int) -> Path:
+    return out / "images" / f"{index:06d}.png" if (out / "images").is_dir() else out / "parts" / f"{index:06d}.npy"
+
+
+def _output(config: dict[str, Any], folder: Path, checkpoint: Path, shape: tuple[int, ...]) -> Path:
+    r"""The output folder, with a record of what it holds; refuses one that holds something else."""
+    from scoregen.parallel import barrier, gather, rank
+
+    out = Path(gather(str(Path(config["out"] or folder).resolve()))[0])
+    record = {k: config[k] for k in ("weights", "format", "seed", "label", "guidance", "sampler")}
+    record["checkpoint"] = str(checkpoint)
+    if config["format"] == "png" and not (len(shape) == 3 and shape[0] in (1, 3)):
+        raise UserError(f"format: png needs grey or RGB images, the model makes shape {shape}; give format=npz.")
+    path = out / "samples.json"
+    if path.exists():
+        old = json.loads(path.read_text())
+        changed = [k for k in record if old.get(k) != record[k]]
+        if changed:
+            k = changed[0]
+            raise UserError(f"out: '{out}' holds other samples ({k} was {old.get(k)!r}, now {record[k]!r}); give another out.")
+    if rank() == 0 and not config["dry_run"]:
+        (out / ("images" if config["format"] == "png" else "parts")).mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1))
+    barrier()
+    return out
+
+
+def _announce(config: dict[str, Any], checkpoint: Path, sampler: Any, out: Path, todo: int) -> None:
+    from scoregen.parallel import rank
+
+    if rank() == 0:
+        which = "averaged (EMA)" if config["weights"] == "ema" else "last step's"
+        print(f"checkpoint: {checkpoint}, {which} weights")
+        print(f"sampler: {type(sampler).__name__}, {sampler.steps} steps; {config['n']} samples, {config['n'] - todo} already there")
+        print(f"out: {out}")
+
+
+def _generate(denoiser, sampler, shape, labels, indices: list[int], config: dict[str, Any], out: Path) -> None:
+    from scoregen.commands.hooks import SAMPLE_STREAM
+    from scoregen.progress import progress
+    from scoregen.rng import generators
+
+    device = next(denoiser.parameters()).device
+    bar = progress(total=len(indices), description="sampling", unit="image")
+    for first in range(0, len(indices), config["batch_size"]):
+        batch = indices[first : first + config["batch_size"]]
+        label = None if labels is None else labels[batch].to(device)
+        draws = generators(config["seed"], SAMPLE_STREAM, 0, batch)
+        samples = sampler(denoiser, (len(batch), *shape), label=label, generator=draws)
+        for index, sample in zip(batch, samples, strict=True):
+            _write(sample, _path(out, index))
+        bar.update(len(batch))
+    bar.close()
+
+
+def _write(sample, path: Path) -> None:
+    import numpy as np
+
+    from scoregen.pictures import save_image
+
+    if path.suffix == ".png":
+        save_image(sample, path)
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        np.save(file, sample.float().cpu().numpy())
+    os.replace(partial, path)
+
+
+def _finish(config: dict[str, Any], out: Path) -> None:
+    r"""The grid, and the archive for format=npz."""
+    import numpy as np
+    import torch
+
+    from scoregen.pictures import save_grid
+
+    shown = [_read(_path(out, i)) for i in range(min(config["n"], 100))]
+    columns = 10 if config["label"] == "all" else None
+    print(save_grid(torch.from_numpy(np.stack(shown)), out / "grid.png", columns))
+    if config["format"] == "npz":
+        images = np.stack([_read(_path(out, i)) for i in range(config["n"])])
+        partial = out / ".samples.partial.npz"
+        np.savez(partial, images=images)
+        os.replace(partial, out / "samples.npz")
+        print(out / "samples.npz")
+
+
+def _read(path: Path):
+    import numpy as np
+    from PIL import Image
+
+    if path.suffix == ".npy":
+        return np.load(path)
+    pixels = np.asarray(Image.open(path), dtype=np.float32) / 255
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+main = entry("sample", run)

@@ -1,0 +1,118 @@
+r"""Training from a configuration."""
+
+from pathlib import Path
+from typing import Any
+
+from scoregen.config import accepts, build, entry
+from scoregen.errors import UserError
+
+
+def run(config: dict[str, Any], folder: Path) -> None:
+    r"""Checks and builds everything, then trains.
+
+    Args:
+        config: resolved configuration. folder: run folder.
+    """
+    from scoregen.checkpoint import build_model, find, load_weights
+    from scoregen.parallel import rank, world_size
+    from scoregen.training import JSONLines, Trainer, prepare, write_config
+
+    _check_keys(config)
+    folder = _shared_folder(folder)
+    source = build(config["data"], where="data")
+    config["model"] = fill_model(config["model"], source, config["conditional"])
+    trainer: Trainer = build(config["trainer"], where="trainer", seed=config["seed"])
+    loss = build(config["loss"], where="loss")
+    model = build_model(config)
+    hooks = _hooks(config, source)
+    loggers = [JSONLines(), build(config["logger"], where="logger")] if rank() == 0 else []
+    if config["init"] is not None:
+        load_weights(model, find(config["init"]) / "ema.safetensors")
+    if config["data_moments"] is not None:
+        _set_moments(model, source, config["data_moments"])
+    start = prepare(folder, config, trainer.resume)
+    describe(model, source, trainer, folder, start)
+    if config["dry_run"]:
+        return
+    if rank() == 0:
+        write_config(folder, config)
+    trainer.fit(model, loss, source, folder, config, start, loggers, hooks)
+    if rank() == 0:
+        print(f"done: {folder}/report.html" if (folder / "report.html").exists() else f"done: {folder}")
+    if world_size() > 1:
+        import torch.distributed
+
+        torch.distributed.destroy_process_group()
+
+
+def fill_model(model: dict[str, Any], source: Any, conditional: bool) -> dict[str, Any]:
+    r"""The model's node with what only the data know: shape and number of classes, where it leaves them open."""
+    model = dict(model)
+    if "network" in model:
+        model["network"] = fill_model(model["network"], source, conditional)
+        return model
+    if accepts(model, "shape") and model.get("shape") is None:
+        model["shape"] = list(source.shape)
+    if accepts(model, "num_classes") and model.get("num_classes") is None and conditional:
+        model["num_classes"] = source.num_classes
+    return model
+
+
+def describe(model: Any, source: Any, trainer: Any, folder: Path, start: Path | None) -> None:
+    r"""Says on the first process what is about to happen."""
+    from scoregen.parallel import rank
+
+    if rank() != 0:
+        return
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"data: {source.name}, {len(source.train)} samples of shape {source.shape}, classes: {source.num_classes}")
+    print(f"model: {type(model).__name__}, {parameters / 1e6:.2f} M parameters, precision: {trainer.precision}")
+    print(f"run: {folder}, {trainer.steps} steps of {trainer.batch_size}" + (f", resumed from {start}" if start else ""))
+
+
+def _check_keys(config: dict[str, Any]) -> None:
+    from scoregen.errors import closest
+
+    known = ("seed", "conditional", "init", "data_moments", "dry_run", "data", "sde", "model", "loss", "sampler")
+    known += ("trainer", "logger", "preview", "chart", "hooks")
+    for key in config:
+        if key not in known:
+            raise UserError(f"{key}: not a key of the training configuration. {closest(key, known)}")
+
+
+def _shared_folder(folder: Path) -> Path:
+    r"""The first process's run folder, on every process."""
+    from scoregen.parallel import world_size
+
+    if world_size() == 1:
+        return folder
+    import torch
+    from accelerate import PartialState
+
+    from scoregen.parallel import gather
+
+    PartialState(cpu=not torch.accelerator.is_available())
+    return Path(gather(str(folder.resolve()))[0])
+
+
+def _hooks(config: dict[str, Any], source: Any) -> list[Any]:
+    from scoregen.commands.hooks import Preview
+
+    hooks = [build(node, where=f"hooks.{name}", source=source) for name, node in config["hooks"].items() if node]
+    if config["preview"]["every"] is not None and config["sampler"] is not None:
+        sampler = build(config["sampler"], where="sampler")
+        hooks.append(build({"_target_": "scoregen.commands.hooks.Preview", **config["preview"]}, where="preview", sampler=sampler, source=source, config=config))
+    assert all(isinstance(hook.every, int) for hook in hooks), Preview
+    return hooks
+
+
+def _set_moments(model: Any, source: Any, kind: str) -> None:
+    r"""Moments of the data in chart coordinates for the prior: one for all pixels, or one a pixel."""
+    if kind not in ("scalar", "pixel"):
+        raise UserError(f"data_moments: must be null, scalar or pixel, got '{kind}'.")
+    y = model.sde.to_chart(source.train[:][0]).double()
+    dims = None if kind == "scalar" else 0
+    model.sde.with_moments(y.mean(dims), y.var(dims))
+
+
+main = entry("train", run)

@@ -1,0 +1,58 @@
+r"""Batches as a function of the step: resuming needs only its number, and every process takes its own part of the global batch."""
+
+from collections.abc import Iterator
+
+import torch
+
+from scoregen.rng import generator
+
+_STREAM = 101
+
+
+class Batches:
+    r"""The indices of the samples of each micro-batch of one process, epoch after epoch in a new order.
+
+    Position p of the endless stream is entry p mod N of the permutation of epoch p // N; step k holds the positions k B to
+    (k + 1) B - 1. Micro-batch m of process r takes the contiguous block number m * processes + r of them.
+
+    Args:
+        size: number of samples N.
+        batch: global batch size B.
+        accumulate: micro-batches a step.
+        rank, world: this process and their number.
+        seed: of the orders.
+        start, stop: steps.
+    """
+
+    def __init__(
+        self, size: int, batch: int, accumulate: int, rank: int, world: int, seed: int, start: int, stop: int
+    ) -> None:
+        if batch % (accumulate * world):
+            raise ValueError(
+                f"batch_size must be divisible by accumulate x processes, got batch_size={batch}, accumulate={accumulate}, "
+                f"processes={world}."
+            )
+        self.size, self.batch, self.accumulate = size, batch, accumulate
+        self.rank, self.world, self.seed, self.start, self.stop = rank, world, seed, start, stop
+        self._orders: dict[int, list[int]] = {}
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.stop):
+            for micro in range(self.accumulate):
+                yield [self._sample(step * self.batch + i) for i in self.positions(micro)]
+
+    def positions(self, micro: int) -> range:
+        r"""The places, 0 to B - 1, of this process's micro-batch in the global batch."""
+        size = self.batch // (self.accumulate * self.world)
+        block = micro * self.world + self.rank
+        return range(block * size, (block + 1) * size)
+
+    def _sample(self, position: int) -> int:
+        epoch, place = divmod(position, self.size)
+        if epoch not in self._orders:
+            self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
+            self._orders[epoch] = torch.randperm(self.size, generator=generator(self.seed, _STREAM, epoch)).tolist()
+        return self._orders[epoch][place]

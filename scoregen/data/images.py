@@ -1,0 +1,249 @@
+r"""Image data sets: scikit-learn's digits, torchvision's, npz files and folders."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scoregen.compat import repair_torchvision
+from scoregen.data.augment import Augmentation
+from scoregen.data.base import ArrayDataset, Source, split
+from scoregen.errors import UserError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+class Digits(Source):
+    r"""The 1,797 handwritten digits, 1 x 8 x 8, that ship inside scikit-learn; 180 of them held out.
+
+    Args:
+        augmentation: applied to training batches.
+    """
+
+    name = "digits"
+    num_classes = 10
+
+    def __init__(self, augmentation: Augmentation | None = None) -> None:
+        super().__init__(augmentation)
+
+    def load(self, train: bool) -> ArrayDataset:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        x = torch.from_numpy(digits.images).float().unsqueeze(1) / 16
+        return split(x, torch.from_numpy(digits.target), train)
+
+
+class _Torchvision(Source):
+    r"""A torchvision data set; or, where the root holds it, an npz subset of it.
+
+    Args:
+        root: folder that holds (or will hold) the files.
+        download: fetches what is missing.
+        augmentation: applied to training batches.
+    """
+
+    num_classes = 10
+    class_name: str
+    subset: str | None = None
+
+    def __init__(self, root: str = "data", download: bool = True, augmentation: Augmentation | None = None) -> None:
+        super().__init__(augmentation)
+        self.root, self.download = root, download
+        if self._subset_path is not None:
+            self.name = self._subset_path.stem
+
+    @property
+    def _subset_path(self) -> Path | None:
+        path = Path(self.root, self.subset) if self.subset else None
+        return path if path is not None and path.is_file() else None
+
+    def load(self, train: bool) -> ArrayDataset:
+        if self._subset_path is not None:
+            return _load_npz(self._subset_path, train)
+        repair_torchvision()
+        from torchvision import datasets
+
+        try:
+            found = getattr(datasets, self.class_name)(self.root, train=train, download=self.download)
+        except (RuntimeError, OSError) as error:
+            raise UserError(
+                f"data.root: {self.name} was not found under '{self.root}' and could not be fetched ({error}); "
+                "give data.root=FOLDER with its files."
+            ) from error
+        x = torch.as_tensor(np.asarray(found.data))
+        x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
+        return ArrayDataset(x.contiguous(), torch.as_tensor(found.targets))
+
+
+class MNIST(_Torchvision):
+    r"""MNIST, 60,000 + 10,000 images 1 x 28 x 28.
+
+    Args:
+        root: folder that holds (or will hold) the files.
+        download: fetches what is missing.
+        augmentation: applied to training batches.
+    """
+
+    name, class_name = "mnist", "MNIST"
+
+
+class FashionMNIST(_Torchvision):
+    r"""Fashion-MNIST, 60,000 + 10,000 images 1 x 28 x 28.
+
+    Args:
+        root: folder that holds (or will hold) the files.
+        download: fetches what is missing.
+        augmentation: applied to training batches.
+    """
+
+    name, class_name = "fashion_mnist", "FashionMNIST"
+
+
+class KMNIST(_Torchvision):
+    r"""Kuzushiji-MNIST, 1 x 28 x 28; `kmnist_10k.npz` (9,000 + 1,000) where the root holds it.
+
+    Args:
+        root: folder that holds (or will hold) the files.
+        download: fetches what is missing.
+        augmentation: applied to training batches.
+    """
+
+    name, class_name, subset = "kmnist", "KMNIST", "kmnist_10k.npz"
+
+
+class CIFAR10(_Torchvision):
+    r"""CIFAR-10, 3 x 32 x 32; `cifar10_subset.npz` (20,000 + 1,017) where the root holds it.
+
+    Args:
+        root: folder that holds (or will hold) the files.
+        download: fetches what is missing.
+        augmentation: applied to training batches.
+    """
+
+    name, class_name, subset = "cifar10", "CIFAR10", "cifar10_subset.npz"
+
+
+class Npz(Source):
+    r"""A NumPy archive with `train_images` (N, H, W[, C]) and, optionally, `train_labels`, `test_images`, `test_labels`.
+
+    uint8 images are read as x/255; floats as they are. A table (N, D) under `train_images` or `x` is data too.
+
+    Args:
+        path: the file.
+        augmentation: applied to training batches.
+    """
+
+    def __init__(self, path: str, augmentation: Augmentation | None = None) -> None:
+        super().__init__(augmentation)
+        self.path = _existing(path, "data.path")
+        self.name = self.path.stem
+        labels = self.train.label
+        self.num_classes = None if labels is None else int(labels.max()) + 1
+
+    def load(self, train: bool) -> ArrayDataset:
+        return _load_npz(self.path, train)
+
+
+class Folder(Source):
+    r"""A folder of images; sub-folders, if there are any, are the classes.
+
+    Args:
+        path: the folder, searched recursively.
+        size: images are resized (shorter side) and cropped to size x size; None keeps them, then all must be alike.
+        augmentation: applied to training batches.
+
+    Raises:
+        UserError: no images, mixed channels, or mixed sizes without `size`; names the files.
+    """
+
+    name = "folder"
+
+    def __init__(self, path: str, size: int | None = None, augmentation: Augmentation | None = None) -> None:
+        super().__init__(augmentation)
+        self.path, self.size = _existing(path, "data.path"), size
+        self.files = sorted(p for p in self.path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if not self.files:
+            raise UserError(f"data.path: no images ({', '.join(IMAGE_SUFFIXES)}) under '{path}'.")
+        self.name = self.path.name
+        self._check_alike()
+        self.classes = sorted({p.parent for p in self.files if p.parent != self.path})
+        self.num_classes = len(self.classes) or None
+
+    def _check_alike(self) -> None:
+        from PIL import Image
+
+        first = None
+        for file in self.files:
+            with Image.open(file) as image:
+                kind = (len(_plain(image).getbands()), None if self.size else image.size)
+            if first is None:
+                first = kind
+            elif kind != first:
+                raise UserError(
+                    f"data.path: images must have the same channels{'' if self.size else ' and size'}; '{self.files[0].name}' has "
+                    f"{first[0]} channels{'' if self.size else f' and size {first[1]}'}, '{file.name}' has {kind[0]}"
+                    f"{'' if self.size else f' and {kind[1]}'}; convert them{'' if self.size else ' or give data.size'}."
+                )
+
+    def load(self, train: bool) -> ArrayDataset:
+        x = torch.stack([self._read(file) for file in self.files])
+        label = None
+        if self.classes:
+            order = {path: i for i, path in enumerate(self.classes)}
+            label = torch.tensor([order.get(file.parent, -1) for file in self.files])
+        return split(x, label, train)
+
+    def _read(self, file: Path) -> torch.Tensor:
+        from PIL import Image
+
+        with Image.open(file) as image:
+            image = _plain(image)
+            if self.size:
+                scale = self.size / min(image.size)
+                image = image.resize([max(self.size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
+                left, top = ((side - self.size) // 2 for side in image.size)
+                image = image.crop((left, top, left + self.size, top + self.size))
+            pixels = torch.from_numpy(np.array(image))
+        return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+def _plain(image):
+    r"""Palette and 1-bit images as RGB and grey; 8-bit images as they are."""
+    if image.mode in ("L", "RGB", "RGBA"):
+        return image
+    if image.mode not in ("1", "P", "LA"):
+        raise UserError(f"data.path: '{Path(image.filename).name}' has mode {image.mode}; convert it to 8-bit grey, RGB or RGBA.")
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _existing(path: str, where: str) -> Path:
+    if not Path(path).exists():
+        raise UserError(f"{where}: '{path}' does not exist.")
+    return Path(path)
+
+
+def _load_npz(path: Path, train: bool) -> ArrayDataset:
+    try:
+        archive = np.load(path, allow_pickle=False)
+        names = set(archive.files)
+    except (ValueError, OSError, AttributeError) as error:
+        raise UserError(f"data.path: '{path}' is not a readable .npz file ({error}).") from error
+    images = next((n for n in ("train_images", "images", "x") if n in names), None)
+    if images is None:
+        raise UserError(f"data.path: '{path}' must hold an array 'train_images' (or 'images' or 'x'), got {sorted(names)}.")
+    if "test_images" in names:
+        part = "train" if train else "test"
+        label = archive[f"{part}_labels"] if f"{part}_labels" in names else None
+        return ArrayDataset(_channels_first(archive[f"{part}_images"]), None if label is None else torch.from_numpy(label))
+    label = next((archive[n] for n in ("train_labels", "labels", "y") if n in names), None)
+    return split(_channels_first(archive[images]), None if label is None else torch.from_numpy(label), train)
+
+
+def _channels_first(images: np.ndarray) -> torch.Tensor:
+    x = torch.from_numpy(np.ascontiguousarray(images))
+    if x.ndim == 3:
+        return x.unsqueeze(1)
+    if x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
+        return x.permute(0, 3, 1, 2).contiguous()
+    return x

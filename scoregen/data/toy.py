@@ -1,0 +1,37 @@
+r"""Two-dimensional point sets, to see a process at work in seconds."""
+
+import math
+
+import torch
+
+from scoregen.data.base import ArrayDataset, Source
+
+
+class Toy2D(Source):
+    r"""Two interleaved half circles with a little noise, standardised to about unit scale, (2,).
+
+    Args:
+        n: number of points; a tenth is held out.
+        noise: standard deviation of the noise around the circles.
+        seed: of the points.
+    """
+
+    name = "toy2d"
+    num_classes = 2
+
+    def __init__(self, n: int = 20_000, noise: float = 0.05, seed: int = 0) -> None:
+        super().__init__()
+        if n < 10 or not noise >= 0:
+            raise ValueError(f"n must be >= 10 and noise >= 0, got n={n}, noise={noise}.")
+        self.n, self.noise, self.seed = n, noise, seed
+
+    def load(self, train: bool) -> ArrayDataset:
+        generator = torch.Generator().manual_seed(self.seed)
+        label = torch.randint(0, 2, (self.n,), generator=generator)
+        angle = math.pi * torch.rand(self.n, generator=generator)
+        side = 1.0 - 2.0 * label
+        x = torch.stack([side * angle.cos() + label - 0.5, side * angle.sin() + 0.5 * label - 0.25], dim=1)
+        x = x + self.noise * torch.randn(x.shape, generator=generator)
+        held_out = self.n // 10
+        part = slice(held_out, None) if train else slice(0, held_out)
+        return ArrayDataset(x[part], label[part])

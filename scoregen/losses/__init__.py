@@ -1,0 +1,29 @@
+r"""Losses: `loss(model, x_0, label, generator) -> (B,)` with data in its own units."""
+
+from scoregen.losses.score_matching import (
+    DataWeighting,
+    DenoisingScoreMatching,
+    EDMWeighting,
+    LogNormal,
+    LogUniform,
+    Loss,
+    NoiseLevels,
+    NoiseWeighting,
+    UniformTime,
+    VelocityWeighting,
+    Weighting,
+)
+
+__all__ = [
+    "DataWeighting",
+    "DenoisingScoreMatching",
+    "EDMWeighting",
+    "LogNormal",
+    "LogUniform",
+    "Loss",
+    "NoiseLevels",
+    "NoiseWeighting",
+    "UniformTime",
+    "VelocityWeighting",
+    "Weighting",
+]

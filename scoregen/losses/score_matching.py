@@ -1,0 +1,177 @@
+r"""Denoising score matching.
+
+    L = E_s E w(s) |D(y_0 + s eps, s) - y_0|^2 / dim
+
+Its minimiser is D = E[y_0 | u] for every weighting w > 0 and every law of s with full support; both are separate choices.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from scoregen.rng import Generators, rand, randn
+from scoregen.sde.path import expand
+from scoregen.sde.process import SDE
+
+
+class Loss(nn.Module, ABC):
+    r"""The contract of a loss: a value a sample, from data in its own units. A module, so that a loss may have saved state."""
+
+    @abstractmethod
+    def forward(
+        self,
+        model: nn.Module,
+        x_0: Tensor,
+        label: Tensor | None = None,
+        generator: Generators = None,
+        quantile: Tensor | None = None,
+    ) -> Tensor:
+        r"""The loss of each sample.
+
+        Args:
+            model: the denoiser (or classifier).
+            x_0: data (B, *S) in its own units; label: (B,) or None.
+            generator: one, or a list with one a sample.
+            quantile: (B,) in [0, 1): where the noise level of each sample lies in its law. The trainer gives values stratified
+                over the global batch; without it they are stratified over this batch.
+
+        Returns:
+            (B,).
+        """
+
+
+class NoiseLevels(ABC):
+    r"""A law of the noise ratio s, by its quantile function."""
+
+    @abstractmethod
+    def __call__(self, sde: SDE, quantile: Tensor) -> Tensor:
+        r"""s (B,) for quantiles (B,) in [0, 1), float64 on the CPU, inside the range of the process."""
+
+
+class LogNormal(NoiseLevels):
+    r"""log s ~ N(mean, std^2), clipped to the range of the process.
+
+    Args:
+        mean: of log s (P_mean). std: of log s (P_std), > 0.
+
+    Reference: Karras et al. (2022), arXiv 2206.00364, table 1.
+    """
+
+    def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
+        if not std > 0:
+            raise ValueError(f"std must be > 0, got std={std}.")
+        self.mean, self.std = mean, std
+
+    def __call__(self, sde: SDE, quantile: Tensor) -> Tensor:
+        tail = torch.finfo(torch.float32).eps
+        s = (self.mean + self.std * torch.special.ndtri(quantile.double().clamp(tail, 1 - tail))).exp()
+        return s.clamp(sde.s_min, sde.s_max)
+
+
+class UniformTime(NoiseLevels):
+    r"""t uniform between the times of s_min and s_max."""
+
+    def __call__(self, sde: SDE, quantile: Tensor) -> Tensor:
+        low, high = sde.time_of(sde.s_min), sde.time_of(sde.s_max)
+        return sde.noise_ratio(low + quantile.double() * (high - low))
+
+
+class LogUniform(NoiseLevels):
+    r"""log s uniform over the range of the process."""
+
+    def __call__(self, sde: SDE, quantile: Tensor) -> Tensor:
+        return sde.s_min * (sde.s_max / sde.s_min) ** quantile.double()
+
+
+class Weighting(ABC):
+    r"""w(s), the weight of |D - y_0|^2."""
+
+    @abstractmethod
+    def __call__(self, s: Tensor, sigma_data: float) -> Tensor:
+        r"""The weight (B,) at noise ratios s (B,)."""
+
+
+class EDMWeighting(Weighting):
+    r"""1/s^2 + 1/sigma_data^2: every level of an EDM-preconditioned network starts with loss 1."""
+
+    def __call__(self, s: Tensor, sigma_data: float) -> Tensor:
+        return (s**2 + sigma_data**2) / (s * sigma_data) ** 2
+
+
+class NoiseWeighting(Weighting):
+    r"""1/s^2: the squared error of eps (DDPM's simple loss; lambda = v of multiplicative score matching)."""
+
+    def __call__(self, s: Tensor, sigma_data: float) -> Tensor:
+        return s**-2
+
+
+class DataWeighting(Weighting):
+    r"""1: the squared error of y_0."""
+
+    def __call__(self, s: Tensor, sigma_data: float) -> Tensor:
+        return torch.ones_like(s)
+
+
+class VelocityWeighting(Weighting):
+    r"""1 + 1/s^2: the squared error of v (Salimans & Ho)."""
+
+    def __call__(self, s: Tensor, sigma_data: float) -> Tensor:
+        return 1 + s**-2
+
+
+def stratified(batch: int, generator: Generators) -> Tensor:
+    r"""(B,) uniform draws, one in each of B equal strata, float64."""
+    return (torch.arange(batch, dtype=torch.float64) + rand((batch,), generator, torch.float64, "cpu")) / batch
+
+
+class DenoisingScoreMatching(Loss):
+    r"""Denoising score matching in chart coordinates.
+
+    Args:
+        noise_levels: law of the noise ratio; EDM's log-normal unless given.
+        weighting: w(s); EDM's unless given.
+        label_dropout: probability of training a sample without its label, for classifier-free guidance.
+
+    Raises:
+        ValueError: label_dropout outside [0, 1].
+
+    Reference: Vincent (2011); Karras et al. (2022), arXiv 2206.00364, equation 108.
+    """
+
+    def __init__(
+        self,
+        noise_levels: NoiseLevels | None = None,
+        weighting: Weighting | None = None,
+        label_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_dropout <= 1:
+            raise ValueError(f"label_dropout must lie in [0, 1], got label_dropout={label_dropout}.")
+        self.noise_levels = LogNormal() if noise_levels is None else noise_levels
+        self.weighting = EDMWeighting() if weighting is None else weighting
+        self.label_dropout = label_dropout
+
+    def forward(
+        self,
+        model: nn.Module,
+        x_0: Tensor,
+        label: Tensor | None = None,
+        generator: Generators = None,
+        quantile: Tensor | None = None,
+    ) -> Tensor:
+        y = model.sde.to_chart(x_0)
+        if quantile is None:
+            quantile = stratified(len(y), generator)
+        s = self.noise_levels(model.sde, quantile)
+        label = self.drop_labels(model, label, generator)
+        u = y + expand(s, y) * randn(y.shape, generator, y.dtype, y.device)
+        error = (model(u, s, label) - y).square().flatten(1).mean(1)
+        return self.weighting(s, model.sigma_data).to(error) * error
+
+    def drop_labels(self, model: nn.Module, label: Tensor | None, generator: Generators) -> Tensor | None:
+        r"""Labels with a random part replaced by -1 ("no label"); None for an unconditional model."""
+        if label is None or model.num_classes is None:
+            return None
+        drop = rand((len(label),), generator, torch.float32, label.device) < self.label_dropout
+        return torch.where(drop, -1, label)

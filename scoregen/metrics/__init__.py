@@ -1,0 +1,62 @@
+r"""Measures of quality: numbers with the protocol that makes them comparable."""
+
+from scoregen.metrics.bootstrap import Interval, frechet_interval
+from scoregen.metrics.classes import ClassBalance, class_balance, confidence
+from scoregen.metrics.evaluation import evaluate
+from scoregen.metrics.extraction import as_unit, extract_features, uint8_round_trip
+from scoregen.metrics.features import (
+    ClassifierFeatures,
+    FeatureExtractor,
+    Pixels,
+    RandomConvolution,
+    classifier_features,
+)
+from scoregen.metrics.frechet import frechet_distance, frechet_distance_gaussian
+from scoregen.metrics.inception import Inception
+from scoregen.metrics.kernel import Estimate, energy_distance, kernel_distance
+from scoregen.metrics.likelihood import bits_per_dim, dequantise
+from scoregen.metrics.manifold import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
+from scoregen.metrics.measurement import Settings
+from scoregen.metrics.moments import Moments
+from scoregen.metrics.neighbours import NearestNeighbours, nearest_neighbours
+from scoregen.metrics.reference import reference_features
+from scoregen.metrics.report import Number, Report
+from scoregen.metrics.samples import read_record, read_samples
+
+__all__ = [
+    "ClassBalance",
+    "ClassifierFeatures",
+    "DensityCoverage",
+    "Estimate",
+    "FeatureExtractor",
+    "Inception",
+    "Interval",
+    "Moments",
+    "NearestNeighbours",
+    "Number",
+    "Pixels",
+    "PrecisionRecall",
+    "RandomConvolution",
+    "Report",
+    "Settings",
+    "as_unit",
+    "bits_per_dim",
+    "class_balance",
+    "classifier_features",
+    "confidence",
+    "density_coverage",
+    "dequantise",
+    "energy_distance",
+    "evaluate",
+    "extract_features",
+    "frechet_distance",
+    "frechet_distance_gaussian",
+    "frechet_interval",
+    "kernel_distance",
+    "nearest_neighbours",
+    "precision_recall",
+    "read_record",
+    "read_samples",
+    "reference_features",
+    "uint8_round_trip",
+]

@@ -1,0 +1,61 @@
+r"""How much a Frechet distance would move with other generated images of the same number.
+
+    resample n rows with replacement -> d*_1, ..., d*_R;   interval = d + quantiles of (d* - mean d*)
+
+Resampling adds a bias of its own, about the size of the one that n images give d itself, hence the centring:
+mean d* - d is reported as the estimate of that bias. The reference is held fixed.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from scoregen.metrics.distances import Features, feature_matrix
+from scoregen.metrics.frechet import as_moments, frechet_distance, frechet_distance_gaussian
+from scoregen.metrics.moments import Moments
+from scoregen.parallel import gather, shard
+from scoregen.rng import generator
+
+_STREAM = 401
+
+
+class Interval(NamedTuple):
+    r"""A value with the interval it would fall into again, and its estimated bias."""
+
+    value: float
+    low: float
+    high: float
+    bias: float
+
+
+def frechet_interval(
+    generated: Features, reference: Features | Moments, resamples: int = 100, level: float = 0.95, seed: int = 0
+) -> Interval:
+    r"""The Frechet distance with a bootstrap interval over the generated images.
+
+    Args:
+        generated: (N, D); reference: (M, D) or moments.
+        resamples: R >= 2, shared between the processes; each costs one Frechet distance.
+        level: of the interval, in (0, 1).
+        seed: of the resampling.
+
+    Reference: Efron, Tibshirani (1993), "An introduction to the bootstrap", chapters 10 and 13.
+    """
+    if resamples < 2 or not 0 < level < 1:
+        raise ValueError(f"resamples must be >= 2 and level in (0, 1), got {resamples} and {level}.")
+    x, target = feature_matrix(generated, "generated", least=2), as_moments(reference, "reference")
+    value = frechet_distance(x, target)
+    centre = x.mean(0)
+    centred, mean, covariance = x - centre, target.mean.to(x.device), target.covariance
+    found = {}
+    for index in shard(range(resamples)):
+        rows = torch.randint(len(x), (len(x),), generator=generator(seed, _STREAM, index)).to(x.device)
+        weight = torch.bincount(rows, minlength=len(x)).to(x.dtype)
+        shift = weight @ centred / len(x)
+        scatter = (centred * weight[:, None]).T @ centred - len(x) * torch.outer(shift, shift)
+        found[index] = frechet_distance_gaussian(centre + shift, scatter / (len(x) - 1), mean, covariance)
+    everything = {index: d for part in gather(found) for index, d in part.items()}
+    draws = torch.tensor([everything[index] for index in range(resamples)], dtype=torch.float64)
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = (value + (draws - draws.mean()).quantile(tails)).tolist()
+    return Interval(value, low, high, float(draws.mean()) - value)

@@ -1,0 +1,57 @@
+r"""An evaluation: generated images against a data set in the features of one extractor, each number beside its floor.
+
+reference = the training part      floor = the same number for held-out images in place of generated ones
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoregen.data import Source
+from scoregen.metrics.extraction import extract_features, uint8_round_trip
+from scoregen.metrics.features import FeatureExtractor
+from scoregen.metrics.measurement import Measurement, Settings
+from scoregen.metrics.reference import reference_features
+from scoregen.metrics.report import Report
+
+
+def evaluate(
+    generated: Tensor,
+    source: Source,
+    extractor: FeatureExtractor,
+    settings: Settings | None = None,
+    cache: Path | None = None,
+    device: torch.device | str = "cpu",
+    protocol: dict[str, Any] | None = None,
+) -> Report:
+    r"""Measures generated samples against a data set.
+
+    Args:
+        generated: (N, C, H, W), float in [0, 1] or uint8; or vectors (N, D) with `Pixels`.
+        source: the data set; its training part is the reference, its test part gives the floor.
+        extractor: of the features.
+        settings: what is measured and how; the defaults of `Settings` unless given.
+        cache: folder for the features of the data, or None.
+        device: where the extractor runs.
+        protocol: what is known about the samples (sampler, calls, seed), added to the report.
+
+    Raises:
+        ValueError: when samples and data differ in shape.
+    """
+    settings = settings or Settings()
+    if generated.shape[1:] != source.train.x.shape[1:]:
+        raise ValueError(
+            f"samples must have the shape of the data, got {tuple(generated.shape[1:])} and "
+            f"{tuple(source.train.x.shape[1:])} of {source.name}; choose the data they were trained on."
+        )
+    options = {"batch_size": settings.batch_size, "device": device}
+    uint8 = settings.uint8 and generated.ndim == 4
+    training = reference_features(source.train, extractor, cache, uint8, **options)
+    held_out = reference_features(source.test, extractor, cache, uint8, **options)
+    features = extract_features(extractor, uint8_round_trip(generated) if uint8 else generated, **options)
+    measured = Measurement(settings, features, training, held_out, extractor)
+    numbers = measured.numbers()
+    facts = {"data": source.name, "data_hash": source.train.fingerprint(), "uint8_round_trip": uint8}
+    return Report(numbers, measured.protocol() | facts | (protocol or {}), measured.details, measured.warnings())

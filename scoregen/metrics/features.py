@@ -1,0 +1,169 @@
+r"""Feature extractors: images in [0, 1] to vectors in which distances are taken.
+
+A number means nothing without its extractor, so each has a name and a hash of everything that decides its output. Only
+Inception with the published weights gives numbers called FID and KID; all others are FD-<name> and KD-<name>.
+"""
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scoregen.errors import UserError
+from scoregen.models.classifier import Classifier
+from scoregen.rng import generator
+
+
+class FeatureExtractor(nn.Module, ABC):
+    r"""Images (B, C, H, W) in [0, 1] -> features (B, D).
+
+    Args:
+        name: short name that stands in "FD-<name>".
+        resize: side that images are resized to first (bilinear, antialiased), or None.
+    """
+
+    def __init__(self, name: str, resize: int | None = None):
+        super().__init__()
+        if resize is not None and resize < 1:
+            raise ValueError(f"resize must be a positive side length or null, got {resize}.")
+        self.name, self.resize = name, resize
+
+    @abstractmethod
+    def extract(self, images: Tensor) -> Tensor:
+        r"""Features (B, D) of checked and resized images."""
+
+    def logits(self, features: Tensor) -> Tensor | None:
+        r"""Class logits (B, K) of features, or None when the extractor is no classifier."""
+        return None
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or not images.is_floating_point():
+            raise ValueError(
+                "images must be floating point of shape (B, C, H, W) in [0, 1], "
+                f"got {images.dtype} {tuple(images.shape)}; as_unit converts uint8."
+            )
+        if self.resize is not None and images.shape[-2:] != (self.resize, self.resize):
+            size = (self.resize, self.resize)
+            images = functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+        return self.extract(images)
+
+    @property
+    def frechet_name(self) -> str:
+        r"""What the Frechet distance in these features is called."""
+        return f"FD-{self.name}"
+
+    @property
+    def kernel_name(self) -> str:
+        r"""What the kernel distance in these features is called."""
+        return f"KD-{self.name}"
+
+    @property
+    def hash(self) -> str:
+        r"""16 hexadecimal digits that change with the kind, the resize and the weights."""
+        digest = hashlib.sha256(f"{type(self).__name__} resize={self.resize}".encode())
+        for key, value in sorted(self.state_dict().items()):
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+class Pixels(FeatureExtractor):
+    r"""The flattened image itself; vectors (B, D) as they are."""
+
+    def __init__(self, resize: int | None = None):
+        super().__init__("pixels", resize)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images if images.ndim == 2 else super().forward(images)
+
+    def extract(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+
+class RandomConvolution(FeatureExtractor):
+    r"""Features of an untrained convolutional network, the same on every machine: needs no weights, good for tests.
+
+    Args:
+        channels: of the images.
+        features: their number D.
+        seed: of the weights.
+        resize: as `FeatureExtractor`.
+    """
+
+    def __init__(self, channels: int, features: int = 64, seed: int = 0, resize: int | None = None):
+        super().__init__("random", resize)
+        draws = generator(seed, 0x52434F4E)
+        widths = (channels, 32, features)
+        for i in range(2):
+            shape = (widths[i + 1], widths[i], 3, 3)
+            weight = torch.randn(shape, generator=draws) * math.sqrt(2 / math.prod(shape[1:]))
+            self.register_buffer(f"weight_{i}", weight)
+
+    def extract(self, images: Tensor) -> Tensor:
+        x = functional.conv2d(2 * images - 1, self.weight_0, stride=2, padding=1).relu()
+        return functional.conv2d(x, self.weight_1, stride=2, padding=1).relu().mean((2, 3))
+
+
+class ClassifierFeatures(FeatureExtractor):
+    r"""The penultimate layer of a trained classifier.
+
+    Args:
+        classifier: trained; put into evaluation mode.
+        name: by convention that of its data: "mnist" gives "FD-mnist".
+        resize: as `FeatureExtractor`.
+    """
+
+    def __init__(self, classifier: Classifier, name: str, resize: int | None = None):
+        super().__init__(name, resize)
+        self.classifier = classifier.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "ClassifierFeatures":
+        r"""Stays in evaluation mode: features of an image must not depend on its batch."""
+        return super().train(False)
+
+    def extract(self, images: Tensor) -> Tensor:
+        return self.classifier.features(images)
+
+    def logits(self, features: Tensor) -> Tensor:
+        return self.classifier.classify(features)
+
+
+def classifier_features(
+    checkpoint: str | Path, name: str | None = None, weights: str = "ema", resize: int | None = None
+) -> ClassifierFeatures:
+    r"""The features of a trained classifier's checkpoint.
+
+    Args:
+        checkpoint: its folder, or the run folder.
+        name: as `ClassifierFeatures`; that of the data it was trained on unless given.
+        weights: "ema" or "model".
+        resize: as `FeatureExtractor`.
+
+    Raises:
+        UserError: when it is no checkpoint of a classifier.
+    """
+    from scoregen.checkpoint import find, load, read_config
+
+    model = load(checkpoint, weights)
+    if not isinstance(model, Classifier):
+        raise UserError(
+            f"features.checkpoint: '{checkpoint}' holds a {type(model).__name__}; give one of "
+            "`python train.py +experiment=classifier_...`."
+        )
+    return ClassifierFeatures(model, name or _data_name(read_config(find(checkpoint))), resize)
+
+
+def _data_name(config: dict[str, Any]) -> str:
+    r"""The name of the data in a run's configuration: the file's, or the class's."""
+    from scoregen import data
+
+    node = config.get("data", {})
+    name = str(node.get("_target_", "classifier")).rpartition(".")[2]
+    known = getattr(data, name, None) if name in data.__all__ else None
+    return Path(node["path"]).stem if "path" in node else getattr(known, "name", name.lower())

@@ -1,0 +1,191 @@
+r"""The numbers of an evaluation, from features.
+
+Numbers that cost the square of the number of images (kernel and energy distance, precision, recall, density, coverage) are
+taken on a fixed subset; the others on all images.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoregen.metrics.bootstrap import frechet_interval
+from scoregen.metrics.classes import class_balance, confidence
+from scoregen.metrics.features import FeatureExtractor
+from scoregen.metrics.frechet import frechet_distance
+from scoregen.metrics.kernel import energy_distance, kernel_distance
+from scoregen.metrics.manifold import density_coverage, precision_recall
+from scoregen.metrics.moments import Moments
+from scoregen.metrics.neighbours import nearest_neighbours
+from scoregen.metrics.report import Number
+from scoregen.rng import generator
+
+_STREAM = 402
+_SUSPICIOUS = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    r"""The settings of an evaluation.
+
+    Args:
+        bootstrap: resamples of the interval of the Frechet distance, each at the cost of one; 0 for none (Inception).
+        subset: at most so many generated and so many reference images in the numbers of quadratic cost.
+        k: neighbours of precision and recall. k_coverage: of density and coverage.
+        alpha: share of images that memorisation flags by chance.
+        uint8: images are rounded to 8 bits, as in a file, before features are taken.
+        batch_size: images at a time.
+        seed: of the subset and the resampling.
+    """
+
+    bootstrap: int = 100
+    subset: int = 10_000
+    k: int = 3
+    k_coverage: int = 5
+    alpha: float = 0.01
+    uint8: bool = True
+    batch_size: int = 250
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bootstrap < 0 or self.bootstrap == 1:
+            raise ValueError(f"bootstrap must be 0 or at least 2 resamples, got {self.bootstrap}.")
+        if self.subset < 10 or min(self.k, self.k_coverage, self.batch_size) < 1:
+            raise ValueError(
+                "subset must be >= 10 and k, k_coverage, batch_size >= 1, got "
+                f"{self.subset}, {self.k}, {self.k_coverage}, {self.batch_size}."
+            )
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must satisfy 0 < alpha < 1, got {self.alpha}.")
+
+
+class Measurement:
+    r"""The features of one evaluation and the numbers from them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        generated: Tensor,
+        training: Tensor,
+        held_out: Tensor,
+        extractor: FeatureExtractor,
+    ) -> None:
+        self.settings, self.extractor = settings, extractor
+        self.details: dict[str, Any] = {}
+        self.generated, self.training, self.held_out = generated, training, held_out
+        self.floor = self._some(held_out, len(generated), 0)
+        self.few, self.few_reference = (self._some(x, settings.subset, i) for i, x in ((1, generated), (2, training)))
+        self.few_floor = self._some(held_out, len(self.few), 0)
+        self.k_fits = min(len(self.few), len(self.few_reference), len(self.few_floor))
+
+    def _some(self, x: Tensor, n: int, key: int) -> Tensor:
+        if n >= len(x):
+            return x
+        draws = generator(self.settings.seed, _STREAM, key)
+        return x[torch.randperm(len(x), generator=draws)[:n].sort().values]
+
+    def numbers(self) -> list[Number]:
+        r"""All numbers, in the order of the table; fills `details`."""
+        groups = [self._frechet, self._two_sample, self._manifold, self._memorised, self._classes]
+        return [number for group in groups for number in group()]
+
+    def _frechet(self) -> list[Number]:
+        reference, settings = Moments.of(self.training), self.settings
+        floor = frechet_distance(self.floor, reference)
+        name = self.extractor.frechet_name
+        if settings.bootstrap == 0:
+            return [Number(name, frechet_distance(self.generated, reference), "lower", floor)]
+        found = frechet_interval(self.generated, reference, settings.bootstrap, seed=settings.seed)
+        note = f"95 % bootstrap, {settings.bootstrap} resamples; estimated bias {found.bias:.3g}"
+        return [Number(name, found.value, "lower", floor, found.low, found.high, note)]
+
+    def _two_sample(self) -> list[Number]:
+        found = kernel_distance(self.few, self.few_reference)
+        floor = kernel_distance(self.few_floor, self.few_reference).value
+        reach = 1.96 * found.standard_error
+        kernel = Number(
+            self.extractor.kernel_name,
+            found.value,
+            "lower",
+            floor,
+            found.value - reach,
+            found.value + reach,
+            "95 %, jackknife",
+        )
+        energy, floor = (energy_distance(x, self.few_reference) for x in (self.few, self.few_floor))
+        return [kernel, Number("energy distance", energy, "lower", floor)]
+
+    def _manifold(self) -> list[Number]:
+        numbers = []
+        for function, k in ((precision_recall, self.settings.k), (density_coverage, self.settings.k_coverage)):
+            if k < self.k_fits:
+                found, floor = (function(x, self.few_reference, k=k) for x in (self.few, self.few_floor))
+                numbers += [
+                    Number(name, value, "higher", getattr(floor, name), note=f"k = {k}")
+                    for name, value in found._asdict().items()
+                ]
+        return numbers
+
+    def _memorised(self) -> list[Number]:
+        alpha = self.settings.alpha
+        found = nearest_neighbours(self.generated, self.training, self.held_out, alpha=alpha)
+        worst = found.ratio.argsort()[:_SUSPICIOUS]
+        self.details["nearest_training_images"] = [
+            {
+                "generated": int(i),
+                "training": int(found.index[i, 0]),
+                "distance": float(found.distance[i, 0]),
+                "ratio": float(found.ratio[i]),
+            }
+            for i in worst
+        ]
+        self.details["memorisation_threshold"] = found.threshold
+        note = "share nearer to a training image than all but the floor's share of held-out ones"
+        return [Number("memorised", found.fraction, "lower", alpha, note=note)]
+
+    def _classes(self) -> list[Number]:
+        logits, training, floor = (self._logits(x) for x in (self.generated, self.training, self.floor))
+        if logits is None:
+            return []
+        balance, floor_balance = class_balance(logits, training), class_balance(floor, training)
+        self.details["class_shares"] = balance.shares.tolist()
+        return [
+            Number("class imbalance", balance.total_variation, "lower", floor_balance.total_variation, note="l1 / 2"),
+            Number("confidence", confidence(logits), "none", confidence(floor), note="mean top probability"),
+        ]
+
+    @torch.no_grad()
+    def _logits(self, features: Tensor) -> Tensor | None:
+        parameter = next(self.extractor.parameters(), features)
+        return self.extractor.logits(features.to(parameter.device, parameter.dtype))
+
+    def protocol(self) -> dict[str, Any]:
+        r"""What the numbers depend on."""
+        return {
+            "extractor": self.extractor.name,
+            "extractor_hash": self.extractor.hash,
+            "features": self.generated.shape[1],
+            "resize": self.extractor.resize,
+            "generated_images": len(self.generated),
+            "reference_images": len(self.training),
+            "floor_images": len(self.floor),
+            "subset_images": f"{len(self.few)} generated, {len(self.few_reference)} reference",
+            "evaluation_seed": self.settings.seed,
+        }
+
+    def warnings(self) -> list[str]:
+        r"""What keeps the numbers from being compared."""
+        n, width, found = len(self.generated), self.generated.shape[1], []
+        if n < 10 * width:
+            found.append(
+                f"{n} images are few for {width} features: the Frechet distance is biased upward; compare it with the floor "
+                f"and with numbers at the same n only, or generate at least {10 * width}."
+            )
+        if n > len(self.floor):
+            found.append(f"the floor is measured at {len(self.floor)} images (all held-out ones), the numbers at {n}.")
+        if len(self.held_out) * self.settings.alpha < 1:
+            found.append(
+                f"{len(self.held_out)} held-out images are too few for memorisation at alpha={self.settings.alpha}."
+            )
+        return found

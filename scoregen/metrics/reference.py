@@ -1,0 +1,58 @@
+r"""Features of a data set, computed once: a file for each (data, extractor, conversion), named by their hashes."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scoregen.data import ArrayDataset
+from scoregen.metrics.extraction import extract_features, uint8_round_trip
+from scoregen.metrics.features import FeatureExtractor
+from scoregen.parallel import barrier, gather, rank
+
+
+def reference_features(
+    data: ArrayDataset,
+    extractor: FeatureExtractor,
+    cache: Path | None = None,
+    uint8: bool = True,
+    batch_size: int = 250,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    r"""Features (N, D) of all samples of a data set.
+
+    Args:
+        data: its content is hashed, so changed data never meet an old file.
+        extractor: its hash is part of the file's name.
+        cache: folder of the files, or None to compute without one.
+        uint8: images are rounded to 8 bits first, as generated ones are.
+        batch_size, device: as `extract_features`.
+    """
+    images = uint8_round_trip(data.x) if uint8 else data.x
+    if cache is None:
+        return extract_features(extractor, images, batch_size, device)
+    file = cache / f"{extractor.name}-{extractor.hash}-{data.fingerprint()}-{'uint8' if uint8 else 'float'}.safetensors"
+    if all(gather(file.is_file())):
+        return _read(file)
+    features = extract_features(extractor, images, batch_size, device)
+    if rank() == 0:
+        _write(file, features)
+    barrier()
+    return features
+
+
+def _read(file: Path) -> Tensor:
+    from safetensors.torch import load_file
+
+    return load_file(file)["features"].double()
+
+
+def _write(file: Path, features: Tensor) -> None:
+    r"""Extractors compute in float32, so nothing is lost; written beside its place and renamed."""
+    from safetensors.torch import save_file
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    save_file({"features": features.float().contiguous()}, partial)
+    os.replace(partial, file)

@@ -1,0 +1,111 @@
+r"""A small residual classifier of images: base classifier of certification and feature extractor of the metrics.
+
+    x in [0, 1] -> (x - 1/2)/(1/4) -> stages [conv of stride 2 -> norm -> ReLU -> residual blocks] -> mean over pixels
+    = features(x) -> dropout -> linear = logits
+
+The normalisation is inside, so noise that is added to x for certification is in the units of the pixels.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+_CENTRE, _SCALE = 0.5, 0.25
+
+
+class Classifier(nn.Module):
+    r"""A residual convolutional classifier.
+
+        Batch norm: in training the logits of an image depend on its batch; call `eval()` before using it.
+
+    Args:
+        shape: of one image, (C, H, W).
+        num_classes: K >= 2.
+        channels: of each stage; the last is the number of features.
+        blocks: residual blocks of each stage.
+        stem_stride: of the first convolution; 2 is four times as quick as 1 and enough for 28 x 28 grey images.
+        dropout: probability that a feature is dropped before the last layer.
+
+    Raises:
+        ValueError: when an argument is out of range or the stages do not fit the image.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        num_classes: int,
+        channels: Sequence[int] = (32, 64, 128),
+        blocks: Sequence[int] = (1, 1, 1),
+        stem_stride: int = 2,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        shape, channels, blocks = tuple(shape), tuple(channels), tuple(blocks)
+        _check(shape, num_classes, channels, blocks, stem_stride, dropout)
+        widths = (shape[0], *channels)
+        stages = []
+        for i, (width, count) in enumerate(zip(channels, blocks, strict=True)):
+            size, stride = (3, stem_stride) if i == 0 else (5, 2)
+            stages += [
+                _convolution(widths[i], width, size, stride),
+                nn.ReLU(),
+                *(_Residual(width) for _ in range(count)),
+            ]
+        self.shape, self.num_classes, self.num_features = shape, num_classes, channels[-1]
+        self.stages = nn.Sequential(*stages)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(channels[-1], num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        r"""The penultimate layer, shape (B, num_features).
+
+        Args:
+            x: images (B, C, H, W), clean ones in [0, 1].
+        """
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"x must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}.")
+        return self.stages((x - _CENTRE) / _SCALE).mean((2, 3))
+
+    def classify(self, features: Tensor) -> Tensor:
+        r"""Logits (B, K) of features (B, num_features)."""
+        return self.head(self.dropout(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""Logits (B, K) of images (B, C, H, W)."""
+        return self.classify(self.features(x))
+
+
+class _Residual(nn.Module):
+    r"""relu(x + norm(conv(relu(norm(conv(x))))))."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.first, self.second = _convolution(width, width, 3, 1), _convolution(width, width, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x + self.second(functional.relu(self.first(x))))
+
+
+def _convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
+
+
+def _check(shape, num_classes, channels, blocks, stem_stride, dropout) -> None:
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"shape must be that of one image, (C, H, W) with positive entries, got {shape}.")
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
+    if not channels or len(channels) != len(blocks) or min(channels) < 1 or min(blocks) < 0:
+        raise ValueError(f"channels and blocks must name the same stages, got channels={channels}, blocks={blocks}.")
+    if stem_stride < 1:
+        raise ValueError(f"stem_stride must be at least 1, got {stem_stride}.")
+    reduction = stem_stride * 2 ** (len(channels) - 1)
+    if min(shape[1:]) < reduction:
+        raise ValueError(
+            f"{len(channels)} stages with stem_stride={stem_stride} shrink an image {reduction} times, got "
+            f"shape={shape}; use fewer channels or stem_stride=1."
+        )
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must satisfy 0 <= dropout < 1, got {dropout}.")

@@ -1,0 +1,101 @@
+r"""Pictures: grids of samples, strips of a trajectory, curves; vectors as scatter plots."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_LONG_SIDE = 900  # pixels that a picture should roughly have, small images are enlarged by whole factors
+
+
+def is_image(x: Tensor) -> bool:
+    r"""Whether a batch (B, *S) holds images (C, H, W) that can be shown."""
+    return x.ndim == 4 and x.shape[1] in (1, 3)
+
+
+def save_grid(x: Tensor, path: Path, columns: int | None = None, title: str | None = None) -> Path:
+    r"""Writes a batch as one PNG: images in [0, 1] as a grid, vectors as a scatter plot of the first two coordinates.
+
+    Args:
+        x: (B, C, H, W) or (B, D). path: of the PNG, written atomically. columns: of the grid; about square unless given.
+        title: of a scatter plot.
+    """
+    if not is_image(x):
+        return _save_scatter(x, path, title)
+    x = x.detach().float().cpu().clamp(0, 1)
+    columns = columns or max(1, round(len(x) ** 0.5))
+    rows = -(-len(x) // columns)
+    channels, height, width = x.shape[1:]
+    canvas = torch.ones(channels, rows * (height + 1) - 1, columns * (width + 1) - 1)
+    for i, image in enumerate(x):
+        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        canvas[:, top : top + height, left : left + width] = image
+    return save_image(canvas, path, enlarge=True)
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    r"""Images in [0, 1] rounded to 8 bits."""
+    return (x.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def save_image(image: Tensor, path: Path, enlarge: bool = False) -> Path:
+    r"""Writes one image (C, H, W) in [0, 1] as a PNG, atomically."""
+    from PIL import Image
+
+    pixels = to_bytes(image).permute(1, 2, 0).numpy()
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    if enlarge:
+        factor = max(1, _LONG_SIDE // max(picture.size))
+        picture = picture.resize([side * factor for side in picture.size], Image.Resampling.NEAREST)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    picture.save(partial, format="PNG", optimize=True)
+    os.replace(partial, path)
+    return path
+
+
+def figure(path: Path, draw, size: tuple[float, float] = (6.0, 3.5)) -> Path:
+    r"""Writes a matplotlib figure: `draw(axes)` fills it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=size, layout="constrained", dpi=110)
+    FigureCanvasAgg(canvas)
+    draw(canvas.add_subplot())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    canvas.savefig(partial, format="png")
+    os.replace(partial, path)
+    return path
+
+
+def save_curve(steps: Sequence[float], values: Sequence[float], path: Path, name: str) -> Path:
+    r"""Writes a curve against the step, with its running mean."""
+
+    def draw(axes) -> None:
+        axes.plot(steps, values, linewidth=0.8, alpha=0.4, color="tab:blue", label="mean between log steps")
+        window = max(1, len(values) // 20)
+        smooth = torch.tensor(values, dtype=torch.float64).unfold(0, window, 1).mean(1)
+        axes.plot(steps[window - 1 :], smooth, color="tab:blue", label=f"running mean of {window}")
+        axes.set_xlabel("step")
+        axes.set_ylabel(name)
+        axes.set_yscale("log")
+        axes.legend()
+
+    return figure(path, draw)
+
+
+def _save_scatter(x: Tensor, path: Path, title: str | None) -> Path:
+    points = x.detach().float().cpu().flatten(1)
+
+    def draw(axes) -> None:
+        if points.shape[1] == 1:
+            axes.hist(points[:, 0], bins=60)
+        else:
+            axes.scatter(points[:, 0], points[:, 1], s=4, alpha=0.5)
+            axes.set_aspect("equal")
+        axes.set_title(title or f"{len(points)} samples")
+
+    return figure(path, draw, (5.0, 4.5))

@@ -1,0 +1,21 @@
+r"""Certified robustness by randomized smoothing."""
+
+from scoregen.smoothing.certificate import ABSTAIN, Certificate
+from scoregen.smoothing.certify import SmoothedClassifier
+from scoregen.smoothing.multiplicative import LogNormal, ScalarLogNormal, gain, gamma
+from scoregen.smoothing.noise import Gaussian, Laplace, Uniform
+from scoregen.smoothing.purify import PurifiedClassifier
+
+__all__ = [
+    "ABSTAIN",
+    "Certificate",
+    "Gaussian",
+    "Laplace",
+    "LogNormal",
+    "PurifiedClassifier",
+    "ScalarLogNormal",
+    "SmoothedClassifier",
+    "Uniform",
+    "gain",
+    "gamma",
+]

@@ -1,0 +1,107 @@
+r"""Confidence bounds for a binomial probability, and what several certificates say together.
+
+A count A ~ Bin(n, p) gives, with probability at least 1 - alpha, the one-sided Clopper-Pearson bounds
+
+    p >= L(A) = I^{-1}_alpha(A, n - A + 1),        p <= U(A) = I^{-1}_{1 - alpha}(A + 1, n - A),
+
+with I the regularised incomplete beta function. L(A) > q is the same event as P(Bin(n, q) >= A) < alpha.
+All functions are exact (no normal approximation) and take arrays.
+
+Reference: Clopper, Pearson (1934), Biometrika 26; Cohen, Rosenfeld, Kolter (2019), arXiv 1902.02918, section 3.2.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def check_alpha(alpha: float) -> float:
+    r"""Returns alpha, a failure probability in (0, 1/2).
+
+    Raises:
+        ValueError: when it is outside.
+    """
+    if not 0.0 < alpha < 0.5:
+        raise ValueError(f"alpha must satisfy 0 < alpha < 0.5, got alpha={alpha}; the usual choice is 0.001.")
+    return float(alpha)
+
+
+def lower_bound(count: ArrayLike, n: ArrayLike, alpha: float) -> np.ndarray:
+    r"""The number L that P(L > p) <= alpha holds for, whatever p.
+
+    Args:
+        count: successes A, 0 <= A <= n.
+        n: draws.
+        alpha: failure probability of this one bound.
+
+    Returns:
+        L, in [0, 1); 0 where the count is 0.
+    """
+    from scipy.special import betaincinv
+
+    count, n = np.asarray(count), np.asarray(n)
+    return np.where(count > 0, betaincinv(np.maximum(count, 1), n - count + 1, alpha), 0.0)
+
+
+def upper_bound(count: ArrayLike, n: ArrayLike, alpha: float) -> np.ndarray:
+    r"""The number U that P(U < p) <= alpha holds for, whatever p; arguments as `lower_bound`."""
+    from scipy.special import betainccinv
+
+    count, n = np.asarray(count), np.asarray(n)
+    return np.where(count < n, betainccinv(count + 1, np.maximum(n - count, 1), alpha), 1.0)
+
+
+def smallest_count(n: int, alpha: float, p: float) -> int:
+    r"""The smallest count A of n draws with lower_bound(A, n, alpha) > p; n + 1 when there is none.
+
+    Bisection on the bound, which grows with the count.
+    """
+    low, high = 0, n + 1
+    while low < high:
+        middle = (low + high) // 2
+        if middle <= n and lower_bound(middle, n, alpha) <= p:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def smallest_n(alpha: float, p: float) -> int:
+    r"""The smallest n whose all-successes bound alpha^(1/n) exceeds p: fewer draws cannot certify p at all."""
+    if p >= 1.0:
+        raise ValueError(f"p must be below 1 to be certified from finitely many draws, got p={p}.")
+    if p <= 0.0:
+        return 1
+    n = max(1, math.floor(math.log(alpha) / math.log(p)))
+    while alpha ** (1.0 / n) <= p:
+        n += 1
+    return n
+
+
+def two_sided_p_value(count: int, n: int) -> float:
+    r"""The p-value of the two-sided binomial test of p = 1/2."""
+    from scipy.special import betainc
+
+    more = max(count, n - count)
+    return min(1.0, 2.0 * float(betainc(more, n - more + 1, 0.5))) if n > 0 else 1.0
+
+
+def high_probability_accuracy(correct: int, m: int, alpha: float, rho: float = 1e-3) -> float:
+    r"""A lower bound of the true certified accuracy, right with probability 1 - rho over all m certificates.
+
+    Each certificate is false with probability at most alpha, so at most m alpha + sqrt(2 m alpha (1 - alpha) L) + L /
+    3 are, L = ln(1 / rho), by Bernstein's inequality. (The published script leaves out the 2, with which the bound is
+    no bound.)
+
+    Args:
+        correct: how many of the m inputs are certified at a radius with the right label.
+        m: inputs, abstentions included.
+        alpha: failure probability of one certificate.
+        rho: failure probability of the statement.
+
+    Reference: Cohen, Rosenfeld, Kolter (2019), arXiv 1902.02918, appendix on the high-probability guarantee.
+    """
+    log = math.log(1.0 / rho)
+    slack = alpha + math.sqrt(2.0 * alpha * (1.0 - alpha) * log / m) + log / (3.0 * m)
+    return max(0.0, correct / m - slack)

@@ -1,0 +1,185 @@
+r"""The smoothed classifier: g(x) = argmax_c P(f(noisy x) = c), its prediction and its certificate."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from scoregen.smoothing.certificate import ABSTAIN, Certificate, conclude
+from scoregen.smoothing.choice import make_method
+from scoregen.smoothing.engine import Engine, Request, refuse_training
+from scoregen.smoothing.methods import AbstractMethod, Tally, Vote, whole
+from scoregen.smoothing.noise import AbstractNoise
+
+ROUND = 16  # batches between two transfers of counts, where several inputs can share them
+
+
+def derive_seed(generator: torch.Generator | None) -> int:
+    r"""One 63-bit seed from a generator (None: torch's global one)."""
+    device = generator.device if generator is not None else "cpu"
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
+
+
+class SmoothedClassifier:
+    r"""A classifier smoothed by noise.
+
+        g(x) = argmax_c P(f(noisy x) = c)
+
+    What is certified is g, which also predicts (`predict`): f alone has no guarantee. Whatever f does first
+    (normalise, clip, denoise) is part of f, and f must answer the same for the same input.
+
+    Args:
+        classifier: f: (B, *S) in the data's own units -> logits (B, num_classes), in evaluation mode.
+        noise: for example Gaussian(0.5); its size is in the input's own units.
+        num_classes: number of logits, at least 2.
+        batch_size: draws in one forward pass; None: 128 on a CPU (the cache), 1024 elsewhere.
+        strict: float64 noise; False is faster and leaves a rounding leak that a hostile classifier can use.
+        precision: torch.bfloat16 or torch.float16 for the forward pass; that rounded classifier is then f, here and
+            in deployment.
+
+    Raises:
+        ValueError: for a classifier in training mode, or fewer than two classes.
+    """
+
+    def __init__(
+        self,
+        classifier: Callable[[Tensor], Tensor],
+        noise: AbstractNoise,
+        num_classes: int,
+        batch_size: int | None = None,
+        strict: bool = True,
+        precision: torch.dtype | None = None,
+    ) -> None:
+        refuse_training(classifier)
+        if not isinstance(noise, AbstractNoise):
+            raise TypeError(f"noise must be a noise of scoregen.smoothing, such as Gaussian(0.5), got {noise!r}.")
+        if whole("num_classes", num_classes) < 2:
+            raise ValueError(f"num_classes must be at least 2, got num_classes={num_classes}.")
+        self.classifier, self.noise, self.num_classes = classifier, noise, num_classes
+        self.batch_size = None if batch_size is None else whole("batch_size", batch_size)
+        self.strict, self.precision = strict, precision
+
+    def certify(
+        self,
+        x: Tensor,
+        n: int = 100_000,
+        alpha: float = 1e-3,
+        n0: int = 100,
+        method: str = "fixed",
+        generator: torch.Generator | None = None,
+        indices: Sequence[int] | None = None,
+        max_radius: float | None = None,
+        step: float | None = None,
+    ) -> list[Certificate]:
+        r"""One certificate an input.
+
+        Args:
+            x: inputs (B, *S), in their own units.
+            n: draws for an input; for ladder and stitched the most.
+            alpha: failure probability of each certificate.
+            n0: draws that choose the class.
+            method: fixed, selection_free, top2, stitched or ladder.
+            generator: gives one seed, which with an input's index determines its noise (None: torch's global
+                generator).
+            indices: the inputs' numbers in the data set, the keys of their noise (None: 0, 1, ...).
+            max_radius: the largest radius of interest; refused when n cannot certify it.
+            step: distance of the ladder's radii.
+
+        Raises:
+            ValueError: when n is too small, or the noise does not suit an input.
+        """
+        rule = make_method(method, self.noise, n, n0, alpha, max_radius, step)
+        found = dict(self.stream(self._numbered(x, indices), rule, derive_seed(generator)))
+        return [found[i] for i, _ in self._numbered(x, indices)]
+
+    def predict(
+        self,
+        x: Tensor,
+        n: int = 1000,
+        alpha: float = 1e-3,
+        generator: torch.Generator | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> Tensor:
+        r"""The labels g(x), each right with probability 1 - alpha, -1 where n draws do not tell.
+
+        Arguments as `certify`.
+
+        Returns:
+            (B,) int64 on the CPU.
+        """
+        vote = Vote(n, alpha)
+        labels = {
+            i: bounds.candidate if bounds.lower else ABSTAIN
+            for i, tally in self.tallies(self._numbered(x, indices), vote, derive_seed(generator))
+            for bounds in [vote.bounds(tally)]
+        }
+        return torch.tensor([labels[i] for i, _ in self._numbered(x, indices)], dtype=torch.int64)
+
+    def stream(
+        self, inputs: Iterable[tuple[int, Tensor]], method: AbstractMethod, seed: int
+    ) -> Iterator[tuple[int, Certificate]]:
+        r"""Certificates as they are finished, from inputs that are read when there is room for them.
+
+        Args:
+            inputs: (index, x) with x of shape (*S); indices must differ.
+            method: when to stop and what counts prove.
+            seed: of the noise.
+        """
+        for index, tally in self.tallies(inputs, method, seed):
+            yield index, conclude(tally, method, self.noise)
+
+    def tallies(
+        self, inputs: Iterable[tuple[int, Tensor]], method: AbstractMethod, seed: int
+    ) -> Iterator[tuple[int, Tally]]:
+        r"""The finished counts of each input; arguments as `stream`.
+
+        A round collects what the open inputs want next, opens new ones until there are enough draws for `ROUND`
+        batches, counts them all in shared batches, and transfers the counts once.
+        """
+        refuse_training(self.classifier)
+        waiting = iter(inputs)
+        open_inputs: dict[int, tuple[Tensor, Tally]] = {}
+        engine: Engine | None = None
+        while True:
+            wanted = [self._want(i, x, tally, method) for i, (x, tally) in open_inputs.items()]
+            budget = ROUND * (engine.batch_size if engine else 1) - sum(request.draws for request in wanted)
+            while budget > 0 and (arrival := next(waiting, None)) is not None:
+                index, x = arrival[0], self._checked(arrival[1])
+                engine = engine or self._engine(x)
+                open_inputs[index] = (x, Tally())
+                wanted.append(self._want(index, *open_inputs[index], method))
+                budget = ROUND * engine.batch_size - sum(request.draws for request in wanted)
+            if not wanted:
+                return
+            for request, counts in zip(wanted, engine.count(wanted, seed), strict=True):
+                tally = open_inputs[request.index][1]
+                tally.add(request.stream, counts)
+                if method.request(tally) is None:
+                    del open_inputs[request.index]
+                    yield request.index, tally
+
+    def _want(self, index: int, x: Tensor, tally: Tally, method: AbstractMethod) -> Request:
+        stream, draws = method.request(tally)
+        return Request(x, index, stream, tally.drawn, draws)
+
+    def _engine(self, x: Tensor) -> Engine:
+        engine = Engine(self.classifier, self.noise, self.num_classes, 1, self.strict, self.precision)
+        engine.batch_size = self.batch_size or (128 if engine.place(x)[0].type == "cpu" else 1024)
+        return engine
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            raise TypeError(
+                f"x must be floating-point, in the data's own units, got {x.dtype}; for images use x.float() / 255."
+            )
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("x must be finite, got an input with NaN or infinity; remove it.")
+        self.noise.check(x)
+        return x.detach()
+
+    @staticmethod
+    def _numbered(x: Tensor, indices: Sequence[int] | None) -> list[tuple[int, Tensor]]:
+        numbers = list(range(len(x))) if indices is None else [int(i) for i in indices]
+        if len(numbers) != len(x) or len(set(numbers)) != len(numbers):
+            raise ValueError(f"indices must hold {len(x)} different numbers, one an input, got {numbers}.")
+        return list(zip(numbers, x, strict=True))

@@ -1,0 +1,141 @@
+r"""Counting a classifier's answers over noise, for several inputs in one batch.
+
+The noise of an input is cut into chunks of 128 draws. A chunk's generator is keyed by (seed, stream, index of the
+input, first draw), so the counts are the same whatever the batch size, the order of the inputs or the number of
+processes (up to the network's own rounding, which may depend on the batch). Chunks of different inputs fill one
+batch, counts stay on the device, and one transfer ends a call.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scoregen.rng import generator
+from scoregen.smoothing.noise import AbstractNoise
+
+CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Request:
+    r"""Draws `start` to `start + draws` of an input's stream of noise."""
+
+    x: Tensor
+    index: int
+    stream: int
+    start: int
+    draws: int
+
+    def chunks(self) -> Iterator[tuple[int, int]]:
+        r"""First draw and size of each chunk."""
+        for first in range(self.start, self.start + self.draws, CHUNK):
+            yield first, min(CHUNK, self.start + self.draws - first)
+
+
+def refuse_training(classifier: Callable) -> None:
+    r"""Raises ValueError for a module in training mode, whose dropout and batch statistics change its answers."""
+    if not isinstance(classifier, nn.Module):
+        return
+    training = next((name or "classifier" for name, module in classifier.named_modules() if module.training), None)
+    if training is not None:
+        raise ValueError(
+            f"classifier must be in evaluation mode, got {training!r} in training mode; call classifier.eval()."
+        )
+
+
+class Engine:
+    r"""Counts of a classifier's answers under noise.
+
+    Args:
+        classifier: (B, *S) -> logits (B, num_classes); its argmax is the answer.
+        noise: how an input is made noisy.
+        num_classes: number of logits.
+        batch_size: draws in a forward pass; on a CPU near the cache is fastest.
+        strict: float64 noise.
+        precision: None, or torch.bfloat16 / torch.float16: the forward pass runs under autocast. It is then that
+            classifier that is certified.
+    """
+
+    def __init__(
+        self,
+        classifier: Callable[[Tensor], Tensor],
+        noise: AbstractNoise,
+        num_classes: int,
+        batch_size: int,
+        strict: bool,
+        precision: torch.dtype | None,
+    ) -> None:
+        self.classifier, self.noise, self.num_classes = classifier, noise, num_classes
+        self.batch_size, self.strict, self.precision = batch_size, strict, precision
+
+    def place(self, x: Tensor) -> tuple[torch.device, torch.dtype]:
+        r"""Device and type of the classifier's input: its parameters', or x's where it has none."""
+        parameters = self.classifier.parameters() if isinstance(self.classifier, nn.Module) else ()
+        parameter = next((p for p in parameters if p.is_floating_point()), x)
+        return parameter.device, parameter.dtype
+
+    @torch.no_grad()
+    def count(self, requests: Sequence[Request], seed: int) -> np.ndarray:
+        r"""How often each class was the answer.
+
+        Returns:
+            (requests, num_classes), int64.
+        """
+        device, dtype = self.place(requests[0].x)
+        counts = torch.zeros(len(requests) * self.num_classes, dtype=torch.int64, device=device)
+        autocast = torch.autocast(device.type, self.precision) if self.precision is not None else nullcontext()
+        with autocast:
+            for noisy, rows in repack(self._drawn(requests, seed, device, dtype), self.batch_size):
+                answers = self._answers(noisy)
+                counts += torch.bincount(rows * self.num_classes + answers, minlength=len(counts))
+        return counts.view(len(requests), self.num_classes).cpu().numpy()
+
+    def _answers(self, noisy: Tensor) -> Tensor:
+        logits = self.classifier(noisy)
+        if logits.shape != (len(noisy), self.num_classes):
+            raise ValueError(
+                f"classifier must return logits of shape (batch, num_classes) = {(len(noisy), self.num_classes)}, "
+                f"got {tuple(logits.shape)}; set num_classes."
+            )
+        return logits.argmax(1)
+
+    def _drawn(
+        self, requests: Sequence[Request], seed: int, device: torch.device, dtype: torch.dtype
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        r"""Noisy inputs and the row of the request that each belongs to; chunks are drawn on all threads."""
+        source = torch.device("cpu") if device.type == "mps" else device  # no float64 on MPS
+        threads = torch.get_num_threads() if source.type == "cpu" else 1
+        chunks = [(row, *chunk) for row, request in enumerate(requests) for chunk in request.chunks()]
+
+        def draw(chunk: tuple[int, int, int]) -> Tensor:
+            row, first, size = chunk
+            request = requests[row]
+            keyed = generator(seed, request.stream, request.index, first, device=source)
+            return self.noise.sample(request.x, size, keyed, self.strict).to(dtype)
+
+        group = max(threads, -(-self.batch_size // CHUNK))
+        with ThreadPoolExecutor(threads) as pool:
+            spread = pool.map if threads > 1 else map
+            for i in range(0, len(chunks), group):
+                part = chunks[i : i + group]
+                rows = torch.tensor([row for row, _, size in part for _ in range(size)])
+                yield torch.cat(list(spread(draw, part))).to(device), rows.to(device)
+
+
+def repack(pieces: Iterator[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    r"""The same rows in batches of one size; the last may be smaller."""
+    noisy, rows = None, None
+    for piece in pieces:
+        noisy, rows = piece if noisy is None else (torch.cat((noisy, piece[0])), torch.cat((rows, piece[1])))
+        while len(noisy) >= size:
+            yield noisy[:size], rows[:size]
+            noisy, rows = noisy[size:], rows[size:]
+        if not len(noisy):
+            noisy, rows = None, None
+    if noisy is not None:
+        yield noisy, rows

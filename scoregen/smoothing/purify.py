@@ -1,0 +1,105 @@
+r"""Denoised smoothing: a denoiser in front of a classifier that never saw noise.
+
+Smoothing adds noise sigma to x. In chart coordinates that is u = y_0 + s eps with s = a sigma, where a is the chart's
+slope (2 for images in [0, 1] modelled in [-1, 1]). It is what the process looks like at the time t with
+sigma_t / alpha_t = s, so a sampler started there gives a clean input. t is solved for exactly, not taken from a grid.
+
+Reference: Salman et al. (2020), arXiv 2003.01908; Carlini et al. (2022), arXiv 2206.10550.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scoregen.rng import generators
+from scoregen.smoothing.methods import whole
+
+_STREAM = 7
+_ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # an odd 64-bit multiplier
+
+
+def chart_slope(sde: Any) -> float:
+    r"""a in y = a x + b, or in y = a log(x + offset) + b: the noise on y for unit noise on x, or on log(x + offset).
+
+    Raises:
+        ValueError: for a chart that is neither.
+    """
+    slope, bend = sde.chart.inverse_derivatives(torch.tensor([[-0.5, 0.0, 1.0]], dtype=torch.float64))
+    for candidate in (1 / slope, slope / bend):
+        a = candidate.flatten()
+        if bool(a.isfinite().all()) and torch.allclose(a, a[:1].expand_as(a), rtol=1e-9):
+            return float(a[0])
+    raise ValueError(f"the process must have an affine or a log chart, got {type(sde.chart).__name__}.")
+
+
+def fingerprints(x: Tensor) -> list[int]:
+    r"""One 64-bit number for each input, from its bits."""
+    kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    bits = x.contiguous().view(kind).flatten(1).to(torch.int64)
+    weights = torch.arange(1, 2 * bits.shape[1], 2, device=x.device) * _ODD
+    mixed = bits * weights
+    return (mixed ^ (mixed >> 29)).sum(1).tolist()
+
+
+class PurifiedClassifier(nn.Module):
+    r"""f(noisy x) = classifier(sampler(noisy x)): for SmoothedClassifier with the same sigma.
+
+        The sampler starts from u = to_chart(noisy x) at the noise ratio s = a sigma. One step is one-shot denoising,
+        E[x_0 | x_t]; a consistency sampler or several steps give sharper inputs for more forward passes.
+
+    A sampler that draws noise is given generators keyed by the bits of its input, so that f is a function, as the
+    certificate wants it, whatever the batch.
+
+    Args:
+        classifier: (B, *S) in data units -> logits (B, K).
+        denoiser: with an `sde` whose data are in the same units.
+        sampler: sampler(denoiser, start=(x_t, t), generator=...) -> x.
+        sigma: of the smoothing noise: Gaussian(sigma), or LogNormal(sigma, offset) before a log chart of that offset.
+        votes: purifications of each noisy input; the majority counts, ties broken by the mean softmax.
+        seed: of the purification's own noise.
+
+    Raises:
+        ValueError: when the process never reaches the noise ratio s, or its chart is neither affine nor logarithmic.
+    """
+
+    def __init__(
+        self,
+        classifier: Callable[[Tensor], Tensor],
+        denoiser: Any,
+        sampler: Callable[..., Tensor],
+        sigma: float,
+        votes: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not sigma > 0.0:
+            raise ValueError(f"sigma must be above 0, got sigma={sigma}.")
+        self.classifier, self.denoiser, self.sampler = classifier, denoiser, sampler
+        self.sigma, self.votes, self.seed = float(sigma), whole("votes", votes), seed
+        self.noise_ratio = self.sigma * chart_slope(denoiser.sde)
+        self.time = float(denoiser.sde.time_of(torch.tensor(self.noise_ratio, dtype=torch.float64)))
+        parts = [part for part in (classifier, denoiser) if isinstance(part, nn.Module)]
+        self.training = any(part.training for part in parts)
+
+    def purify(self, x: Tensor, vote: int = 0) -> Tensor:
+        r"""Noisy inputs (B, *S) to clean ones.
+
+        Args:
+            x: data plus noise sigma, in data units.
+            vote: which of several independent purifications.
+        """
+        sde = self.denoiser.sde
+        x_t = sde.from_u(sde.to_chart(x), self.time)
+        keyed = generators(self.seed, _STREAM, vote, fingerprints(x))
+        return self.sampler(self.denoiser, start=(x_t, self.time), generator=keyed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""Logits (B, K) of noisy inputs; with several votes their number for each class, plus the mean softmax."""
+        if self.votes == 1:
+            return self.classifier(self.purify(x))
+        logits = torch.stack([self.classifier(self.purify(x, vote)) for vote in range(self.votes)])
+        won = functional.one_hot(logits.argmax(2), logits.shape[2]).sum(0)
+        return won + 0.5 * logits.softmax(2).mean(0)

@@ -1,0 +1,26 @@
+r"""Training: the loop, averages, schedules, loggers and hooks."""
+
+from scoregen.training.ema import EMA
+from scoregen.training.hooks import Hook, Moment
+from scoregen.training.loggers import JSONLines, Logger, NoLogger, TensorBoard, WandB
+from scoregen.training.run import prepare, write_config
+from scoregen.training.schedule import Constant, Cosine, InverseSqrt, Schedule
+from scoregen.training.trainer import Trainer
+
+__all__ = [
+    "EMA",
+    "Constant",
+    "Cosine",
+    "Hook",
+    "InverseSqrt",
+    "JSONLines",
+    "Logger",
+    "Moment",
+    "NoLogger",
+    "Schedule",
+    "TensorBoard",
+    "Trainer",
+    "WandB",
+    "prepare",
+    "write_config",
+]

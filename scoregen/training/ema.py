@@ -1,0 +1,54 @@
+r"""Exponential moving average of the weights.
+
+ema <- beta ema + (1 - beta) w,   beta = 0.5^(batch / h),   h = min(halflife, warmup * images seen)
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    r"""The average of a model's parameters with a half-life in images.
+
+    Args:
+        model: its parameters are followed; buffers are not averaged.
+        halflife: images after which a weight's share has halved; 0 copies the last weights.
+        warmup: the half-life is at most this fraction of the images seen, so that the start is forgotten; 0 switches it off.
+
+    Raises:
+        ValueError: negative arguments.
+
+    Reference: Karras et al. (2022), arXiv 2206.00364, appendix F.2.
+    """
+
+    def __init__(self, model: nn.Module, halflife: float = 500_000, warmup: float = 0.05) -> None:
+        if halflife < 0 or warmup < 0:
+            raise ValueError(f"halflife and warmup must be >= 0, got halflife={halflife}, warmup={warmup}.")
+        self.halflife, self.warmup = halflife, warmup
+        self._sources = dict(model.named_parameters())
+        self.weights = {name: p.detach().clone() for name, p in self._sources.items()}
+
+    def beta(self, batch: int, images: int) -> float:
+        r"""The decay of a step of `batch` images after `images` images were seen (this batch included)."""
+        halflife = min(self.halflife, self.warmup * images) if self.warmup else self.halflife
+        return 0.5 ** (batch / halflife) if halflife > 0 else 0.0
+
+    @torch.no_grad()
+    def update(self, batch: int, images: int) -> None:
+        r"""One step."""
+        averages, sources = list(self.weights.values()), [p.detach() for p in self._sources.values()]
+        torch._foreach_lerp_(averages, sources, 1 - self.beta(batch, images))
+
+    @torch.no_grad()
+    def load(self, weights: dict[str, Tensor]) -> None:
+        r"""Restores saved averages."""
+        for name, average in self.weights.items():
+            average.copy_(weights[name])
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        r"""Exchanges the model's weights with the averages; twice restores both."""
+        for name, average in self.weights.items():
+            current = self._sources[name].detach().clone()
+            self._sources[name].copy_(average)
+            average.copy_(current)

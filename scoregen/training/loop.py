@@ -1,0 +1,224 @@
+r"""The loop over the steps of a run.
+
+Everything random or scheduled is a function of (seed, step, place in the global batch): resuming, micro-batches and processes
+change nothing but rounding.
+"""
+
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoregen import checkpoint
+from scoregen.data import Batches
+from scoregen.errors import UserError
+from scoregen.parallel import rank, world_size
+from scoregen.progress import progress
+from scoregen.rng import derive_seed, generator, generators
+from scoregen.training.hooks import Moment
+from scoregen.training.meter import Meter
+
+_NOISE, _LEVELS, _AUGMENT, _GLOBAL = 1, 2, 3, 4  # streams of random numbers
+
+
+class Objective(nn.Module):
+    r"""Model and loss as one module, so that distributed training sees every call of the model inside one forward pass."""
+
+    def __init__(self, model: nn.Module, loss: nn.Module) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, x: Tensor, label: Tensor | None, generator: list[torch.Generator], quantile: Tensor) -> Tensor:
+        return self.loss(self.model, x, label, generator, quantile)
+
+
+@dataclass
+class Progress:
+    r"""What is counted over a run, beside the step."""
+
+    step: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+
+class Loop:
+    r"""One call of `fit`: the objects of a run and the loop over its steps."""
+
+    def __init__(
+        self,
+        trainer,
+        accelerator,
+        model,
+        loss,
+        optimizer,
+        base_rates,
+        ema,
+        source,
+        folder,
+        config,
+        done,
+        loggers,
+        hooks,
+    ) -> None:
+        self.trainer, self.accelerator, self.model, self.loss = trainer, accelerator, model, loss
+        self.optimizer, self.ema, self.source = optimizer, ema, source
+        self.folder, self.config, self.done = folder, config, done
+        self.loggers, self.hooks = loggers, hooks
+        self.base_rates = base_rates
+        self.objective = accelerator.prepare_model(Objective(model, loss))
+        self.batches = Batches(
+            len(source.train),
+            trainer.batch_size,
+            trainer.accumulate,
+            rank(),
+            world_size(),
+            trainer.seed,
+            done.step,
+            trainer.steps,
+        )
+
+    def run(self) -> None:
+        trainer, done = self.trainer, self.done
+        bar = progress(total=trainer.steps, initial=done.step, description="training", unit="step")
+        meter = Meter(trainer.steps, trainer.batch_size, self.accelerator.device)
+        batches = self._batches()
+        self.model.train()
+        while done.step < trainer.steps:
+            value, norm = self._step(batches)
+            done.step += 1
+            meter.add(value, norm)
+            bar.update()
+            if done.step % trainer.log_every == 0 or done.step == trainer.steps:
+                self._log(meter, bar)
+            stop = self._run_hooks(meter)
+            if done.step % trainer.checkpoint_every == 0 or done.step == trainer.steps or stop:
+                meter.pause()
+                self._save()
+                meter.resume()
+            if stop:
+                break
+        bar.close()
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        loader = torch.utils.data.DataLoader(
+            self.source.train, batch_sampler=self.batches, collate_fn=_as_is, num_workers=self.trainer.workers
+        )
+        return iter(loader)
+
+    def _step(self, batches: Iterator) -> tuple[Tensor, Tensor]:
+        trainer, done = self.trainer, self.done
+        factor = trainer.schedule(done.step, trainer.steps)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        value = torch.zeros((), device=self.accelerator.device)
+        for micro in range(trainer.accumulate):
+            last = micro == trainer.accumulate - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.objective):
+                part = self._micro_batch(next(batches), micro)
+                self.accelerator.backward(part)
+            value += part.detach()
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        norm = nn.utils.clip_grad_norm_(parameters, trainer.clip if trainer.clip is not None else math.inf)
+        if torch.isfinite(norm):  # one wait for the device a step: an optimizer must not see a bad gradient
+            self.optimizer.step()
+            self.ema.update(trainer.batch_size, (done.step + 1) * trainer.batch_size)
+            done.skipped_in_a_row = 0
+        else:
+            self._skip(value)
+        self.optimizer.zero_grad(set_to_none=True)
+        return value, norm
+
+    def _micro_batch(self, batch: tuple[Tensor, Tensor | None], micro: int) -> Tensor:
+        trainer, step = self.trainer, self.done.step
+        places = self.batches.positions(micro)
+        x, label = batch
+        if self.source.augmentation is not None:
+            x = self.source.augmentation(x, generators(trainer.seed, _AUGMENT, step, places))
+        device = self.accelerator.device
+        x, label = x.to(device, non_blocking=True), None if label is None else label.to(device, non_blocking=True)
+        offset = torch.rand((), generator=generator(trainer.seed, _LEVELS, step), dtype=torch.float64)
+        quantile = (torch.tensor(list(places), dtype=torch.float64) + offset) / trainer.batch_size
+        torch.manual_seed(derive_seed(trainer.seed, _GLOBAL, step, rank(), micro))  # dropout
+        losses = self.objective(x, label, generators(trainer.seed, _NOISE, step, places), quantile)
+        return losses.sum() * (world_size() / trainer.batch_size)
+
+    def _skip(self, value: Tensor) -> None:
+        done = self.done
+        done.skipped += 1
+        done.skipped_in_a_row += 1
+        if done.skipped_in_a_row >= self.trainer.max_skipped:
+            raise UserError(
+                f"the loss or its gradient was not finite {done.skipped_in_a_row} times in a row (step {done.step}, loss "
+                f"{value.item()}, learning rate {self.optimizer.param_groups[0]['lr']:.3g}). Lower trainer.optimizer.lr, set "
+                "trainer.precision=no, or look for bad values in the data; the last checkpoint is intact."
+            )
+
+    def _log(self, meter: Meter, bar) -> None:
+        values = meter.read(self.done.step)
+        values["lr"] = self.optimizer.param_groups[0]["lr"]
+        values["skipped"] = self.done.skipped
+        values["images"] = self.done.step * self.trainer.batch_size
+        bar.set_postfix(loss=f"{values['loss']:.4f}")
+        self._write(values)
+
+    def _write(self, values: dict[str, float]) -> None:
+        if rank() == 0:
+            for logger in self.loggers:
+                logger.log(self.done.step, values)
+
+    def _run_hooks(self, meter: Meter) -> bool:
+        due = [h for h in self.hooks if self.done.step % h.every == 0 or self.done.step == self.trainer.steps]
+        if not due:
+            return False
+        meter.pause()
+        self.model.eval()
+        self.ema.swap()
+        moment = Moment(self.done.step, self.model, self.folder, self._write, self._picture, self._save_best)
+        try:
+            for hook in due:
+                hook(moment)
+        finally:
+            self.ema.swap()
+            self.model.train()
+            meter.resume()
+        return any(hook.stop for hook in due)
+
+    def _picture(self, name: str, path: Path) -> None:
+        for logger in self.loggers if rank() == 0 else ():
+            logger.picture(self.done.step, name, path)
+
+    def _save_best(self) -> None:
+        self.ema.swap()  # hooks run on the averages; a checkpoint holds both in their places
+        try:
+            self._write_checkpoint(self.folder / "checkpoints" / "best")
+        finally:
+            self.ema.swap()
+
+    def _save(self) -> None:
+        folder = self.folder / "checkpoints" / f"step_{self.done.step:08d}"
+        self._write_checkpoint(folder)
+        if rank() == 0:
+            checkpoint.point_last(folder)
+            self._prune(folder.parent)
+        self.accelerator.wait_for_everyone()
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        if rank() == 0:
+            state = {"kind": type(self.model).__name__, **vars(self.done)}
+            checkpoint.save(folder, self.model, self.ema.weights, self.optimizer, self.config, state, self.loss)
+
+    def _prune(self, folder: Path) -> None:
+        steps = sorted(folder.glob("step_*"))
+        for old in steps[: -self.trainer.keep_last]:
+            if not self.trainer.keep_every or int(old.name.removeprefix("step_")) % self.trainer.keep_every:
+                shutil.rmtree(old)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
