@@ -24,6 +24,10 @@ class Mixture:
         self.sde = EDM() if sde is None else sde
         self.eigenvalues, self.eigenvectors = torch.linalg.eigh(covariances)
 
+    def parameters(self):
+        r"""So that samplers draw their noise in float64."""
+        return iter((self.means,))
+
     def _parts(self, u: Tensor, s: Tensor | float) -> tuple[Tensor, Tensor]:
         s2 = torch.as_tensor(s, dtype=u.dtype).reshape(-1, 1, 1) ** 2
         centred = torch.einsum("kij,bki->bkj", self.eigenvectors, u[:, None] - self.means)
@@ -48,6 +52,26 @@ class Mixture:
         return self.means[component] + torch.einsum("bij,bj->bi", root[component], eps)
 
 
+class Independent:
+    r"""Independent normal elements of any shape in chart coordinates: D = m + v/(v + s^2) (u - m).
+
+    Args:
+        mean, var: scalars, or tensors of the shape of one sample. sde: the process of the data.
+    """
+
+    def __init__(self, mean: float | Tensor, var: float | Tensor, sde: SDE | None = None) -> None:
+        self.mean, self.var = (torch.as_tensor(a, dtype=torch.float64) for a in (mean, var))
+        self.sde = EDM() if sde is None else sde
+
+    def parameters(self):
+        r"""So that samplers draw their noise in float64."""
+        return iter((self.mean,))
+
+    def __call__(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
+        s2 = torch.as_tensor(s, dtype=u.dtype).reshape(-1, *[1] * (u.ndim - 1)) ** 2
+        return self.mean + self.var / (self.var + s2) * (u - self.mean)
+
+
 def gaussian(mean: Tensor, covariance: Tensor, sde: SDE | None = None) -> Mixture:
     r"""The normal law N(mean (D,), covariance (D, D))."""
     return Mixture(torch.ones(1, dtype=mean.dtype), mean[None], covariance[None], sde)
@@ -60,7 +84,7 @@ def gaussian_flow(mean: Tensor, covariance: Tensor, u: Tensor, s: float, r: floa
 
 
 def standard_mixture(sde: SDE | None = None) -> Mixture:
-    r"""The three-component mixture in two dimensions on which the reference numbers of the sampler tests were measured."""
+    r"""The three-component mixture in two dimensions of the reference numbers of the sampler tests."""
 
     def rotated(angle: float, variances: tuple[float, float]) -> Tensor:
         c, s = math.cos(angle), math.sin(angle)
@@ -77,3 +101,33 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     n, m = len(x), len(y)
     within = torch.cdist(x, x).sum() / (n * (n - 1)) + torch.cdist(y, y).sum() / (m * (m - 1))
     return (2 * torch.cdist(x, y).mean() - within).item()
+
+
+def log_normal_mixture(sde: SDE) -> Mixture:
+    r"""The positive one-dimensional data, a mixture in log x, of the reference numbers of geometric Brownian motion."""
+    deviations = torch.tensor([0.08, 0.05], dtype=torch.float64)
+    means = torch.tensor([[0.05], [0.55]], dtype=torch.float64)
+    weights = torch.tensor([0.6, 0.4], dtype=torch.float64)
+    return Mixture(weights, means, (deviations**2)[:, None, None], sde)
+
+
+def affine_law(sampler, oracle: Independent, grid: Tensor, start_mean: float, start_var: float) -> tuple[float, float]:
+    r"""Mean and variance of a sampler's output in one dimension, exactly, without random numbers.
+
+    On normal data every step is affine in the state and its noise. A batch with zero noise, a unit change of the start
+    and unit impulses at each draw of noise gives all the coefficients.
+    """
+    draws = 0
+
+    def count(u: Tensor) -> Tensor:
+        nonlocal draws
+        draws += 1
+        return torch.zeros_like(u)
+
+    sampler.integrate(oracle, torch.zeros(1, 1, dtype=torch.float64), grid, count)
+    u = torch.full((2 + draws, 1), start_mean, dtype=torch.float64)
+    u[1] += 1
+    impulses = iter(torch.eye(2 + draws, dtype=torch.float64)[2:, :, None])
+    out = sampler.integrate(oracle, u, grid, lambda u: next(impulses)).squeeze(1)
+    response = out[1:] - out[0]
+    return out[0].item(), (start_var * response[0] ** 2 + (response[1:] ** 2).sum()).item()

@@ -1,7 +1,7 @@
 r"""The numbers of an evaluation, from features.
 
-Numbers that cost the square of the number of images (kernel and energy distance, precision, recall, density, coverage) are
-taken on a fixed subset; the others on all images.
+Numbers that cost the square of the number of images (kernel and energy distance, precision, recall, density, coverage)
+are taken on a fixed subset; the others on all images.
 """
 
 from dataclasses import dataclass
@@ -179,8 +179,8 @@ class Measurement:
         n, width, found = len(self.generated), self.generated.shape[1], []
         if n < 10 * width:
             found.append(
-                f"{n} images are few for {width} features: the Frechet distance is biased upward; compare it with the floor "
-                f"and with numbers at the same n only, or generate at least {10 * width}."
+                f"{n} images are few for {width} features: the Frechet distance is biased upward; compare it with the "
+                f"floor and with numbers at the same n only, or generate at least {10 * width}."
             )
         if n > len(self.floor):
             found.append(f"the floor is measured at {len(self.floor)} images (all held-out ones), the numbers at {n}.")

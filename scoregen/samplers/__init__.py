@@ -1,20 +1,54 @@
 r"""Samplers over D(u, s), and the grids of noise ratios that they walk."""
 
+from scoregen.samplers.adaptive import AdaptiveFlow
 from scoregen.samplers.base import Sampler
 from scoregen.samplers.ddim import DDIM, Ancestral, Consistency
-from scoregen.samplers.grids import Grid, Karras, Levels, LogLinear, PowerTime, UniformTime
+from scoregen.samplers.diffusers_sampler import DiffusersSampler
+from scoregen.samplers.exponential import ExponentialAB, ExponentialABM
+from scoregen.samplers.grids import Grid, Karras, Levels, LogLinear, PowerTime, TimeTravel, UniformTime
 from scoregen.samplers.heun import Heun
+from scoregen.samplers.inversion import decode, edit, encode, interpolate, slerp, variance_preserving
+from scoregen.samplers.likelihood import Likelihood, log_likelihood
+from scoregen.samplers.multiplicative import AmbientLangevin, DaleLangevin, dale_langevin_step
+from scoregen.samplers.ode import RK2, RK4, RK45, ODESolver
+from scoregen.samplers.scheduler import SamplerScheduler
+from scoregen.samplers.sde import EulerMaruyama, PredictorCorrector
+from scoregen.samplers.velocity import VelocityABM
 
 __all__ = [
     "DDIM",
+    "RK2",
+    "RK4",
+    "RK45",
+    "AdaptiveFlow",
+    "AmbientLangevin",
     "Ancestral",
     "Consistency",
+    "DaleLangevin",
+    "DiffusersSampler",
+    "EulerMaruyama",
+    "ExponentialAB",
+    "ExponentialABM",
     "Grid",
     "Heun",
     "Karras",
     "Levels",
+    "Likelihood",
     "LogLinear",
+    "ODESolver",
     "PowerTime",
+    "PredictorCorrector",
     "Sampler",
+    "SamplerScheduler",
+    "TimeTravel",
     "UniformTime",
+    "VelocityABM",
+    "dale_langevin_step",
+    "decode",
+    "edit",
+    "encode",
+    "interpolate",
+    "log_likelihood",
+    "slerp",
+    "variance_preserving",
 ]

@@ -1,7 +1,7 @@
 r"""The sampler interface: from noise (or a noisy observation) to data through a denoiser D(u, s).
 
-State is u = y_0 + s eps; a step goes from the noise ratio s to the next one. One implementation serves every process, since
-the process enters only through its chart, its prior and its grid.
+State is u = y_0 + s eps; a step goes from the noise ratio s to the next one. One implementation serves every process,
+since the process enters only through its chart, its prior and its grid.
 """
 
 from abc import ABC, abstractmethod
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scoregen.progress import progress as progress_bar
 from scoregen.rng import Generators, randn
-from scoregen.samplers.grids import Grid, Karras
+from scoregen.samplers.grids import Grid, Karras, check_steps
 from scoregen.sde.path import as_time
 from scoregen.sde.process import SDE
 
@@ -34,9 +34,7 @@ class Sampler(ABC):
     """
 
     def __init__(self, steps: int = 18, grid: Grid | None = None) -> None:
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise ValueError(f"steps must be an integer >= 1, got steps={steps}.")
-        self.steps = steps
+        self.steps = check_steps(steps)
         self.grid = Karras() if grid is None else grid
 
     @abstractmethod
@@ -44,7 +42,7 @@ class Sampler(ABC):
         r"""One step from noise ratio s to n < s.
 
         Args:
-            denoise: D(u, s), label and guidance bound.
+            denoise: D(u, s), label and guidance bound; it carries the process as `denoise.sde`.
             u: state (B, *S).
             s, n: noise ratios, float64 scalars on the CPU; n = 0 on the last step.
             noise: gives standard normal noise like its argument.
@@ -71,7 +69,8 @@ class Sampler(ABC):
         Args:
             denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
             shape: (B, *S), to start from the prior; or
-            start: (x_t, t), to start from noisy data x_t (B, *S) at the scalar time t (purification, despeckling, editing).
+            start: (x_t, t), to start from noisy data x_t (B, *S) at the scalar time t (purification, despeckling,
+                editing).
             label: (B,) integers.
             generator: one, or a list with one a sample: then sample k does not depend on the batch.
             noise: replaces the normal draws of the steps (a Brownian tree, zeros).
@@ -82,7 +81,8 @@ class Sampler(ABC):
             Data (B, *S), in its own units.
 
         Raises:
-            ValueError: neither or both of shape and start, labels out of range, a list of generators of the wrong length.
+            ValueError: neither or both of shape and start, labels out of range, a list of generators of the wrong
+                length.
         """
         if (shape is None) == (start is None):
             raise ValueError("give either shape (to start from the prior) or start=(x_t, t), got both or neither.")
@@ -96,6 +96,7 @@ class Sampler(ABC):
                 u, s = observed_state(sde, *start)
                 grid = self.grid(sde, self.steps, s.item())
             check_label(denoiser, label, len(u))
+            check_generators(generator, len(u))
             if noise is None:
                 noise = _default_noise(generator)
             u = self.integrate(_Bound(denoiser, label), u, grid, noise, progress, callback)
@@ -112,8 +113,8 @@ class Sampler(ABC):
     ) -> Tensor:
         r"""Runs the steps over a grid of noise ratios, (n + 1,), in EDM coordinates; upward jumps add noise."""
         memory = None
-        steps = progress_bar(range(len(grid) - 1), description="sampling", unit="step") if progress else range(len(grid) - 1)
-        for i in steps:
+        count = range(len(grid) - 1)
+        for i in progress_bar(count, description="sampling", unit="step") if progress else count:
             s, n = grid[i], grid[i + 1]
             if n > s:
                 u, memory = u + (n**2 - s**2).sqrt().to(u) * noise(u), None
@@ -129,6 +130,7 @@ class _Bound:
 
     def __init__(self, denoiser: Any, label: Tensor | None) -> None:
         self.denoiser, self.label, self.calls, self.last = denoiser, label, 0, None
+        self.sde = denoiser.sde
 
     def __call__(self, u: Tensor, s: Tensor) -> Tensor:
         self.calls += 1
@@ -153,6 +155,11 @@ def prior_state(denoiser: Any, shape: tuple[int, ...], s: Tensor, generator: Gen
     r"""u ~ N(mean, var + s^2), with the data moments that the process knows (0 unless set), (B, *S)."""
     eps = randn(shape, generator, **state_options(denoiser))
     sde: SDE = denoiser.sde
+    if sde.data_mean.ndim and tuple(sde.data_mean.shape) != tuple(shape[1:]):
+        raise ValueError(
+            f"shape must be (B, {', '.join(map(str, sde.data_mean.shape))}), the shape of the moments of the data that "
+            f"the process was given, got {tuple(shape)}."
+        )
     return sde.data_mean.to(eps) + (sde.data_var + s**2).sqrt().to(eps) * eps
 
 
@@ -161,10 +168,24 @@ def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Te
     t = as_time(t)
     if t.numel() > 1 and not bool((t == t.flatten()[0]).all()):
         raise ValueError(
-            f"t must be the same for the whole batch of a sampler call, got values from {t.min():.4g} to {t.max():.4g}; "
-            "call the sampler once for each time."
+            f"t must be the same for the whole batch of a sampler call, got values from {t.min():.4g} to "
+            f"{t.max():.4g}; call the sampler once for each time."
         )
-    return sde.to_u(x_t, t.flatten()[0])
+    t = t.flatten()[0]
+    if not 0 < t <= 1 or not bool(sde.noise_ratio(t).isfinite()):
+        raise ValueError(
+            f"the time of start must lie in (0, 1], where {type(sde).__name__} has a finite noise ratio > 0, "
+            f"got t={t.item():.6g}; at pure noise give shape=, at t = 0 there is nothing to remove."
+        )
+    return sde.to_u(x_t, t)
+
+
+def check_generators(generator: Generators, batch: int) -> None:
+    r"""Refuses a list of generators that has not one for each sample."""
+    if generator is not None and not isinstance(generator, torch.Generator) and len(generator) != batch:
+        raise ValueError(
+            f"generator must be one or a list of {batch}, one for each sample, got a list of {len(generator)}."
+        )
 
 
 def check_label(denoiser: Any, label: Tensor | None, batch: int) -> None:
@@ -173,8 +194,12 @@ def check_label(denoiser: Any, label: Tensor | None, batch: int) -> None:
         return
     num_classes = getattr(denoiser, "num_classes", None)
     if num_classes is None and isinstance(denoiser, torch.nn.Module):
-        raise ValueError(f"label must be None for an unconditional model, got {len(label)} labels; train with labels first.")
-    if label.shape != (batch,):
-        raise ValueError(f"label must have shape ({batch},), got {tuple(label.shape)}.")
+        raise ValueError(
+            f"label must be None for an unconditional model, got {len(label)} labels; train with labels first."
+        )
+    if label.shape != (batch,) or label.is_floating_point():
+        raise ValueError(
+            f"label must be integers of shape ({batch},), got {label.dtype} of shape {tuple(label.shape)}."
+        )
     if num_classes is not None and not bool(((label >= -1) & (label < num_classes)).all()):
         raise ValueError(f"label must lie in 0..{num_classes - 1}, got values from {label.min()} to {label.max()}.")

@@ -1,9 +1,10 @@
 r"""The DDIM family: u' = D + n (sqrt(1 - k) (u - D)/s + sqrt(k) z) from noise ratio s to n, z ~ N(0, I).
 
-k = 0 is DDIM (Euler on the probability-flow ODE), k = eta^2 (1 - (n/s)^2) is DDIM with eta (1: ancestral sampling of DDPM),
-k = 1 is multistep consistency sampling.
+k = 0 is DDIM (Euler on the probability-flow ODE), k = eta^2 (1 - (n/s)^2) is DDIM with eta (1: ancestral sampling of
+DDPM), k = 1 is multistep consistency sampling.
 
-Reference: Song, Meng, Ermon (2021), arXiv 2010.02502, equations 12 and 16; Song et al. (2023), arXiv 2303.01469, algorithm 1.
+Reference: Song, Meng, Ermon (2021), arXiv 2010.02502, equations 12 and 16; Song et al. (2023), arXiv 2303.01469,
+algorithm 1.
 """
 
 from typing import Any
@@ -78,7 +79,7 @@ class Consistency(DDIM):
 
 
 class OpenEnd(Grid):
-    r"""The levels of another grid of one more step without its smallest one, so that few steps are spread over the range.
+    r"""The levels of another grid of one more step without its smallest one: few steps are spread over the range.
 
     Args:
         grid: the other grid.

@@ -1,7 +1,9 @@
 r"""Grids: the decreasing noise ratios s_0 > ... > s_n = 0 at which a sampler calls the denoiser."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,18 +24,35 @@ class Grid(ABC):
             start: noise ratio to start from instead of `s_max`.
 
         Returns:
-            (steps + 1,) float64, the last entry 0.
+            (steps + 1,) float64, strictly decreasing, the last entry 0.
+
+        Raises:
+            ValueError: steps < 1, a start without noise, or levels that do not decrease.
         """
+        check_steps(steps)
         s_max = sde.s_max if start is None else float(start)
         if not s_max > 0:
             raise ValueError(f"the noise ratio at the start must be > 0, got {s_max}; there is nothing to remove.")
         s_min = min(sde.s_min, s_max / 10)
-        levels = self.levels(sde, s_max, s_min, steps)
-        return torch.cat([levels, levels.new_zeros(1)])
+        levels = torch.cat([as_time(self.levels(sde, s_max, s_min, steps)), as_time([0.0])])
+        if not bool((levels.diff() < 0).all()):
+            i = int((levels.diff() < 0).logical_not().nonzero()[0])
+            raise ValueError(
+                f"the noise ratios of {type(self).__name__} must decrease to 0, got {levels[i].item():.6g} and then "
+                f"{levels[i + 1].item():.6g} (step {i + 1} of {steps}); use fewer steps, or Levels for time travel."
+            )
+        return levels
 
     @abstractmethod
     def levels(self, sde: SDE, s_max: float, s_min: float, steps: int) -> Tensor:
         r"""The nonzero levels, (steps,), from s_max to s_min."""
+
+
+def check_steps(steps: int) -> int:
+    r"""The number of steps, if it is an integer >= 1."""
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"steps must be an integer >= 1, got steps={steps}.")
+    return steps
 
 
 def _fractions(steps: int) -> Tensor:
@@ -98,18 +117,67 @@ class Levels(Grid):
     r"""Given noise ratios; a jump upward adds noise again (time travel).
 
     Args:
-        values: positive noise ratios, the first the start; a final 0 is added. With a start given to the sampler, the values
-            below it are used.
+        values: positive noise ratios, the first the start, no two neighbours equal; a final 0 is added. With a start
+            given to the sampler, the values below it are used. The steps of the sampler are not used.
+
+    Raises:
+        ValueError: values that are not positive and finite, or repeat; on a call when one lies above noise_ratio(1).
     """
 
     def __init__(self, values: Sequence[float]) -> None:
-        if len(values) < 1 or not all(v > 0 for v in values):
-            raise ValueError(f"levels must be positive noise ratios, got {list(values)}.")
         self.values = tuple(float(v) for v in values)
+        repeats = any(a == b for a, b in pairwise(self.values))
+        if not self.values or not all(0 < v < math.inf for v in self.values) or repeats:
+            raise ValueError(
+                f"values must be positive finite noise ratios without repetition, got {list(values)}; "
+                "the final 0 is added."
+            )
 
     def __call__(self, sde: SDE, steps: int, start: float | None = None) -> Tensor:
         values = self.values if start is None else (float(start), *(v for v in self.values if v < float(start)))
+        highest = sde.noise_ratio(1.0).item()
+        if max(values) > highest * (1 + 1e-9):
+            raise ValueError(
+                f"values must not exceed noise_ratio(1)={highest:.6g} of {type(sde).__name__}, got {max(values):.6g}."
+            )
         return as_time([*values, 0.0])
 
     def levels(self, sde: SDE, s_max: float, s_min: float, steps: int) -> Tensor:
         return as_time(self.values)
+
+
+class TimeTravel(Grid):
+    r"""Another grid, walked with jumps back: after every `length` levels the last ones are repeated.
+
+        A jump back adds noise, which lets a guided or inpainted sample become consistent with itself.
+
+    Args:
+        grid: the other grid.
+        length: levels in a jump, >= 1.
+        repeats: how often each stretch is repeated, >= 0.
+
+    Raises:
+        ValueError: length < 1 or repeats < 0.
+
+    Reference: Lugmayr et al. (2022), arXiv 2201.09865, section 4.2.
+    """
+
+    def __init__(self, grid: Grid, length: int = 5, repeats: int = 1) -> None:
+        if not isinstance(length, int) or length < 1 or not isinstance(repeats, int) or repeats < 0:
+            raise ValueError(f"TimeTravel needs length >= 1 and repeats >= 0, got length={length}, repeats={repeats}.")
+        self.grid, self.length, self.repeats = grid, length, repeats
+
+    def __call__(self, sde: SDE, steps: int, start: float | None = None) -> Tensor:
+        levels = self.grid(sde, steps, start)
+        order = list(range(len(levels)))
+        walk = order[:1]
+        for first in range(0, steps, self.length):
+            # the final 0 ends the walk and is not travelled back from
+            last = min(first + self.length, steps - 1)
+            for _ in range(self.repeats if last > first else 0):
+                walk += order[first + 1 : last + 1] + order[first : first + 1]
+            walk += order[first + 1 : last + 1]
+        return levels[[*walk, len(levels) - 1]]
+
+    def levels(self, sde: SDE, s_max: float, s_min: float, steps: int) -> Tensor:
+        return self.grid.levels(sde, s_max, s_min, steps)

@@ -2,6 +2,7 @@ r"""Processes: a Gaussian path (alpha, sigma, shift) in the coordinates of a cha
 
 from scoregen.sde.additive import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
 from scoregen.sde.chart import Affine, Chart, Compose, Log
+from scoregen.sde.discrete import DiscretePath
 from scoregen.sde.multiplicative import GeometricBrownianMotion, GeometricOU, Linear, Multiplicative
 from scoregen.sde.path import Path
 from scoregen.sde.process import SDE
@@ -15,6 +16,7 @@ __all__ = [
     "Chart",
     "Compose",
     "Cosine",
+    "DiscretePath",
     "GeometricBrownianMotion",
     "GeometricOU",
     "Linear",

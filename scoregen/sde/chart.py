@@ -1,7 +1,7 @@
 r"""Charts: invertible elementwise maps from data x to model coordinates y = phi(x), in which every process is Gaussian.
 
-    x = psi(y);  log|dy/dx| = sum log|phi'(x)|
-    dx = psi'(y) dy + psi''(y)/2 d[y]        (Ito), so a chart also gives psi' and psi''.
+x = psi(y);  log|dy/dx| = sum log|phi'(x)|
+dx = psi'(y) dy + psi''(y)/2 d[y]        (Ito), so a chart also gives psi' and psi''.
 """
 
 import math

@@ -2,7 +2,8 @@ r"""Multiplicative processes: Gaussian paths on log(x + offset), so that the noi
 
     dX = mu X dt + vol X dW,  X = x + offset     <=>     d log X = (mu - vol^2/2) dt + vol dW        (Lamperti, Ito)
 
-so geometric Brownian motion is a variance-exploding process on log X with m(t) = int (mu - vol^2/2) and v(t) = int vol^2:
+so geometric Brownian motion is a variance-exploding process on log X with m(t) = int (mu - vol^2/2) and v(t) = int
+vol^2:
 
     X_t = X_0 exp(m + sqrt(v) eps)
 
@@ -11,7 +12,8 @@ so geometric Brownian motion is a variance-exploding process on log X with m(t) 
 | GBM | 1 | sqrt(v) | m |
 | geometric OU | e^{-B/2} | sqrt(1 - e^{-B}) | mean (1 - alpha) |
 
-A standardised chart y = a log X + b (from `data_range`) scales them: sigma by a, shift along with it; the process stays the same.
+A standardised chart y = a log X + b (from `data_range`) scales them: sigma by a, shift along with it; the process
+stays the same.
 """
 
 import math
@@ -59,8 +61,8 @@ def standardise(data_range: tuple[float, float] | None, offset: float) -> Affine
         return Affine()
     if len(data_range) != 2 or not (-offset < data_range[0] < data_range[1] < math.inf):
         raise ValueError(
-            f"data_range must be (low, high) with -offset < low < high, got data_range={data_range} with offset={offset}; "
-            "use a larger offset for data that hold zeros."
+            f"data_range must be (low, high) with -offset < low < high, got data_range={data_range} with "
+            f"offset={offset}; use a larger offset for data that hold zeros."
         )
     low, high = (math.log(x + offset) for x in data_range)
     return Affine(scale=2 / (high - low), shift=-(high + low) / (high - low))
@@ -69,8 +71,8 @@ def standardise(data_range: tuple[float, float] | None, offset: float) -> Affine
 class Multiplicative(SDE):
     r"""Any process on log(x + offset): its noise is log-normal and proportional to x + offset.
 
-        The chart is log, then `data_range` to [-1, 1], then the chart of the base; the parameters of the base are in the
-        resulting coordinates.
+        The chart is log, then `data_range` to [-1, 1], then the chart of the base; the parameters of the base are in
+        the resulting coordinates.
 
     Args:
         base: an additive process.
@@ -78,7 +80,8 @@ class Multiplicative(SDE):
         data_range: smallest and largest data value, taken to [-1, 1]; None leaves log(x + offset) as it is.
 
     Raises:
-        ValueError: offset < 0, or a range that reaches x + offset <= 0. TypeError: a base that is already on a log chart.
+        ValueError: offset < 0, or a range that reaches x + offset <= 0. TypeError: a base that is already on a log
+            chart.
 
     Reference: Shetty, Prasath, Seelamantula (2025), arXiv 2510.02730, for the Hyvarinen score of such processes.
     """
@@ -111,16 +114,18 @@ class Multiplicative(SDE):
 class GeometricBrownianMotion(SDE):
     r"""dX = mu X dt + vol X dW on X = x + offset.
 
-        The kernel is built from m(t) and v(t), exactly for constants and by 48-point Gauss-Legendre quadrature for (smooth)
+        The kernel is built from m(t) and v(t), exactly for constants and by 48-point Gauss-Legendre quadrature for
+        (smooth)
         functions: vol(t)^2 t is not int vol^2.
-        v(1) should be about the squared largest distance between data in log space, or the prior should know the moments of
-        the data (`with_moments`, in chart coordinates).
+        v(1) should be about the squared largest distance between data in log space, or the prior should know the
+        moments of the data (`with_moments`, in chart coordinates).
 
     Args:
         volatility: vol > 0, a constant or a function of t (a float64 tensor), in log units.
         drift: mu, a constant or a function of t; None is vol^2/2, for which m = 0.
         offset: c >= 0 of x + offset.
-        data_range: smallest and largest data value, taken to [-1, 1] by the chart; None leaves log(x + offset) as it is.
+        data_range: smallest and largest data value, taken to [-1, 1] by the chart; None leaves log(x + offset) as it
+            is.
 
     Raises:
         ValueError: a volatility or drift that is not finite, or a volatility that is not positive, somewhere in [0, 1].
@@ -145,7 +150,8 @@ class GeometricBrownianMotion(SDE):
         vol, log_drift = self._vol(t), self._log_drift(t)
         if not bool((vol.isfinite() & (vol > 0)).all()):
             raise ValueError(
-                f"volatility must be positive and finite for t in [0, 1], got values from {vol.min():.4g} to {vol.max():.4g}."
+                f"volatility must be positive and finite for t in [0, 1], got values from {vol.min():.4g} to "
+                f"{vol.max():.4g}."
             )
         if not bool(log_drift.isfinite().all()):
             raise ValueError("drift must be finite for t in [0, 1]; None gives volatility**2 / 2.")
@@ -184,7 +190,8 @@ class GeometricOU(SDE):
         beta_min: rate at t = 0. beta_max: rate at t = 1.
         mean: of the stationary law N(mean, 1) of log X.
         offset: c >= 0 of x + offset.
-        data_range: smallest and largest data value, taken to [-1, 1] by the chart; None leaves log(x + offset) as it is.
+        data_range: smallest and largest data value, taken to [-1, 1] by the chart; None leaves log(x + offset) as it
+            is.
 
     Raises:
         ValueError: unless 0 < beta_min <= beta_max, or a mean that is not finite.

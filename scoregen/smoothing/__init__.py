@@ -2,7 +2,7 @@ r"""Certified robustness by randomized smoothing."""
 
 from scoregen.smoothing.certificate import ABSTAIN, Certificate
 from scoregen.smoothing.certify import SmoothedClassifier
-from scoregen.smoothing.multiplicative import LogNormal, ScalarLogNormal, gain, gamma
+from scoregen.smoothing.multiplicative import LogNormal, ScalarLogNormal, gain, gamma, gamma_noise
 from scoregen.smoothing.noise import Gaussian, Laplace, Uniform
 from scoregen.smoothing.purify import PurifiedClassifier
 
@@ -18,4 +18,5 @@ __all__ = [
     "Uniform",
     "gain",
     "gamma",
+    "gamma_noise",
 ]

@@ -1,8 +1,8 @@
 r"""An attack on the smoothed classifier, to check certificates by trying to break them.
 
-Projected gradient descent on x' within an l2 ball, on the loss -log mean_j softmax(f(x' + noise_j))_label with fresh noise
-at each step. A sound certificate survives it inside its radius; that it breaks the label somewhat outside shows that the
-attack has power.
+Projected gradient descent on x' within an l2 ball, on the loss -log mean_j softmax(f(x' + noise_j))_label with fresh
+noise at each step. A sound certificate survives it inside its radius; that it breaks the label somewhat outside shows
+that the attack has power.
 
 Reference: Salman et al. (2019), arXiv 1906.04584, section 2.2.
 """

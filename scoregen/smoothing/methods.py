@@ -83,6 +83,11 @@ class AbstractMethod(ABC):
     def level(self, n: int) -> float:
         r"""The failure probability that one bound may spend when there are n draws."""
 
+    @property
+    def sufficient(self) -> float | None:
+        r"""A bound at which the method stops, since no more was asked for; None: it always draws n."""
+        return None
+
     def ceiling(self) -> float:
         r"""The bound p_lower when all n draws agree."""
         return self.level(self.n) ** (1.0 / self.n)

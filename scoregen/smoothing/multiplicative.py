@@ -64,8 +64,8 @@ class LogNormal(AbstractNoise):
         smallest = float(x.min())
         if self.offset == 0.0 and smallest <= 0.0:
             raise ValueError(
-                f"x must be positive everywhere under LogNormal noise without an offset (a zero stays zero, "
-                f"and its certificate would be void), got a smallest value of {smallest}; use LogNormal(sigma, offset=c) with some c > 0."
+                f"x must be positive everywhere under LogNormal noise without an offset (a zero stays zero, and its "
+                f"certificate would be void), got a smallest value of {smallest}; use LogNormal(sigma, offset=c)."
             )
         if smallest < 0.0:
             raise ValueError(
@@ -125,3 +125,8 @@ class ScalarLogNormal(AbstractNoise):
             raise ValueError(
                 f"x must be at least 0 everywhere under gamma noise, got a smallest value of {float(x.min())}."
             )
+
+
+def gamma_noise(sigma: float) -> ScalarLogNormal:
+    r"""Log-normal gamma correction, x^a: `ScalarLogNormal(sigma, act=gamma)` for a configuration."""
+    return ScalarLogNormal(sigma, act=gamma)

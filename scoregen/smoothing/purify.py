@@ -84,6 +84,10 @@ class PurifiedClassifier(nn.Module):
         parts = [part for part in (classifier, denoiser) if isinstance(part, nn.Module)]
         self.training = any(part.training for part in parts)
 
+    def extra_repr(self) -> str:
+        sampler = f"{type(self.sampler).__name__}(steps={getattr(self.sampler, 'steps', None)})"
+        return f"sampler={sampler}, sigma={self.sigma}, votes={self.votes}, seed={self.seed}"
+
     def purify(self, x: Tensor, vote: int = 0) -> Tensor:
         r"""Noisy inputs (B, *S) to clean ones.
 

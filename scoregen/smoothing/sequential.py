@@ -69,6 +69,10 @@ class Stitched(AbstractSequential):
         super().__init__(n, n0, alpha)
         self.target = target
 
+    @property
+    def sufficient(self) -> float | None:
+        return self.target if self.target < 1.0 else None
+
     def settled(self, tally: Tally) -> bool:
         return self.bounds(tally).lower > self.target
 
@@ -100,6 +104,10 @@ class Ladder(AbstractSequential):
             raise ValueError(f"targets must be one or more increasing probabilities, got targets={self.targets}.")
         self.require(self.targets[-1], "to certify the largest radius of the grid")
         self._rates = [smallest_count(self.n, self.level(self.n), p) / self.n for p in self.targets]
+
+    @property
+    def sufficient(self) -> float | None:
+        return self.targets[-1]
 
     def settled(self, tally: Tally) -> bool:
         bounds = self.bounds(tally)

@@ -1,0 +1,40 @@
+# Everything a fresh machine needs: Python 3.11 to 3.13, git, make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help env demo test lint bench clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+env: $(STAMP) ## .venv with the package and its development tools, under constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+		{ echo "Python 3.11 to 3.13 is needed, '$(PYTHON)' is $$($(PYTHON) --version); use make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## trains on real digits, samples, writes outputs/demo/report.html (about 3 minutes on 2 cores)
+	$(BIN)/python train.py +experiment=demo
+	@echo "pictures: outputs/demo/samples.png real.png trajectory.png loss.png"
+	@echo "report:   outputs/demo/report.html"
+
+test: $(STAMP) ## the tests, which are the specification
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP) ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy scoregen
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## speed and quality beside peers (longer)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean: ## removes the environment
+	rm -rf $(VENV)

@@ -1,0 +1,163 @@
+r"""Certification from the command line: a classifier, data and a noise to certificates, a table, a curve and a page."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from scoregen.config import build, entry
+from scoregen.errors import UserError, closest
+
+_KEYS = (
+    *("checkpoint", "weights", "classifier", "data", "model", "chart", "noise", "sampler", "purify", "compare", "out"),
+    *("method", "n", "n0", "alpha", "max_radius", "step", "max_inputs", "seed", "batch_size", "precision", "strict"),
+)
+_PRECISIONS = {None: None, "bf16": "bfloat16", "fp16": "float16"}
+
+
+def run(config: dict[str, Any], folder: Path) -> None:
+    r"""Certifies what is not certified yet and reports, or compares earlier runs.
+
+    Args:
+        config: resolved configuration. folder: Hydra's run folder, where results go unless `out` is given.
+    """
+    from scoregen import parallel
+
+    _check(config)
+    parallel.initialize()
+    out = Path(parallel.gather(str(Path(config["out"] or folder).resolve()))[0])
+    try:
+        if config["compare"] is not None:
+            _compare([Path(str(path)) for path in config["compare"]], out)
+        else:
+            _certify(config, out)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise error if isinstance(error, UserError) else UserError(str(error)) from error
+
+
+def _check(config: dict[str, Any]) -> None:
+    for key in config:
+        if key not in _KEYS:
+            raise UserError(f"{key}: not a key of the certification. {closest(key, _KEYS)}")
+    if config["precision"] not in _PRECISIONS:
+        choices = [key for key in _PRECISIONS if key]
+        raise UserError(f"precision: must be {' or '.join(choices)} or null, got {config['precision']!r}.")
+    if config["compare"] is not None:
+        if not isinstance(config["compare"], list):
+            config["compare"] = [config["compare"]]
+    elif (config["checkpoint"] is None) == (config["classifier"] is None):
+        raise UserError(
+            "checkpoint, classifier: give one of checkpoint=PATH (trained here) and classifier=SOURCE (from elsewhere),"
+            " got both or neither."
+        )
+
+
+def _certify(config: dict[str, Any], out: Path) -> None:
+    import torch
+
+    from scoregen.parallel import rank
+    from scoregen.smoothing.certify import SmoothedClassifier
+    from scoregen.smoothing.choice import make_method
+    from scoregen.smoothing.classifiers import probe
+    from scoregen.smoothing.job import certify_dataset, every_kth
+
+    noise = build(config["noise"], where="noise")
+    asked = {key: config[key] for key in ("n", "n0", "alpha", "max_radius", "step")}
+    method = make_method(config["method"], noise, **asked)
+    source = build(config["data"], where="data")
+    if source.test.label is None:
+        raise UserError("data: certified accuracy needs labels, and these data have none.")
+    device = _device()
+    classifier = _classifier(config, noise, device)
+    precision = _PRECISIONS[config["precision"]]
+    g = SmoothedClassifier(
+        classifier,
+        noise,
+        probe(classifier, source.test[0][0].to(device)),
+        batch_size=config["batch_size"],
+        strict=config["strict"],
+        precision=precision and getattr(torch, precision),
+    )
+    indices = every_kth(len(source.test), config["max_inputs"])
+    names = {key: config[key] for key in ("checkpoint", "classifier", "weights")}
+    description = {**names, "data": source.name, "data_hash": source.test.fingerprint()}
+    if config["purify"]["checkpoint"] is not None:
+        description |= {"purify": config["purify"], "sampler": config["sampler"]}
+    found = certify_dataset(g, source.test, indices, method, config["seed"], out, description)
+    if rank() == 0:
+        _report(found, source.test, noise, out)
+
+
+def _device():
+    from scoregen.commands.sample import _device as device
+
+    return device()
+
+
+def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:
+    r"""The base classifier, with a denoiser before it where one is asked for."""
+    import torch
+
+    from scoregen.checkpoint import load
+    from scoregen.smoothing.classifiers import read_classifier
+    from scoregen.smoothing.purify import PurifiedClassifier
+
+    if config["checkpoint"] is not None:
+        classifier = load(config["checkpoint"], config["weights"], device)
+        if hasattr(classifier, "sde"):
+            raise UserError(
+                f"checkpoint: '{config['checkpoint']}' holds a denoiser; give a classifier, and the denoiser as "
+                f"purify.checkpoint={config['checkpoint']}."
+            )
+        classifier = classifier.to(memory_format=torch.channels_last)
+    else:
+        classifier = read_classifier(config["classifier"], device)
+    purify = config["purify"]
+    if purify["checkpoint"] is None:
+        return classifier
+    if not hasattr(noise, "sigma"):
+        raise UserError(f"purify: the denoiser removes Gaussian or log-normal noise, got noise {noise!r}.")
+    denoiser = load(purify["checkpoint"], purify["weights"], device)
+    sampler = build(config["sampler"], where="sampler")
+    purified = PurifiedClassifier(classifier, denoiser, sampler, noise.sigma, purify["votes"], purify["seed"])
+    return purified.eval()
+
+
+def _report(run: Any, data: Any, noise: Any, out: Path) -> None:
+    from scoregen.smoothing.page import write_page
+    from scoregen.smoothing.report import curve, table
+
+    text = table({"certified accuracy, %": run})
+    (out / "table.md").write_text(text + "\n")
+    curve({out.name: run}, out / "curve.png")
+    write_page(out / "report.html", run, data, noise)
+    print(text)
+    print(f"\n{out / 'report.html'}")
+
+
+def _compare(folders: list[Path], out: Path) -> None:
+    from scoregen.parallel import rank
+    from scoregen.smoothing.report import curve, names_of, table
+    from scoregen.smoothing.results import load
+
+    runs = names_of({folder: load(folder) for folder in folders})
+    if rank() == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        text = table(runs)
+        (out / "table.md").write_text(text + "\n")
+        curve(runs, out / "curve.png")
+        print(text)
+        print(f"\n{out / 'curve.png'}")
+
+
+def main() -> None:
+    r"""The command. `compare=a,b` would be a sweep to Hydra, so it becomes the list `compare=[a,b]`."""
+    sys.argv = [_listed(argument) for argument in sys.argv]
+    entry("certify", run)()
+
+
+def _listed(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    if key != "compare" or not equals or value.startswith("[") or value in ("null", ""):
+        return argument
+    quoted = ",".join("'" + path.replace("'", "\\'") + "'" for path in value.split(","))
+    return f"compare=[{quoted}]"

@@ -1,0 +1,174 @@
+r"""Evaluation: samples from a file or from a checkpoint, measured against data; or a sweep over samplers and costs."""
+
+from pathlib import Path
+from typing import Any
+
+from scoregen.config import accepts, build, entry
+from scoregen.errors import UserError, closest
+
+_SAMPLING = ("checkpoint", "weights", "n", "batch_size", "seed", "label", "guidance")
+_KEYS = (
+    *_SAMPLING,
+    "samples",
+    "sampler",
+    "sweep",
+    "calls",
+    "data",
+    "model",
+    "chart",
+    "features",
+    "metrics",
+    "cache",
+    "out",
+)
+
+
+def run(config: dict[str, Any], folder: Path) -> None:
+    r"""Measures, prints tables and writes JSON (and the figure of a sweep).
+
+    Args:
+        config: resolved configuration. folder: Hydra's run folder, where results go unless `out` is given.
+    """
+    from scoregen import parallel
+
+    _check(config)
+    source = build(config["data"], where="data")
+    extractor = build(_with_channels(config["features"], source), where="features")
+    settings = build(config["metrics"], where="metrics")
+    parallel.initialize()
+    out = Path(parallel.gather(str(Path(config["out"] or folder).resolve()))[0])
+    if config["sweep"] is not None:
+        _sweep(config, source, extractor, settings, out)
+    else:
+        samples = config["samples"] or _sample(config, config["sampler"], out / "samples")
+        _measure(config, samples, source, extractor, settings, out / "metrics.json")
+
+
+def _check(config: dict[str, Any]) -> None:
+    for key in config:
+        if key not in _KEYS:
+            raise UserError(f"{key}: not a key of the evaluation. {closest(key, _KEYS)}")
+    if (config["samples"] is None) == (config["checkpoint"] is None):
+        raise UserError("samples, checkpoint: give one of samples=PATH and checkpoint=PATH, got both or neither.")
+    if config["sweep"] is None:
+        return
+    if config["checkpoint"] is None:
+        raise UserError("sweep: needs checkpoint=PATH to sample from, got samples only.")
+    calls = config["calls"]
+    if not isinstance(config["sweep"], list) or not config["sweep"]:
+        raise UserError(f"sweep: must be a list of samplers such as [heun,ddim], got {config['sweep']!r}.")
+    if not isinstance(calls, list) or not calls or not all(isinstance(c, int) and c >= 1 for c in calls):
+        raise UserError(f"calls: must be a list of integers >= 1 such as [8,18,35], got {calls!r}.")
+
+
+def _with_channels(node: dict[str, Any], source: Any) -> dict[str, Any]:
+    r"""The extractor's node with what only the data know."""
+    open_channels = accepts(node, "channels") and node.get("channels") is None
+    return {**node, "channels": source.shape[0]} if open_channels else node
+
+
+def _sample(config: dict[str, Any], sampler: dict[str, Any], out: Path) -> Path:
+    r"""Runs sample.py's command; what is there already is kept."""
+    from scoregen import parallel
+    from scoregen.commands.sample import run as sample
+
+    options = {key: config[key] for key in _SAMPLING}
+    options |= {"sampler": sampler, "out": str(out), "format": "npz", "dry_run": False}
+    sample(options, out)
+    parallel.initialize()
+    return out
+
+
+def _measure(config: dict[str, Any], samples: str | Path, source, extractor, settings, file: Path) -> Any:
+    r"""One evaluation: the report, printed and written by the first process."""
+    from scoregen.commands.sample import _device
+    from scoregen.metrics import evaluate, read_samples
+    from scoregen.parallel import rank
+
+    images = read_samples(samples)
+    protocol = {"samples": str(samples), **_provenance(samples)}
+    cache = None if config["cache"] is None else Path(config["cache"])
+    report = evaluate(images, source, extractor, settings, cache, _device(), protocol)
+    if rank() == 0:
+        print(report.table())
+        print(f"\n{report.write(file)}")
+    return report
+
+
+def _provenance(samples: str | Path) -> dict[str, Any]:
+    r"""How sample.py made them, as far as that is recorded."""
+    from scoregen.metrics import read_record
+
+    record = read_record(samples)
+    if not record:
+        return {"sampler": "unknown", "network_calls": None, "seed": None}
+    sampler = build(record["sampler"], where="sampler")
+    calls = network_calls(sampler, record["checkpoint"]) * (1 if record["guidance"] == 1 else 2)
+    facts = {key: record[key] for key in ("seed", "checkpoint", "weights", "label", "guidance")}
+    return {"sampler": type(sampler).__name__, "sampler_config": record["sampler"], "network_calls": calls, **facts}
+
+
+def network_calls(sampler: Any, checkpoint: str | Path) -> int:
+    r"""How often a sampler calls the denoiser for an image, counted on the process of a checkpoint."""
+    from scoregen.checkpoint import find, read_config
+
+    counter = _Counter(build(read_config(find(checkpoint))["sde"], trusted=False, where="sde"))
+    sampler(counter, shape=(1, 1))
+    return counter.calls
+
+
+class _Counter:
+    r"""A denoiser that knows nothing and counts its calls."""
+
+    def __init__(self, sde: Any) -> None:
+        self.sde, self.calls = sde, 0
+
+    def __call__(self, u: Any, s: Any, label: Any = None) -> Any:
+        self.calls += 1
+        return u * 0
+
+
+def _sweep(config: dict[str, Any], source, extractor, settings, out: Path) -> None:
+    import json
+
+    from scoregen.metrics.sweep import Point, save_figure, table
+    from scoregen.parallel import rank
+
+    points, reports = [], []
+    for name in config["sweep"]:
+        for node, steps, calls in _plans(name, config["calls"], config["checkpoint"]):
+            folder = out / f"{name}_{calls:03d}_calls"
+            samples = _sample(config, node, folder)
+            report = _measure(config, samples, source, extractor, settings, folder / "metrics.json")
+            reports.append(report.as_dict())
+            points.append(Point(name, steps, calls, report[extractor.frechet_name]))
+    if rank() == 0:
+        (out / "sweep.json").write_text(json.dumps(reports, indent=1))
+        print(table(points))
+        print(save_figure(points, out / "sweep.png"))
+
+
+def _plans(name: str, calls: list[int], checkpoint: str) -> list[tuple[dict[str, Any], int, int]]:
+    r"""(node, steps, calls) for each wish: the most steps whose calls do not exceed it."""
+    node, found = _sampler_node(name), {}
+    for wish in sorted(calls):
+        for steps in range(wish, 0, -1):
+            plan = {**node, "steps": steps}
+            used = network_calls(build(plan, where=f"sampler {name}"), checkpoint)
+            if used <= wish:
+                found[used] = (plan, steps, used)
+                break
+    if not found:
+        raise UserError(f"calls: sampler {name} needs more than {max(calls)} calls for one step; give larger numbers.")
+    return list(found.values())
+
+
+def _sampler_node(name: str) -> dict[str, Any]:
+    r"""conf/sampler/<name>.yaml, composed by the running command."""
+    from hydra import compose
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(compose("evaluate", [f"sampler={name}"]).sampler, resolve=True)
+
+
+main = entry("evaluate", run)

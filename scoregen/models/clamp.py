@@ -1,0 +1,38 @@
+r"""Clamping: what a denoiser says lies within the range of the data."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoregen.models.wrapper import DenoiserWrapper
+
+
+class Clamp(DenoiserWrapper):
+    r"""D' = D clamped so that its data value lies in [low, high]; a chart increases, so this is a clamp in chart
+    coordinates too.
+
+        The exact denoiser of data in the range needs no clamp; a network's errors outside it are cut, at the price of a
+        flow that is not smooth there (solvers of high order and likelihoods lose accuracy).
+
+    Args:
+        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        low, high: range in data units; None leaves that side open.
+
+    Raises:
+        ValueError: unless low < high, or a bound outside the chart (low + offset <= 0 for a log chart).
+    """
+
+    def __init__(self, denoiser: Any, low: float | None = 0.0, high: float | None = 1.0) -> None:
+        super().__init__(denoiser)
+        if low is not None and high is not None and not low < high:
+            raise ValueError(f"low must be < high, got low={low}, high={high}.")
+        self.low = -math.inf if low is None else self._chart_value(low)
+        self.high = math.inf if high is None else self._chart_value(high)
+
+    def _chart_value(self, x: float) -> float:
+        return self.sde.to_chart(torch.tensor([x], dtype=torch.float64)).item()
+
+    def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
+        return self.denoiser(u, s, label).clamp(self.low, self.high)

@@ -1,0 +1,103 @@
+r"""Guidance: extrapolation from a weaker denoiser W through a better one D.
+
+    D_g(u, s) = W + scale (D - W)        scale 1: D itself; 0: W; above 1: away from W
+
+Since D = u + s^2 score, D_g is the denoiser whose score at the noise ratio s is that of p_D^scale p_W^{1-scale}, each
+smoothed by s: not the diffusion of any one law in general, so no density of the data belongs to it (for normal laws of
+equal covariance it is exactly that of mean m_W + scale (m_D - m_W)).
+"""
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoregen.models.wrapper import DenoiserWrapper
+from scoregen.sde.path import as_time, expand
+
+
+class _Guidance(DenoiserWrapper):
+    r"""Extrapolation inside an interval of noise ratios, the better denoiser outside it.
+
+    Args:
+        denoiser: the better one.
+        scale: finite; 1 is none.
+        interval: (s_low, s_high): guidance acts for s_low <= s <= s_high.
+
+    Raises:
+        ValueError: a scale that is not finite, unless 0 <= s_low < s_high.
+    """
+
+    def __init__(self, denoiser: Any, scale: float, interval: tuple[float, float] = (0.0, math.inf)) -> None:
+        super().__init__(denoiser)
+        if not math.isfinite(scale):
+            raise ValueError(f"scale must be finite, got scale={scale}; 1 is no guidance.")
+        if len(interval) != 2 or not 0 <= interval[0] < interval[1]:
+            raise ValueError(f"interval must be noise ratios (s_low, s_high) with 0 <= s_low < s_high, got {interval}.")
+        self.scale = float(scale)
+        self.interval = (float(interval[0]), float(interval[1]))
+
+    def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
+        s = as_time(s)
+        inside = (s >= self.interval[0]) & (s <= self.interval[1])
+        if self.scale == 1 or not bool(inside.any()):
+            return self.denoiser(u, s, label)
+        weak, strong = self._branches(u, s, label)
+        scale = torch.where(inside, as_time(self.scale), as_time(1.0))
+        return weak + expand(scale, u) * (strong - weak)
+
+    @abstractmethod
+    def _branches(self, u: Tensor, s: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        r"""W and D."""
+
+
+class ClassifierFreeGuidance(_Guidance):
+    r"""The weaker denoiser is the same network without its label: D_g = D(u) + scale (D(u, label) - D(u)).
+
+        Both come from one call on a doubled batch. Without a label there is nothing to guide and D(u) is returned.
+
+    Args:
+        denoiser: a conditional one, trained with some labels dropped; label -1 is "no label".
+        scale: 1 is none, 0 unconditional.
+        interval: (s_low, s_high), noise ratios at which it acts; limiting it to the middle ones keeps diversity.
+
+    Raises:
+        ValueError: a scale that is not finite, unless 0 <= s_low < s_high.
+
+    Reference: Ho & Salimans (2022), arXiv 2207.12598; Kynkaanniemi et al. (2024), arXiv 2404.07724 (interval).
+    """
+
+    def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
+        return self.denoiser(u, s) if label is None else super().forward(u, s, label)
+
+    def _branches(self, u: Tensor, s: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        both = torch.cat([torch.full_like(label, -1), label])
+        weak, strong = self.denoiser(torch.cat([u, u]), s if s.ndim == 0 else torch.cat([s, s]), both).chunk(2)
+        return weak, strong
+
+
+class Autoguidance(_Guidance):
+    r"""The weaker denoiser is a smaller or less trained one of the same task.
+
+    Args:
+        denoiser: the good one.
+        bad_denoiser: the weaker one, of the same process and the same labels.
+        scale: 1 is none.
+        interval: (s_low, s_high), noise ratios at which it acts.
+
+    Raises:
+        ValueError: a scale that is not finite, unless 0 <= s_low < s_high.
+
+    Reference: Karras et al. (2024), arXiv 2406.02507.
+    """
+
+    def __init__(
+        self, denoiser: Any, bad_denoiser: Any, scale: float, interval: tuple[float, float] = (0.0, math.inf)
+    ) -> None:
+        super().__init__(denoiser, scale, interval)
+        self.bad_denoiser = bad_denoiser
+
+    def _branches(self, u: Tensor, s: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.bad_denoiser(u, s, label), self.denoiser(u, s, label)

@@ -1,0 +1,177 @@
+r"""Densities by the probability-flow ODE, integrated jointly with its divergence in tau = log s.
+
+    du/dtau = u - D(u, s),   log p_a(u_a) = log p_b(u_b) + int_a^b (d - tr dD/du) dtau,   a = log s_min, b = log s_max
+    log p_X(x) = log p_a(phi(x)) + log |phi'(x)|
+
+p_a is the density of the data with the noise s_min in chart coordinates: what lies below s_min is left smoothed,
+nothing is extrapolated. p_b is the normal law N(mean, var + s_max^2) of the process, with the moments that it knows (0
+unless set).
+
+Reference: Song et al. (2021), arXiv 2011.13456, appendix D.2; Grathwohl et al. (2019), arXiv 1810.01367 (Hutchinson's
+estimate).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoregen.rng import Generators, rand
+from scoregen.samplers.base import check_label
+from scoregen.samplers.ode import RK4, ODESolver
+from scoregen.sde.path import as_time
+from scoregen.sde.process import SDE
+
+# up to this many numbers a sample the exact divergence is the default
+EXACT_DIMENSIONS = 64
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    r"""Log-densities of a batch.
+
+    Attributes:
+        log_prob: log p(x) in nats and data units, (B,).
+        standard_error: of log_prob over the random probes, (B,); 0 for the exact divergence, nan for one probe.
+        bits_per_dim: -log2 p(x) / d, plus log2(levels) for discrete data, (B,).
+        calls: denoiser calls.
+    """
+
+    log_prob: Tensor
+    standard_error: Tensor
+    bits_per_dim: Tensor
+    calls: int
+
+
+def log_likelihood(
+    denoiser: Any,
+    x: Tensor,
+    *,
+    label: Tensor | None = None,
+    solver: ODESolver | None = None,
+    probes: int | None = None,
+    generator: Generators = None,
+    levels: int | None = None,
+    s_min: float | None = None,
+    s_max: float | None = None,
+) -> Likelihood:
+    r"""The log-density of data under the probability-flow ODE of a denoiser.
+
+    Args:
+        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        x: data (B, *S) in its own units and in the dtype of the denoiser. Discrete data are dequantised by the caller
+            (`scoregen.metrics.dequantise`).
+        label: (B,) integers, for log p(x | label).
+        solver: RK4 with 64 steps unless given.
+        probes: 0 for the exact divergence (d backward passes a call), or the number of Hutchinson probes (Rademacher,
+            fixed along the path). Exact up to 64 numbers a sample unless given, two probes above.
+        generator: for the probes.
+        levels: number of levels of discrete data that were dequantised onto [0, 1] (256 for 8 bits): bits_per_dim is
+            then that of the discrete data, an upper bound; None: of the density.
+        s_min, s_max: noise ratios of the integral; those of the process unless given.
+
+    Returns:
+        Likelihood.
+
+    Raises:
+        ValueError: negative probes, levels < 2, unless 0 < s_min < s_max.
+    """
+    sde: SDE = denoiser.sde
+    d = x[0].numel()
+    probes = (0 if d <= EXACT_DIMENSIONS else 2) if probes is None else probes
+    if not isinstance(probes, int) or probes < 0:
+        raise ValueError(f"probes must be an integer >= 0 (0: exact divergence), got probes={probes}.")
+    if levels is not None and levels < 2:
+        raise ValueError(f"levels must be >= 2 or None for continuous data, got levels={levels}.")
+    check_label(denoiser, label, len(x))
+    low, high = noise_range(sde, s_min, s_max)
+    with torch.no_grad():
+        y = sde.to_chart(x)
+        divergence = exact_divergence if probes == 0 else Hutchinson(y, probes, generator)
+        flow = _JointFlow(denoiser, label, y.shape, divergence)
+        columns = max(probes, 1)
+        end = (RK4() if solver is None else solver)(
+            flow, torch.cat([y.flatten(1), y.new_zeros(len(y), columns)], 1), math.log(low), math.log(high)
+        )
+        u, integrals = end[:, :d].reshape(y.shape), end[:, d:]
+        log_prob = prior_log_prob(sde, u, high) + integrals.mean(1) + sde.log_det(x)
+        error = (
+            integrals.std(1) / math.sqrt(probes)
+            if probes > 1
+            else torch.full_like(log_prob, math.nan if probes else 0.0)
+        )
+        bits = -log_prob / (math.log(2) * d) + (0.0 if levels is None else math.log2(levels))
+    return Likelihood(log_prob, error, bits, flow.calls)
+
+
+def noise_range(sde: SDE, s_min: float | None, s_max: float | None) -> tuple[float, float]:
+    r"""The noise ratios between which the ODE is solved, those of the process unless given."""
+    low = sde.s_min if s_min is None else float(s_min)
+    high = sde.s_max if s_max is None else float(s_max)
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"s_min must satisfy 0 < s_min < s_max, got s_min={low}, s_max={high}.")
+    return low, high
+
+
+def prior_moments(sde: SDE, s: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Mean and standard deviation of u = y_0 + s eps from the moments that the process knows."""
+    return sde.data_mean.to(like), (sde.data_var + s**2).sqrt().to(like)
+
+
+def prior_log_prob(sde: SDE, u: Tensor, s: float) -> Tensor:
+    r"""log N(u; mean, var + s^2), (B,)."""
+    mean, std = prior_moments(sde, s, u)
+    return (-(((u - mean) / std) ** 2) / 2 - std.log() - math.log(2 * math.pi) / 2).flatten(1).sum(1)
+
+
+def exact_divergence(denoised: Tensor, u: Tensor) -> Tensor:
+    r"""tr dD/du by one backward pass for each dimension, (B, 1)."""
+    flat, trace = denoised.flatten(1), u.new_zeros(len(u))
+    for i in range(flat.shape[1]):
+        # the samples do not interact, so the gradient of the sum over the batch is the row i of every Jacobian
+        (row,) = torch.autograd.grad(flat[:, i].sum(), u, retain_graph=True)
+        trace = trace + row.flatten(1)[:, i]
+    return trace[:, None]
+
+
+class Hutchinson:
+    r"""tr dD/du = E[z' (dD/du) z] for independent signs z, one column a probe.
+
+    Args:
+        like: state (B, *S).
+        probes: number K.
+        generator: one, or a list with one a sample.
+    """
+
+    def __init__(self, like: Tensor, probes: int, generator: Generators) -> None:
+        uniform = rand((like.shape[0], probes, *like.shape[1:]), generator, like.dtype, like.device)
+        self.signs = (uniform < 0.5).to(like) * 2 - 1
+
+    def __call__(self, denoised: Tensor, u: Tensor) -> Tensor:
+        columns = []
+        for z in self.signs.unbind(1):
+            (pulled,) = torch.autograd.grad(denoised, u, z, retain_graph=True)
+            columns.append((pulled * z).flatten(1).sum(1))
+        return torch.stack(columns, 1)
+
+
+class _JointFlow:
+    r"""The field of (u, integrals of the divergence) in tau = log s, counting its calls."""
+
+    def __init__(
+        self, denoiser: Any, label: Tensor | None, shape: torch.Size, divergence: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        self.denoiser, self.label, self.shape, self.divergence, self.calls = denoiser, label, shape, divergence, 0
+
+    def __call__(self, tau: float, state: Tensor) -> Tensor:
+        self.calls += 1
+        d = self.shape[1:].numel()
+        with torch.inference_mode(False), torch.enable_grad():
+            u = state[:, :d].reshape(self.shape).clone().detach().requires_grad_()
+            denoised = self.denoiser(u, as_time(math.exp(tau)), self.label)
+            trace = self.divergence(denoised, u)
+        velocity = (u - denoised).detach().flatten(1)
+        return torch.cat([velocity, d - trace.detach()], 1)

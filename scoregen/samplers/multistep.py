@@ -1,0 +1,77 @@
+r"""Adams-Bashforth-Moulton: predict with the last values, correct when the one at the end point is known.
+
+The value of the denoiser at the end of a step is at hand when the next step starts, so the correction costs no network
+call.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoregen.samplers.base import Denoise, Noise, Sampler
+from scoregen.samplers.grids import Grid
+
+# (noise ratio, interpolated value), the newest first
+History = Sequence[tuple[float, Tensor]]
+
+
+class AdamsBashforthMoulton(Sampler):
+    r"""The loop of a predictor of order k and a corrector of order k + 1, one network call a step.
+
+    A final class says which quantity is interpolated and how the state follows from it.
+
+    Args:
+        steps: number of steps and of network calls.
+        grid: noise ratios.
+        order: k.
+
+    Raises:
+        ValueError: an order outside 1 to `highest_order`.
+    """
+
+    highest_order = 3
+
+    def __init__(self, steps: int, grid: Grid | None, order: int) -> None:
+        super().__init__(steps, grid)
+        self.order = check_order(order, self.highest_order)
+
+    @abstractmethod
+    def value(self, u: Tensor, denoised: Tensor, s: float) -> Tensor:
+        r"""The interpolated quantity at the state u."""
+
+    @abstractmethod
+    def advance(self, u: Tensor, s: float, n: float, history: History) -> Tensor:
+        r"""The state at n from the exact state u at s and the polynomial through the history."""
+
+    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+        now, end = float(s), float(n)
+        denoised = denoise(u, s)
+        before, history = memory or (None, ())
+        history = ((now, self.value(u, denoised, now)), *history)
+        if before is not None:
+            u = self.advance(before, history[1][0], now, history)
+        history = history[: self.order]
+        return self.advance(u, now, end, history), (u, history)
+
+
+def polynomial_weights(q: Sequence[float], integrals: Sequence[float]) -> list[float]:
+    r"""The weights w of values at the distinct nodes q with sum_j w_j q_j^i = integrals_i."""
+    powers = torch.tensor([[node**i for node in q] for i in range(len(q))], dtype=torch.float64)
+    return torch.linalg.solve(powers, torch.tensor(integrals, dtype=torch.float64)).tolist()
+
+
+def weighted_sum(u: Tensor, weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+    r"""u + sum_j w_j values_j, in the dtype of u."""
+    for weight, value in zip(weights, values, strict=True):
+        u = torch.add(u, value, alpha=weight)
+    return u
+
+
+def check_order(order: int, highest: int) -> int:
+    r"""The order, if it is an integer from 1 to the highest one."""
+    if isinstance(order, bool) or order not in range(1, highest + 1):
+        raise ValueError(f"order must be an integer from 1 to {highest}, got order={order}.")
+    return order

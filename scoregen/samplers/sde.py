@@ -1,0 +1,91 @@
+r"""Samplers of the reverse SDE in u, where the forward process is du = sqrt(2 s) dW (s as time):
+
+    du = (1 + lambda^2) (u - D)/s ds + lambda sqrt(2 s) dW,   ds < 0
+
+(lambda = 0 the probability-flow ODE, 1 the reverse SDE) and Langevin dynamics at a fixed level, du = score/2 d eta +
+dW, score = (D - u)/s^2.
+
+Reference: Song et al. (2021), arXiv 2011.13456, section 4 and appendix G.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from scoregen.samplers.base import Denoise, Noise, Sampler
+from scoregen.samplers.ddim import Ancestral
+from scoregen.samplers.grids import Grid
+
+
+class EulerMaruyama(Sampler):
+    r"""Euler-Maruyama on the reverse SDE: u' = u + (1 + lambda^2) (s - n)/s (D - u) + lambda sqrt(2 s (s - n)) z.
+
+        Weak order 1. The last step, to s = 0, returns D: the plain step would end with noise of the size of the last
+        level.
+
+    Args:
+        steps: number of steps and of network calls.
+        grid: noise ratios.
+        stochasticity: lambda >= 0; 0 is DDIM.
+
+    Raises:
+        ValueError: stochasticity < 0.
+    """
+
+    def __init__(self, steps: int = 100, grid: Grid | None = None, stochasticity: float = 1.0) -> None:
+        super().__init__(steps, grid)
+        if not stochasticity >= 0:
+            raise ValueError(f"stochasticity must be >= 0, got stochasticity={stochasticity}; 1 is the reverse SDE.")
+        self.stochasticity = float(stochasticity)
+
+    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+        denoised = denoise(u, s)
+        if n == 0:
+            return denoised, None
+        u = u + float((1 + self.stochasticity**2) * (s - n) / s) * (denoised - u)
+        if self.stochasticity > 0:
+            u = u + float(self.stochasticity * (2 * s * (s - n)).sqrt()) * noise(u)
+        return u, None
+
+
+class PredictorCorrector(Sampler):
+    r"""Langevin steps D + (1 - r^2/2)(u - D) + r s z at each level, then a step of another sampler.
+
+        A Langevin step of size r^2 s^2 leaves the law of u at this level alone, up to O(r^4); it repairs errors of the
+        predictor.
+
+    Args:
+        steps: number of steps; each takes `corrections` network calls and those of the predictor.
+        grid: noise ratios.
+        predictor: the sampler whose step goes down; `Ancestral` unless given. Its own steps and grid are not used.
+        corrections: Langevin steps at each level, >= 1.
+        step_size: r in (0, 1]; r^2 = 4 snr^2 in the notation of the reference for a score of its expected size.
+
+    Raises:
+        ValueError: corrections < 1 or a step size outside (0, 1].
+
+    Reference: Song et al. (2021), arXiv 2011.13456, algorithms 2 to 5.
+    """
+
+    def __init__(
+        self,
+        steps: int = 50,
+        grid: Grid | None = None,
+        predictor: Sampler | None = None,
+        corrections: int = 1,
+        step_size: float = 0.5,
+    ) -> None:
+        super().__init__(steps, grid)
+        if not isinstance(corrections, int) or corrections < 1:
+            raise ValueError(f"corrections must be an integer >= 1, got corrections={corrections}.")
+        if not 0 < step_size <= 1:
+            raise ValueError(f"step_size must lie in (0, 1], got step_size={step_size}.")
+        self.predictor = Ancestral() if predictor is None else predictor
+        self.corrections, self.step_size = corrections, float(step_size)
+
+    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+        r = self.step_size
+        for _ in range(self.corrections):
+            u = u + r**2 / 2 * (denoise(u, s) - u) + r * float(s) * noise(u)
+        # a fresh state has no history: the correction has left the trajectory of the predictor
+        return self.predictor.step(denoise, u, s, n, noise, None)[0], None

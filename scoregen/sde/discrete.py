@@ -1,0 +1,84 @@
+r"""The path of a discrete-time DDPM, made continuous.
+
+    alpha_k = sqrt(abar_k),   sigma_k = sqrt(1 - abar_k),   s_k = sigma_k/alpha_k,      k = 0 ... N - 1
+
+abar_k is what diffusers calls `alphas_cumprod`; it is alpha^2. Between the levels log s is linear in k, and t = k/(N -
+1).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from scoregen.sde.chart import Chart
+from scoregen.sde.path import as_time
+from scoregen.sde.process import SDE
+
+
+class DiscretePath(SDE):
+    r"""The variance-preserving path through the levels of a DDPM.
+
+    Args:
+        alphas_cumprod: abar_k, (N,), strictly decreasing inside (0, 1).
+        chart: data to model coordinates; `Affine(2, -1)` for images in [0, 1] and a model of [-1, 1].
+
+    Raises:
+        ValueError: fewer than two levels, or levels that do not decrease inside (0, 1).
+    """
+
+    def __init__(self, alphas_cumprod: Tensor | Sequence[float], chart: Chart | None = None) -> None:
+        super().__init__(chart)
+        abar = as_time(alphas_cumprod).flatten()
+        if len(abar) < 2 or not bool(((abar > 0) & (abar < 1)).all() and (abar.diff() < 0).all()):
+            raise ValueError(
+                "alphas_cumprod must hold at least two values that decrease strictly inside (0, 1), got "
+                f"{len(abar)} values from {abar[0].item():.4g} to {abar[-1].item():.4g}; "
+                "replace a final 0 (zero terminal SNR) by 2**-24, as diffusers does."
+            )
+        self.log_levels = ((1 - abar) / abar).log() / 2
+
+    @classmethod
+    def from_scheduler(cls, scheduler: Any, chart: Chart | None = None) -> Self:
+        r"""The path of a diffusers scheduler.
+
+        Args:
+            scheduler: one with `alphas_cumprod`, or the config (a mapping) of one.
+            chart: data to model coordinates.
+
+        Raises:
+            TypeError: for a scheduler without `alphas_cumprod` (flow matching).
+        """
+        if isinstance(scheduler, dict):
+            from diffusers import DDPMScheduler
+
+            scheduler = DDPMScheduler.from_config(scheduler)
+        if not hasattr(scheduler, "alphas_cumprod"):
+            raise TypeError(
+                f"scheduler must have alphas_cumprod, got {type(scheduler).__name__}; "
+                "a flow-matching scheduler is the process RectifiedFlow."
+            )
+        return cls(scheduler.alphas_cumprod, chart)
+
+    def noise_ratio(self, t: Tensor | float) -> Tensor:
+        k = as_time(t) * (len(self.log_levels) - 1)
+        below = k.detach().floor().clamp(0, len(self.log_levels) - 2).long()
+        low, high = self.log_levels[below], self.log_levels[below + 1]
+        return (low + (k - below) * (high - low)).exp()
+
+    def alpha(self, t: Tensor | float) -> Tensor:
+        return (1 + self.noise_ratio(t) ** 2).rsqrt()
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return self.noise_ratio(t) * self.alpha(t)
+
+    def index_of(self, s: Tensor | float) -> Tensor:
+        r"""The (fractional) index k that the network takes at noise ratio s, within 0 and N - 1; shaped as s."""
+        log_s = as_time(s).log().clamp(self.log_levels[0], self.log_levels[-1])
+        above = torch.searchsorted(self.log_levels, log_s).clamp(1, len(self.log_levels) - 1)
+        low, high = self.log_levels[above - 1], self.log_levels[above]
+        return above - 1 + (log_s - low) / (high - low)
+
+    def _time_of(self, s: Tensor) -> Tensor:
+        return self.index_of(s) / (len(self.log_levels) - 1)

@@ -1,0 +1,130 @@
+r"""Classifiers from outside the package, read for certification.
+
+FILE.pt2              a `torch.export` program with a dynamic batch dimension
+FILE.pt, FILE.ts      a TorchScript module
+torchvision:NAME      a torchvision model with its default weights; their normalisation becomes part of it
+MODULE:FUNCTION       MODULE.FUNCTION() returns the classifier; importing it runs its code
+"""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from scoregen.errors import UserError, closest
+
+Classify = Callable[[Tensor], Tensor]
+
+
+class Normalized(nn.Module):
+    r"""classifier((x - mean) / std), channel by channel, so that x and the noise on it stay in [0, 1] units."""
+
+    def __init__(self, classifier: nn.Module, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier((x - self.mean) / self.std)
+
+
+class Exported(nn.Module):
+    r"""An exported program, whose mode was fixed when it was exported."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(nn.Parameter(p.detach(), False) for p in program.parameters())
+        self._program = [program]  # not a submodule: it can leave training mode no more
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._program[0](x)
+
+    def extra_repr(self) -> str:
+        return str(self._program[0].code)
+
+
+def read_classifier(source: str, device: torch.device | str = "cpu") -> Classify:
+    r"""The classifier of a source (see the module's head), in evaluation mode.
+
+    Raises:
+        UserError: nothing there, or nothing that can be read.
+    """
+    if Path(source).suffix in (".pt2", ".pt", ".ts", ".pth"):
+        return _file(Path(source), device)
+    kind, colon, name = source.partition(":")
+    if not colon:
+        raise UserError(
+            f"classifier: '{source}' is neither a .pt2 or .pt file, nor torchvision:NAME, nor MODULE:FUNCTION; "
+            f"for a checkpoint of scoregen give checkpoint={source}."
+        )
+    classifier = _torchvision(name) if kind == "torchvision" else _function(kind, name)
+    return classifier.to(device).eval() if isinstance(classifier, nn.Module) else classifier
+
+
+def _file(path: Path, device: torch.device | str) -> nn.Module:
+    if not path.is_file():
+        raise UserError(f"classifier: '{path}' does not exist.")
+    try:
+        if path.suffix == ".pt2":
+            return Exported(torch.export.load(path).module().to(device))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript files outlive the deprecation
+            return torch.jit.load(path, map_location=device).eval()
+    except Exception as error:
+        first = str(error).strip().splitlines()[:1]
+        raise UserError(
+            f"classifier: '{path}' is no torch.export (.pt2) or TorchScript (.pt) file ({' '.join(first)}); a file of "
+            f"weights alone needs its network: give classifier=MODULE:FUNCTION."
+        ) from error
+
+
+def _torchvision(name: str) -> nn.Module:
+    from scoregen.compat import repair_torchvision
+
+    repair_torchvision()
+    from torchvision.models import get_model, get_model_weights, list_models
+
+    if name not in list_models():
+        raise UserError(f"classifier: torchvision has no model '{name}'. {closest(name, list_models())}")
+    weights = get_model_weights(name).DEFAULT
+    transform = weights.transforms()
+    return Normalized(get_model(name, weights=weights), transform.mean, transform.std)
+
+
+def _function(module: str, name: str) -> Classify:
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the working directory, as for python -m
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"classifier: cannot import '{module}' ({error}).") from None
+    if not hasattr(found, name):
+        raise UserError(f"classifier: '{module}' has no '{name}'. {closest(name, vars(found))}")
+    classifier = getattr(found, name)()
+    if not callable(classifier):
+        raise UserError(f"classifier: {module}:{name}() must return a classifier, got {type(classifier).__name__}.")
+    return classifier
+
+
+@torch.no_grad()
+def probe(classifier: Classify, x: Tensor) -> int:
+    r"""The number of classes, found by classifying one input twice.
+
+    Raises:
+        UserError: the answers differ, or are not logits of shape (B, K).
+    """
+    batch = torch.stack([x, x])
+    first, second = classifier(batch), classifier(batch)
+    if first.ndim != 2 or len(first) != 2:
+        raise UserError(f"classifier: must return logits (B, K), got shape {tuple(first.shape)} for a batch of 2.")
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-4):
+        raise UserError(
+            "classifier: gives two answers to one input and so has no certificate; switch off its dropout or noise."
+        )
+    return first.shape[1]

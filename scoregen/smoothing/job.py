@@ -1,0 +1,94 @@
+r"""Certifying a data set: sharded over processes, resumable, with a progress bar."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from scoregen.parallel import barrier, shard
+from scoregen.progress import progress
+from scoregen.smoothing.certify import SmoothedClassifier
+from scoregen.smoothing.methods import AbstractMethod, whole
+from scoregen.smoothing.results import Results, Run, fingerprint, load
+
+
+def every_kth(size: int, count: int | None) -> list[int]:
+    r"""`count` indices evenly spread over a data set: the first ones of a sorted set would be few classes."""
+    if count is None or whole("max_inputs", count) >= size:
+        return list(range(size))
+    return [i * size // count for i in range(count)]
+
+
+def certify_dataset(
+    g: SmoothedClassifier,
+    data: Sequence[tuple[Tensor, Any]],
+    indices: Sequence[int],
+    method: AbstractMethod,
+    seed: int,
+    out: str | Path,
+    description: Mapping[str, Any] | None = None,
+) -> Run:
+    r"""Certifies inputs of a labelled data set and keeps the results in a folder.
+
+    What the folder already holds of the same job is not done again.
+
+    Args:
+        g: the smoothed classifier.
+        data: data[i] -> (x, label).
+        indices: which inputs.
+        method: how many draws and what they prove (`make_method`).
+        seed: of the noise.
+        out: the folder.
+        description: further facts for the header (names of the data and the model).
+
+    Returns:
+        All results of the folder, once every process has finished.
+
+    Raises:
+        ValueError: when the folder holds another job.
+    """
+    header = {
+        "classifier": fingerprint(g.classifier),
+        "noise": repr(g.noise),
+        "norm": g.noise.norm,
+        "step": g.noise.step,
+        "reach": None if (p := method.sufficient) is None else round(g.noise.radius(p, 1.0 - p), 9),
+        "method": repr(method),
+        "alpha": method.alpha,
+        "n": method.n,
+        "num_classes": g.num_classes,
+        "strict": g.strict,
+        "precision": str(g.precision),
+        "seed": seed,
+        "description": dict(description or {}),
+        "indices": list(indices),
+    }
+    with Results(out, header) as results:
+        mine = shard(indices)
+        todo = [i for i in mine if i not in results.done]
+        with progress(total=len(mine), initial=len(mine) - len(todo), description="certifying", unit="input") as bar:
+            score = _Score([record["predicted"] == record["label"] for record in results.done.values()])
+            labels: dict[int, int] = {}
+            for index, certificate in g.stream(_inputs(data, todo, labels), method, seed):
+                record = {"index": index, "label": labels.pop(index), **certificate.record()}
+                results.append(record)
+                bar.update()
+                bar.set_postfix_str(score.add(record["predicted"] == record["label"]))
+    barrier()
+    return load(out)
+
+
+def _inputs(data: Sequence, indices: Sequence[int], labels: dict[int, int]) -> Iterator[tuple[int, Tensor]]:
+    for index in indices:
+        x, labels[index] = data[index][0], int(data[index][1])
+        yield index, x
+
+
+class _Score:
+    def __init__(self, correct: list[bool]) -> None:
+        self.correct, self.total = sum(correct), len(correct)
+
+    def add(self, correct: bool) -> str:
+        self.correct, self.total = self.correct + correct, self.total + 1
+        return f"certified accuracy {self.correct / self.total:.1%}"

@@ -1,0 +1,145 @@
+r"""What a run of certificates says: certified accuracy against radius, with its uncertainty, as a table and a curve.
+
+An input counts at radius r if its label is right and its certified radius exceeds r (strictly: the ball is open).
+Abstentions count as wrong. Radii were rounded down when they were written.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scoregen.smoothing.bounds import high_probability_accuracy
+from scoregen.smoothing.results import Run
+
+RHO = 1e-3
+
+
+@dataclass(frozen=True)
+class Summary:
+    r"""A run in numbers.
+
+    Attributes:
+        inputs: how many, abstentions included.
+        accuracy: certified accuracy at radius 0.
+        average_radius: mean over all inputs of the radius, 0 where the label is wrong (ACR); a lower bound for a method
+            that stops early.
+        abstentions: share of inputs without a label.
+        draws: mean forward passes for an input.
+    """
+
+    inputs: int
+    accuracy: float
+    average_radius: float
+    abstentions: float
+    draws: float
+
+
+def correct_radii(run: Run) -> np.ndarray:
+    r"""The certified radius of each input, -1 where the label is wrong or missing."""
+    return np.array([r["radius"] if r["predicted"] == r["label"] else -1.0 for r in run.records])
+
+
+def certified_accuracy(run: Run, radii: Sequence[float]) -> np.ndarray:
+    r"""The share of inputs with the right label and a certified radius above each of the radii."""
+    return (correct_radii(run)[None, :] > np.asarray(radii)[:, None]).mean(1)
+
+
+def guaranteed_accuracy(run: Run, radii: Sequence[float], rho: float = RHO) -> np.ndarray:
+    r"""A lower bound of the true certified accuracy at each radius, right with probability 1 - rho over the noise."""
+    m, alpha = len(run.records), run.header["alpha"]
+    correct = np.rint(certified_accuracy(run, radii) * m).astype(int)
+    return np.array([high_probability_accuracy(int(count), m, alpha, rho) for count in correct])
+
+
+def summary(run: Run) -> Summary:
+    r"""The numbers of a run."""
+    radii = correct_radii(run)
+    return Summary(
+        inputs=len(radii),
+        accuracy=float((radii > 0).mean()),
+        average_radius=float(radii.clip(min=0).mean()),
+        abstentions=float(np.mean([r["predicted"] == -1 for r in run.records])),
+        draws=float(np.mean([r["draws"] for r in run.records])),
+    )
+
+
+def names_of(runs: Mapping[Path, Run]) -> dict[str, Run]:
+    r"""Runs by the shortest ends of their folders that tell them apart."""
+    paths = [path.resolve().parts for path in runs]
+    for length in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(parts[-length:]) for parts in paths]
+        if len(set(names)) == len(names):
+            return dict(zip(names, runs.values(), strict=True))
+    raise ValueError("the runs to compare must be in different folders; one is named twice.")
+
+
+def table_radii(runs: Sequence[Run]) -> list[float]:
+    r"""0, step, 2 step, ... up to where the last run asked, or found, anything."""
+    step = min(run.header["step"] for run in runs)
+    top = max(_end(run) for run in runs)
+    return [round(i * step, 10) for i in range(int(top / step + 1e-6) + 1)]
+
+
+def _end(run: Run) -> float:
+    r"""The largest radius that a run tells about: what was asked for, or else one step beyond the largest certified."""
+    if run.header["reach"] is not None:
+        return run.header["reach"]
+    return float(correct_radii(run).max(initial=0.0)) + run.header["step"]
+
+
+def _asked(run: Run, radius: float) -> bool:
+    reach = run.header["reach"]
+    return reach is None or radius <= reach * (1 + 1e-6)
+
+
+def table(runs: Mapping[str, Run], radii: Sequence[float] | None = None) -> str:
+    r"""Certified accuracy in percent, in parentheses the bound that holds with probability 1 - rho; as Markdown.
+
+    A dash stands where a method stopped before, so that nothing is known.
+
+    Args:
+        runs: by name, one column each.
+        radii: the rows; by default on the grid of the noise.
+    """
+    radii = table_radii(list(runs.values())) if radii is None else radii
+    lines = [[f"radius ({_norms(runs)})", *runs], ["---"] * (len(runs) + 1)]
+    lines += [[f"{radius:g}", *(_cell(run, radius) for run in runs.values())] for radius in radii]
+    found = [summary(run) for run in runs.values()]
+    more = ["" if run.header["reach"] is None else ">= " for run in runs.values()]
+    lines += [
+        ["average certified radius", *(f"{m}{s.average_radius:.3f}" for m, s in zip(more, found, strict=True))],
+        ["abstentions, %", *(f"{100 * s.abstentions:.1f}" for s in found)],
+        ["mean draws", *(f"{s.draws:,.0f}" for s in found)],
+        ["inputs", *(f"{s.inputs}" for s in found)],
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(run: Run, radius: float) -> str:
+    if not _asked(run, radius):
+        return "-"
+    return f"{100 * certified_accuracy(run, [radius])[0]:.1f} ({100 * guaranteed_accuracy(run, [radius])[0]:.1f})"
+
+
+def _norms(runs: Mapping[str, Run]) -> str:
+    return " / ".join(dict.fromkeys(run.header["norm"] for run in runs.values()))
+
+
+def curve(runs: Mapping[str, Run], path: str | Path) -> None:
+    r"""Draws certified accuracy against radius, with the guaranteed one as a thin line, into an image file."""
+    from scoregen.pictures import figure
+
+    top = max(_end(run) for run in runs.values())
+
+    def draw(axes) -> None:
+        for name, run in runs.items():
+            grid = np.linspace(0.0, _end(run), 400)
+            (line,) = axes.plot(grid, 100 * certified_accuracy(run, grid), label=name)
+            axes.plot(grid, 100 * guaranteed_accuracy(run, grid), color=line.get_color(), linewidth=0.6, linestyle="--")
+        axes.set(xlabel=f"radius ({_norms(runs)})", ylabel="certified accuracy, %", ylim=(0, 101), xlim=(0, top))
+        axes.grid(alpha=0.3)
+        axes.legend()
+
+    figure(Path(path), draw)

@@ -1,0 +1,136 @@
+r"""Results on disk: one line of JSON for each certified input, appended as it is finished.
+
+The first line is a header: everything that determines the certificates. A folder continues only the job that its header
+describes. Each process writes a file of its own; a line torn by a crash is dropped and its input certified again.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from torch import nn
+
+from scoregen.parallel import rank
+
+FORMAT = "scoregen certificates 1"
+
+
+@dataclass(frozen=True)
+class Run:
+    r"""Certificates of one job: its header and its records by increasing index."""
+
+    header: dict[str, Any]
+    records: list[dict[str, Any]]
+
+    @property
+    def complete(self) -> bool:
+        return len(self.records) == len(self.header["indices"])
+
+
+def fingerprint(classifier: Any) -> str:
+    r"""A hash of a module's structure and weights, or of a function's name where there are none."""
+    if not isinstance(classifier, nn.Module):
+        named = classifier if hasattr(classifier, "__qualname__") else type(classifier)
+        return hashlib.sha256(f"{named.__module__}.{named.__qualname__}".encode()).hexdigest()[:16]
+    content = hashlib.sha256(repr(classifier).encode())
+    for name, tensor in classifier.state_dict().items():
+        content.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        content.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
+    return content.hexdigest()[:16]
+
+
+def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]:
+    r"""Header, records and the length in bytes of what is whole; a last line without its end is not."""
+    raw = path.read_bytes()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    try:
+        lines = [json.loads(line) for line in whole.splitlines()]
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged inside ({error}); move it away and certify again.") from None
+    if lines and lines[0].get("format") != FORMAT:
+        raise ValueError(f"{path} is not a results file of this version, which begins with format '{FORMAT}'.")
+    return (lines[0] if lines else None), lines[1:], len(whole)
+
+
+def load(folder: str | Path) -> Run:
+    r"""All certificates in a folder.
+
+    Raises:
+        FileNotFoundError: when there are none.
+        ValueError: when files are damaged or of different jobs.
+    """
+    header, records = None, {}
+    for path in sorted(Path(folder).glob("certificates*.jsonl")):
+        found, lines, _ = _read(path)
+        if found is None:
+            continue
+        if header is not None:
+            _same(header, found, path)
+        header = found
+        records |= {line["index"]: line for line in lines}
+    if header is None:
+        raise FileNotFoundError(f"no certificates in {folder}: it must hold certificates.jsonl.")
+    return Run(header, [records[index] for index in sorted(records)])
+
+
+def _same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    if different:
+        shown = "; ".join(f"{key}: {_short(old.get(key))} there, {_short(new.get(key))} asked" for key in different)
+        raise ValueError(f"{path} belongs to another job ({shown}); choose another folder with out=..., or delete it.")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class Results:
+    r"""A folder of results opened for appending.
+
+    Args:
+        folder: made if missing.
+        header: what determines the certificates; with `indices`, the list of inputs.
+
+    Attributes:
+        done: records that were there already, by index.
+
+    Raises:
+        ValueError: when the folder holds another job.
+    """
+
+    def __init__(self, folder: str | Path, header: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        header = json.loads(json.dumps({"format": FORMAT, **header}))
+        self.done: dict[int, dict[str, Any]] = {}
+        self.path = self.folder / ("certificates.jsonl" if rank() == 0 else f"certificates.{rank()}.jsonl")
+        for path in sorted(self.folder.glob("certificates*.jsonl")):
+            found, lines, length = _read(path)
+            if found is not None:
+                _same(found, header, path)
+            self.done |= {line["index"]: line for line in lines}
+            if path == self.path:
+                with path.open("r+b") as file:
+                    file.truncate(length)
+        fresh = not self.path.exists() or self.path.stat().st_size == 0
+        self._file = self.path.open("a", encoding="utf-8")
+        if fresh:
+            self._write(header)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        r"""Adds one record, on the disk before this returns."""
+        self._write(record)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()

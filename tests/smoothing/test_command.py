@@ -1,0 +1,133 @@
+r"""The command line: classifiers from files, a run, its continuation and a comparison."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import nn
+
+from scoregen.commands.certify import _listed, run
+from scoregen.config import build, conf_dir
+from scoregen.errors import UserError
+from scoregen.smoothing.classifiers import probe, read_classifier
+from scoregen.smoothing.noise import AbstractNoise
+from scoregen.smoothing.results import load
+
+
+def network():
+    r"""Class = which of ten pixel groups is brightest."""
+    layer = nn.Linear(64, 10)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(10).repeat(1, 7)[:, :64])
+        layer.bias.zero_()
+    return nn.Sequential(nn.Flatten(), layer).eval()
+
+
+def number():
+    return 3
+
+
+@pytest.fixture(scope="module")
+def composed():
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("certify", ["data=digits", "classifier=brightest:network", "n=300", "max_inputs=5"])
+        noises = {
+            name: compose("certify", [f"noise={name}"]).noise
+            for name in ("gaussian", "uniform", "laplace", "log_normal", "gain", "gamma")
+        }
+    plain = OmegaConf.to_container(config, resolve=True)
+    return plain, {name: OmegaConf.to_container(node) for name, node in noises.items()}
+
+
+@pytest.fixture
+def config(composed, monkeypatch):
+    monkeypatch.setitem(sys.modules, "brightest", sys.modules[__name__])
+    return copy.deepcopy(composed[0])
+
+
+def test_every_noise_of_the_configuration_builds(composed):
+    for name, node in composed[1].items():
+        assert isinstance(build(node, where=name), AbstractNoise)
+
+
+def test_a_run_leaves_certificates_table_curve_and_page_and_goes_on_where_it_stopped(config, tmp_path, capsys):
+    run(config, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"certificates.jsonl", "table.md", "curve.png", "report.html"}
+    first = (tmp_path / "certificates.jsonl").read_text()
+    assert load(tmp_path).header["indices"] == [0, 36, 72, 108, 144]
+    assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
+    run(config, tmp_path)
+    assert (tmp_path / "certificates.jsonl").read_text() == first
+    with pytest.raises(UserError, match="another job .*alpha: 0.001 there, 0.01 asked"):
+        run({**config, "alpha": 0.01}, tmp_path)
+
+
+def test_runs_are_compared_in_one_table(config, tmp_path, capsys):
+    for name, method in (("a", "ladder"), ("b", "fixed")):
+        run({**config, "method": method, "out": str(tmp_path / name)}, tmp_path)
+    capsys.readouterr()
+    run({**config, "compare": [str(tmp_path / "a"), str(tmp_path / "b")]}, tmp_path / "both")
+    assert capsys.readouterr().out.splitlines()[0] == "| radius (l2) | a | b |"
+    assert (tmp_path / "both" / "curve.png").exists()
+
+
+def test_compare_is_a_list_and_no_sweep():
+    assert _listed("compare=a,runs/b=1") == "compare=['a','runs/b=1']"
+    assert _listed("compare=[a,b]") == "compare=[a,b]"
+    assert _listed("n=5") == "n=5"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nn": 1}, "nn: not a key"),
+        ({"classifier": None}, "give one of checkpoint=PATH"),
+        ({"checkpoint": "a"}, "give one of checkpoint=PATH"),
+        ({"precision": "int8"}, "precision: must be bf16 or fp16 or null"),
+        ({"n": 5}, "n must be at least"),
+        ({"method": "ladderr"}, "Did you mean 'ladder'"),
+        ({"compare": ["nowhere"]}, "no certificates in"),
+    ],
+)
+def test_mistakes_are_one_message(config, tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        run({**config, **change}, tmp_path)
+
+
+def test_classifiers_from_files_answer_as_the_module_does(tmp_path):
+    module, x = network(), torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    torch.export.save(program, tmp_path / "a.pt2")
+    with pytest.warns(DeprecationWarning):
+        torch.jit.script(module).save(tmp_path / "a.pt")
+    for name in ("a.pt2", "a.pt"):
+        read = read_classifier(str(tmp_path / name))
+        torch.testing.assert_close(read(x), module(x))
+        assert not any(part.training for part in read.modules())
+        assert probe(read, x[0]) == 10
+
+
+def test_unreadable_classifiers_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "brightest", sys.modules[__name__])
+    (tmp_path / "a.pt").write_bytes(b"weights")
+    for source, message in (
+        (str(tmp_path / "b.pt2"), "does not exist"),
+        (str(tmp_path / "a.pt"), "no torch.export .* file.*weights alone"),
+        ("network", "neither a .pt2"),
+        ("brightest:netwrk", "Did you mean 'network'"),
+        ("brightest:number", "must return a classifier, got int"),
+        ("no_such_module:f", "cannot import 'no_such_module'"),
+        ("torchvision:resnet19", "Did you mean 'resnet1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_classifier(source)
+
+
+def test_a_classifier_that_answers_twice_differently_is_refused():
+    with pytest.raises(UserError, match="two answers to one input"):
+        probe(nn.Dropout(0.5).train(), torch.ones(64))
+    with pytest.raises(UserError, match="must return logits"):
+        probe(lambda x: x.sum(1), torch.ones(3))

@@ -1,0 +1,160 @@
+r"""Results files: resuming gives what one run gives, another job is refused, damage is noticed."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from scoregen.smoothing import Gaussian, SmoothedClassifier
+from scoregen.smoothing.certificate import conclude, round_down
+from scoregen.smoothing.choice import make_method
+from scoregen.smoothing.job import certify_dataset, every_kth
+from scoregen.smoothing.methods import Tally
+from scoregen.smoothing.results import Results, fingerprint, load
+
+NOISE = Gaussian(0.3)
+METHOD = make_method("ladder", NOISE, n=500)
+DATA = [(torch.tensor([v, 0.3]), int(v > 0.5)) for v in (0.0, 0.25, 0.45, 0.6, 0.8, 1.0)]
+
+
+def sign(y):
+    margin = y[:, 0] - 0.5
+    return torch.stack((-margin, margin), 1)
+
+
+G = SmoothedClassifier(sign, NOISE, 2)
+
+
+def certify(out, indices=range(6), method=METHOD, seed=0, data=DATA):
+    return certify_dataset(G, data, list(indices), method, seed, out)
+
+
+def test_results_are_the_certificates_of_the_library(tmp_path):
+    run = certify(tmp_path)
+    assert run.complete
+    assert [record["label"] for record in run.records] == [0, 0, 0, 1, 1, 1]
+    certificates = dict(G.stream([(i, x) for i, (x, _) in enumerate(DATA)], METHOD, 0))
+    for record in run.records:
+        certificate = certificates[record["index"]]
+        assert record["counts"] == certificate.counts.tolist()
+        assert certificate.radius - 1e-6 < record["radius"] <= certificate.radius
+
+
+def test_radii_are_derived_from_the_counts_in_the_file(tmp_path):
+    fixed = make_method("fixed", NOISE, n=500)
+    for record in certify(tmp_path, method=fixed).records:
+        selection, counts = torch.tensor(record["selection"]).numpy(), torch.tensor(record["counts"]).numpy()
+        again = conclude(Tally(selection, [counts]), fixed, NOISE)
+        assert record == {"index": record["index"], "label": record["label"], **again.record()}
+
+
+def test_an_interrupted_job_ends_as_an_uninterrupted_one(tmp_path):
+    certify(tmp_path / "whole")
+    expected = load(tmp_path / "whole")
+
+    class Broken(list):
+        def __getitem__(self, index):
+            if index == 4:
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    file = tmp_path / "torn" / "certificates.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        G.batch_size = 1  # inputs are read one by one
+        certify(tmp_path / "torn", data=Broken(DATA))
+    G.batch_size = None
+    done = load(tmp_path / "torn").records
+    assert 0 < len(done) < 6
+    with file.open("a") as stream:
+        stream.write('{"index": 5, "label": 1, "radi')  # as a crash leaves it
+    read = []
+
+    class Counting(list):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    assert certify(tmp_path / "torn", data=Counting(DATA)) == expected
+    assert not {record["index"] for record in done} & set(read)
+    assert all(json.loads(line) for line in file.read_text().splitlines())
+
+
+def test_a_torn_header_is_written_anew(tmp_path):
+    (tmp_path / "certificates.jsonl").write_text('{"format": "scoregen cert')
+    assert certify(tmp_path).complete
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "seed: 0 there, 1 asked"),
+        ({"indices": [0, 1]}, "indices"),
+        ({"method": make_method("ladder", NOISE, n=600)}, "method"),
+        ({"method": make_method("ladder", NOISE, n=500, alpha=0.01)}, "alpha"),
+    ],
+)
+def test_a_folder_refuses_another_job(tmp_path, change, named):
+    certify(tmp_path)
+    with pytest.raises(ValueError, match=rf"another job .*{named}.*choose another folder"):
+        certify(tmp_path, **change)
+
+
+def test_two_processes_share_the_work_and_agree_with_one(tmp_path, monkeypatch):
+    expected = certify(tmp_path / "one")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        last = certify(tmp_path / "two")
+    assert last == expected
+    files = sorted(path.name for path in (tmp_path / "two").iterdir())
+    assert files == ["certificates.1.jsonl", "certificates.jsonl"]
+    assert all(len(path.read_text().splitlines()) > 1 for path in (tmp_path / "two").iterdir())
+
+
+def test_damage_inside_a_file_is_an_error(tmp_path):
+    certify(tmp_path)
+    file = tmp_path / "certificates.jsonl"
+    lines = file.read_text().splitlines()
+    lines[2] = lines[2][:10]
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match="damaged inside"):
+        load(tmp_path)
+    file.write_text('{"format": "something else"}\n')
+    with pytest.raises(ValueError, match="not a results file of this version"):
+        Results(tmp_path, {})
+
+
+def test_an_empty_folder_has_no_results(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"must hold certificates\.jsonl"):
+        load(tmp_path)
+
+
+def test_fingerprint_follows_weights_structure_and_settings():
+    def network(scale, activation):
+        layer = nn.Linear(2, 2)
+        nn.init.constant_(layer.weight, scale)
+        nn.init.constant_(layer.bias, 0.0)
+        return nn.Sequential(layer, activation)
+
+    reference = fingerprint(network(1.0, nn.ReLU()))
+    assert fingerprint(network(1.0, nn.ReLU())) == reference
+    assert fingerprint(network(1.0 + 1e-6, nn.ReLU())) != reference
+    assert fingerprint(network(1.0, nn.Tanh())) != reference
+    assert fingerprint(sign) != fingerprint(certify)
+
+
+def test_round_down_never_exceeds_the_value():
+    generator = torch.Generator().manual_seed(0)
+    values = (torch.rand(2000, generator=generator, dtype=torch.float64) * 5).tolist()
+    for value in [*values, 0.1, 0.3, 1.1, 2.675, 0.0]:
+        rounded = round_down(value, 3)
+        assert rounded <= value < rounded + 0.001 + 1e-12
+        assert rounded == float(f"{rounded:.3f}")
+
+
+def test_inputs_are_spread_over_the_data_set():
+    assert every_kth(10_000, 500) == list(range(0, 10_000, 20))
+    assert every_kth(5, None) == every_kth(5, 9) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="max_inputs must be a whole number"):
+        every_kth(5, 0)
