@@ -1,4 +1,4 @@
-r"""Inpainting of the standard mixture against its exact posterior, W1 of the unknown value: python benchmarks/conditioning.py"""
+r"""Inpainting of the standard mixture against its exact posterior (W1): python benchmarks/conditioning.py"""
 
 import sys
 from pathlib import Path

@@ -107,5 +107,6 @@ def cycled_labels(model: Any, n: int) -> Tensor | None:
 def trajectory(sde: Any, frames: list[Tensor]) -> Tensor:
     r"""Frames of u over a run as images: scaled to the range of data, early frames to their own spread."""
     chosen = [frames[round(i * (len(frames) - 1) / (_FRAMES - 1))] for i in range(_FRAMES)]
-    shown = [sde.from_chart(u / max(1.0, u.std().item() / 0.5)) for u in chosen]
+    spread = chosen[-1].std().item()
+    shown = [sde.from_chart(u * min(1.0, spread / u.std().item())) for u in chosen]
     return torch.stack(shown, dim=1).flatten(0, 1)

@@ -1,5 +1,6 @@
 r"""Losses: `loss(model, x_0, label, generator) -> (B,)` with data in its own units."""
 
+from scoregen.losses.consistency import ConsistencyDistillation, ConsistencyTuning, Gap
 from scoregen.losses.score_matching import (
     DataWeighting,
     DenoisingScoreMatching,
@@ -15,9 +16,12 @@ from scoregen.losses.score_matching import (
 )
 
 __all__ = [
+    "ConsistencyDistillation",
+    "ConsistencyTuning",
     "DataWeighting",
     "DenoisingScoreMatching",
     "EDMWeighting",
+    "Gap",
     "LogNormal",
     "LogUniform",
     "Loss",

@@ -40,6 +40,13 @@ class Loss(nn.Module, ABC):
             (B,).
         """
 
+    def at(self, step: int, steps: int) -> None:
+        r"""Told by the trainer before each of its `steps` steps: what a loss schedules is a function of them."""
+
+    def metrics(self) -> dict[str, float]:
+        r"""More numbers for the log, since the last call; on every process."""
+        return {}
+
 
 class NoiseLevels(ABC):
     r"""A law of the noise ratio s, by its quantile function."""
@@ -125,6 +132,14 @@ def stratified(batch: int, generator: Generators) -> Tensor:
     return (torch.arange(batch, dtype=torch.float64) + rand((batch,), generator, torch.float64, "cpu")) / batch
 
 
+def drop_labels(model: nn.Module, label: Tensor | None, probability: float, generator: Generators) -> Tensor | None:
+    r"""Labels with a random part replaced by -1 ("no label"); None for an unconditional model."""
+    if label is None or model.num_classes is None:
+        return None
+    drop = rand((len(label),), generator, torch.float32, label.device) < probability
+    return torch.where(drop, -1, label)
+
+
 class DenoisingScoreMatching(Loss):
     r"""Denoising score matching in chart coordinates.
 
@@ -164,14 +179,7 @@ class DenoisingScoreMatching(Loss):
         if quantile is None:
             quantile = stratified(len(y), generator)
         s = self.noise_levels(model.sde, quantile)
-        label = self.drop_labels(model, label, generator)
+        label = drop_labels(model, label, self.label_dropout, generator)
         u = y + expand(s, y) * randn(y.shape, generator, y.dtype, y.device)
         error = (model(u, s, label) - y).square().flatten(1).mean(1)
         return self.weighting(s, model.sigma_data).to(error) * error
-
-    def drop_labels(self, model: nn.Module, label: Tensor | None, generator: Generators) -> Tensor | None:
-        r"""Labels with a random part replaced by -1 ("no label"); None for an unconditional model."""
-        if label is None or model.num_classes is None:
-            return None
-        drop = rand((len(label),), generator, torch.float32, label.device) < self.label_dropout
-        return torch.where(drop, -1, label)

@@ -73,6 +73,7 @@ class ClassifierFreeGuidance(_Guidance):
         return self.denoiser(u, s) if label is None else super().forward(u, s, label)
 
     def _branches(self, u: Tensor, s: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert label is not None  # `forward` returns before
         both = torch.cat([torch.full_like(label, -1), label])
         weak, strong = self.denoiser(torch.cat([u, u]), s if s.ndim == 0 else torch.cat([s, s]), both).chunk(2)
         return weak, strong

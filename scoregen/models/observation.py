@@ -57,6 +57,8 @@ class Inpainting(Observation):
 
     def in_chart(self, like: Tensor, sde: SDE) -> tuple[Tensor, Tensor, Tensor]:
         r"""Mask, known values and variance of their noise in chart coordinates, on the device of a state (B, *S)."""
+        if self.x.ndim == like.ndim:
+            check_batch(self.x, like)
         mask, x = self.mask.to(like.device), self.x.to(like)
         # a value that is valid in every chart stands in for the unknown ones, which may be anything
         neutral = sde.from_chart(torch.zeros((), dtype=x.dtype, device=x.device))
@@ -77,13 +79,15 @@ class _Linear(Observation):
 
     def pull(self, denoised: Tensor, variance: float, sde: SDE) -> Tensor:
         # dx = slope dy: the chart is affine, so the slope is one number
-        slope, bend = sde.chart.inverse_derivatives(torch.zeros(1, dtype=torch.float64))
+        slopes, bend = sde.chart.inverse_derivatives(torch.zeros(1, dtype=torch.float64))
         if bend.item() != 0:
             raise TypeError(
                 f"{type(self).__name__} needs an affine chart (A x is not linear in log x), got the chart of "
                 f"{type(sde).__name__}; use Inpainting, or a process that is additive."
             )
-        slope = slope.item()
+        if self.z.ndim > 1:
+            check_batch(self.z, denoised)
+        slope = slopes.item()
         residual = self.z.to(denoised) - self.forward(sde.from_chart(denoised))
         pulled = self.adjoint(self.solve(residual, self.noise**2, variance * slope**2))
         return slope * pulled.reshape(denoised.shape)
@@ -201,6 +205,15 @@ def conjugate_gradients(
         before, power = power, dot(residual, residual)
         direction = residual + power / before.clamp_min(tiny) * direction
     return solution
+
+
+def check_batch(observed: Tensor, state: Tensor) -> None:
+    r"""Refuses an observation of another number of samples than the state."""
+    if len(observed) not in (1, len(state)):
+        raise ValueError(
+            f"the observation must be of 1 or {len(state)} samples, the batch of the denoiser, got {len(observed)}; "
+            "guidance doubles the batch, so it goes inside: PiGDM(ClassifierFreeGuidance(denoiser, ...), ...)."
+        )
 
 
 def check_noise(noise: float) -> float:

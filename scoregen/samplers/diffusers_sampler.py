@@ -51,7 +51,7 @@ class DiffusersSampler(Sampler):
         super().__init__(steps, grid)
         self._class = scheduler if isinstance(scheduler, type) else type(scheduler)
         settings = {} if isinstance(scheduler, type) else dict(getattr(scheduler, "config", {}))
-        known = inspect.signature(self._class.__init__).parameters
+        known = inspect.signature(self._class).parameters
         self._settings = {k: v for k, v in {**settings, **_OPTIONS}.items() if k in known}
         self._try_out()
 
@@ -102,7 +102,12 @@ class DiffusersSampler(Sampler):
         before = torch.get_rng_state()
         try:
             u = torch.full((1, 1, 2, 2), 3.0)
-            end = self.integrate(lambda u, s: torch.full_like(u, 0.25), u, as_time([4.0, 1.0, 0.0]), torch.zeros_like)
+            end = self.integrate(
+                lambda u, s: torch.full_like(u, 0.25),
+                u,
+                torch.tensor([4.0, 1.0, 0.0], dtype=torch.float64),
+                torch.zeros_like,
+            )
             problem = (
                 None if bool(((end - 0.25).abs() < 1e-4).all()) else "its last step does not end at the denoised data"
             )

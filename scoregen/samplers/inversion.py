@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scoregen.samplers.base import check_label
 from scoregen.samplers.likelihood import noise_range, prior_moments
-from scoregen.samplers.ode import RK2, ODESolver
+from scoregen.samplers.ode import RK4, ODESolver
 from scoregen.sde.path import as_time
 
 Blend = Callable[[Tensor, Tensor, float], Tensor]
@@ -37,7 +37,7 @@ def encode(
         x: data (B, *S) in its own units and in the dtype of the denoiser.
         s: noise ratio, s_max of the process unless given.
         label: (B,) integers.
-        solver: RK2 with 64 steps (128 denoiser calls) unless given.
+        solver: RK4 with 32 steps (128 denoiser calls) unless given.
 
     Returns:
         u (B, *S). At s_max it is normal with the moments of the prior, as far as the denoiser is right.
@@ -63,7 +63,7 @@ def decode(
         denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
         u: latent (B, *S) at the noise ratio s, s_max of the process unless given.
         label: (B,) integers; another one than at encoding edits.
-        solver: RK2 with 64 steps (128 denoiser calls) unless given.
+        solver: RK4 with 32 steps (128 denoiser calls) unless given.
 
     Returns:
         Data (B, *S) with what noise s_min leaves.
@@ -80,7 +80,7 @@ def _flow(denoiser: Any, u: Tensor, start: float, end: float, label: Tensor | No
         return (v - denoiser(v, as_time(math.exp(tau)), label)).flatten(1)
 
     with torch.no_grad():
-        solver = RK2() if solver is None else solver
+        solver = RK4(32) if solver is None else solver
         return solver(field, u.flatten(1), math.log(start), math.log(end)).reshape(u.shape)
 
 

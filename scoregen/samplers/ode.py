@@ -41,7 +41,8 @@ def _stages(
 
 
 def _combine(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
-    return sum(w * k for w, k in zip(weights, slopes, strict=True) if w)
+    terms = [w * k for w, k in zip(weights, slopes, strict=True) if w]
+    return sum(terms[1:], start=terms[0])
 
 
 class _FixedStep(ODESolver):

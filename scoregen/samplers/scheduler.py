@@ -50,7 +50,7 @@ class _Progress:
 
     step: int
     call: int
-    state: Tensor | None = None
+    state: Tensor
     memory: Any = None
     outputs: list[Tensor] = field(default_factory=list)
     draws: list[Tensor] = field(default_factory=list)
@@ -134,7 +134,7 @@ class SamplerScheduler:
         self.sampler.integrate(
             _Replay(self.path, [], record), torch.zeros(1, 1), self._grid, torch.zeros_like, callback=count
         )
-        self._levels, self._owners = as_time([s for s, _ in calls]), [step for _, step in calls]
+        self._levels, self._owners = torch.stack([s for s, _ in calls]), [step for _, step in calls]
         if self._levels[0] != self._grid[0]:
             raise ValueError(
                 f"the first call of the sampler must be at the first level s={self._grid[0]:.4g}, got "
@@ -177,7 +177,7 @@ class SamplerScheduler:
         """
         progress = self._progress
         if progress is None or abs(float(timestep) - float(self.timesteps[progress.call])) > 1e-3:
-            progress = _Progress(*self._begin(timestep))
+            progress = _Progress(*self._begin(timestep), sample)
         s = self._levels[progress.call]
         u = sample / network_scale(s).to(sample)
         skip, out = self._skip_and_out(s, 1.0)

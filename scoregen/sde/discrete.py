@@ -30,7 +30,7 @@ class DiscretePath(SDE):
 
     def __init__(self, alphas_cumprod: Tensor | Sequence[float], chart: Chart | None = None) -> None:
         super().__init__(chart)
-        abar = as_time(alphas_cumprod).flatten()
+        abar = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu").flatten()
         if len(abar) < 2 or not bool(((abar > 0) & (abar < 1)).all() and (abar.diff() < 0).all()):
             raise ValueError(
                 "alphas_cumprod must hold at least two values that decrease strictly inside (0, 1), got "

@@ -113,6 +113,7 @@ class Loop:
 
     def _step(self, batches: Iterator) -> tuple[Tensor, Tensor]:
         trainer, done = self.trainer, self.done
+        self.loss.at(done.step, trainer.steps)
         factor = trainer.schedule(done.step, trainer.steps)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
@@ -164,6 +165,7 @@ class Loop:
         values["lr"] = self.optimizer.param_groups[0]["lr"]
         values["skipped"] = self.done.skipped
         values["images"] = self.done.step * self.trainer.batch_size
+        values |= self.loss.metrics()
         bar.set_postfix(loss=f"{values['loss']:.4f}")
         self._write(values)
 

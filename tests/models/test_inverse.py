@@ -218,6 +218,9 @@ def test_bad_arguments_are_refused(state):
         Replacement(normal(EDM()), MatrixObservation(MEAN[:2], MATRIX))
     with pytest.raises(TypeError, match="MatrixObservation needs an affine chart"):
         PiGDM(normal(GeometricBrownianMotion()), MatrixObservation(MEAN[:2], MATRIX), SD)(state, 0.5)
+    for one in (Inpainting(state[:3], MASK), MatrixObservation(state[:3, :2], MATRIX, 0.1)):
+        with pytest.raises(ValueError, match="of 1 or 5 samples, the batch of the denoiser, got 3"):
+            PiGDM(normal(EDM()), one, SD)(state, 0.5)
     with pytest.raises(ValueError, match="s must be the same for the whole batch"):
         PiGDM(normal(Cosine()), observation, SD)(state, torch.linspace(0.1, 0.5, 5))
     assert math.isclose(PiGDM(normal(EDM()), observation, 0.25).sigma_data, 0.25)

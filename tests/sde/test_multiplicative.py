@@ -4,12 +4,16 @@ import math
 
 import pytest
 import torch
-from oracles import log_normal_mixture
+from oracles import Independent
 
 from scoregen.models import AbstractDenoiser
 from scoregen.sde import VE, VP, Affine, GeometricBrownianMotion, GeometricOU, Linear, Multiplicative
 
 X = torch.linspace(0.3, 2.5, 9, dtype=torch.float64)[:, None]
+
+
+def log_normal(mean, var):
+    return torch.distributions.LogNormal(torch.as_tensor(mean, dtype=torch.float64), math.sqrt(var))
 
 
 class OracleDenoiser(AbstractDenoiser):
@@ -125,13 +129,10 @@ def test_hyvarinen_score_is_x_times_the_data_score(data_range):
     # log-normal data, mean a and variance v of log X_0: p_t is log-normal with mean a + m, variance v + v_t
     a, v, t = 0.3, 0.25, 0.6
     sde = GeometricBrownianMotion(0.8, drift=0.5, data_range=data_range)
-    scale = sde.scale
-    oracle = log_normal_mixture(sde)
     shift = sde.to_chart(torch.ones(1, dtype=torch.float64)).item()
-    oracle.means = torch.full((2, 1), scale * a + shift, dtype=torch.float64)
-    oracle.eigenvalues = torch.full((2, 1), scale**2 * v, dtype=torch.float64)
+    oracle = Independent(sde.scale * a + shift, sde.scale**2 * v, sde)
     x = X.clone().requires_grad_()
-    law = torch.distributions.LogNormal(a + (0.5 - 0.32) * t, math.sqrt(v + 0.64 * t))
+    law = log_normal(a + (0.5 - 0.32) * t, v + 0.64 * t)
     (data_score,) = torch.autograd.grad(law.log_prob(x).sum(), x)
     torch.testing.assert_close(OracleDenoiser(oracle).hyvarinen_score(X, t), X * data_score, rtol=1e-10, atol=1e-10)
 
@@ -141,7 +142,7 @@ def test_kernel_target_of_the_hyvarinen_score():
     sde = GeometricBrownianMotion(0.8, drift=0.5)
     eps = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     x_t = sde.perturb(X, 0.6, eps).requires_grad_()
-    law = torch.distributions.LogNormal(X.log() + 0.18 * 0.6, math.sqrt(0.64 * 0.6))
+    law = log_normal(X.log() + 0.18 * 0.6, 0.64 * 0.6)
     (data_score,) = torch.autograd.grad(law.log_prob(x_t).sum(), x_t)
     torch.testing.assert_close(x_t.detach() * data_score, -1 - eps / math.sqrt(0.384))
 
