@@ -6,6 +6,8 @@ from typing import Any
 from scoregen.config import accepts, build, entry
 from scoregen.errors import UserError
 
+_HOOKS = ("early_stopping", "quality", "accuracy", "preview")
+
 
 def run(config: dict[str, Any], folder: Path) -> None:
     r"""Checks and builds everything, then trains.
@@ -24,7 +26,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     trainer: Trainer = build(config["trainer"], where="trainer", seed=config["seed"])
     loss = build(config["loss"], where="loss")
     model = build_model(config)
-    hooks = _hooks(config, source)
+    hooks = _hooks(config, source, loss)
     loggers = [JSONLines(), build(config["logger"], where="logger")] if rank() == 0 else []
     if config["init"] is not None:
         load_weights(model, find(config["init"]) / "ema.safetensors")
@@ -73,8 +75,8 @@ def describe(model: Any, source: Any, trainer: Any, folder: Path, start: Path | 
 def _check_keys(config: dict[str, Any]) -> None:
     from scoregen.errors import closest
 
-    known = ("seed", "conditional", "init", "data_moments", "dry_run", "data", "sde", "model", "loss", "sampler")
-    known += ("trainer", "logger", "preview", "chart", "hooks")
+    groups = ("data", "chart", "sde", "model", "loss", "sampler", "trainer", "logger")
+    known = (*groups, *_HOOKS, "seed", "conditional", "init", "data_moments", "dry_run")
     for key in config:
         if key not in known:
             raise UserError(f"{key}: not a key of the training configuration. {closest(key, known)}")
@@ -95,14 +97,18 @@ def _shared_folder(folder: Path) -> Path:
     return Path(gather(str(folder.resolve()))[0])
 
 
-def _hooks(config: dict[str, Any], source: Any) -> list[Any]:
-    from scoregen.commands.hooks import Preview
-
-    hooks = [build(node, where=f"hooks.{name}", source=source) for name, node in config["hooks"].items() if node]
-    if config["preview"]["every"] is not None and config["sampler"] is not None:
-        sampler = build(config["sampler"], where="sampler")
-        hooks.append(build({"_target_": "scoregen.commands.hooks.Preview", **config["preview"]}, where="preview", sampler=sampler, source=source, config=config))
-    assert all(isinstance(hook.every, int) for hook in hooks), Preview
+def _hooks(config: dict[str, Any], source: Any, loss: Any) -> list[Any]:
+    r"""Monitors and previews that the configuration switches on (those with `every`); previews come last, they draw the log."""
+    hooks = []
+    offered = {"loss": loss, "sampler": config["sampler"], "config": config}
+    for name in _HOOKS:
+        node = config[name]
+        if node is None or node["every"] is None:
+            continue
+        needs = {key: value for key, value in offered.items() if accepts(node, key)}
+        if "sampler" in needs:
+            needs["sampler"] = build(needs["sampler"], where="sampler")
+        hooks.append(build(node, where=name, source=source, **needs))
     return hooks
 
 

@@ -14,7 +14,7 @@ class Moment:
 
     Args:
         step: steps done. model: with the averaged weights, in evaluation mode. folder: run folder.
-        log: writes numbers to the loggers. picture: shows a picture file to them. save_best: writes checkpoints/best.
+        log: writes numbers to the loggers. picture: shows a picture file to them. save: writes checkpoints/NAME.
     """
 
     step: int
@@ -22,7 +22,7 @@ class Moment:
     folder: Path
     log: Callable[[dict[str, float]], None]
     picture: Callable[[str, Path], None]
-    save_best: Callable[[], None]
+    save: Callable[[str], None]
 
 
 class Hook(ABC):

@@ -181,7 +181,7 @@ class Loop:
         meter.pause()
         self.model.eval()
         self.ema.swap()
-        moment = Moment(self.done.step, self.model, self.folder, self._write, self._picture, self._save_best)
+        moment = Moment(self.done.step, self.model, self.folder, self._write, self._picture, self._save_named)
         try:
             for hook in due:
                 hook(moment)
@@ -195,10 +195,10 @@ class Loop:
         for logger in self.loggers if rank() == 0 else ():
             logger.picture(self.done.step, name, path)
 
-    def _save_best(self) -> None:
+    def _save_named(self, name: str) -> None:
         self.ema.swap()  # hooks run on the averages; a checkpoint holds both in their places
         try:
-            self._write_checkpoint(self.folder / "checkpoints" / "best")
+            self._write_checkpoint(self.folder / "checkpoints" / name)
         finally:
             self.ema.swap()
 

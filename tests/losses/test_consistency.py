@@ -177,11 +177,11 @@ def test_pseudo_huber_tends_to_the_norm():
 
 def test_the_log_holds_the_mean_distance_in_bins_of_noise():
     loss, model = ConsistencyTuning(), Affine()
-    loss.at(500, 800)
+    loss.at(200, 800)
     for seed in range(2):
         loss(model, data(), None, torch.Generator().manual_seed(seed), QUANTILE)
     found = loss.metrics()
-    assert found.pop("stage") == 5
+    assert found.pop("stage") == 2
     values = {}
     edges = {"0-0.01": 0.0, "0.01-0.1": 0.01, "0.1-1.0": 0.1, "1.0-10.0": 1.0, "10.0-inf": 10.0}
     for (u, s, _), (u_r, r, _) in zip(model.calls[::2], model.calls[1::2], strict=True):
@@ -191,7 +191,7 @@ def test_the_log_holds_the_mean_distance_in_bins_of_noise():
             values.setdefault(f"delta/{name}", []).append(norm)
     assert len(values) >= 4
     assert found == pytest.approx({k: sum(v) / len(v) for k, v in values.items()}, rel=1e-6)
-    assert loss.metrics() == {"stage": 5}
+    assert loss.metrics() == {"stage": 2}
 
 
 def test_distillation_takes_a_step_of_second_order_along_the_flow():
@@ -338,7 +338,7 @@ def test_tuned_model_samples_the_mixture_in_two_steps():
 
 @pytest.mark.slow
 def test_one_step_of_a_multiplicative_model_is_positive_and_follows_the_data():
-    r"""From scratch: all samples positive; energy distance of log x at most .01 (found .003; a normal fit has .04)."""
+    r"""From scratch: all samples positive; energy distance of log x at most .01 (found .003; a normal fit has .022)."""
     torch.manual_seed(0)
     sde = Multiplicative(VE(0.01, 20.0), offset=0.0)
     law = log_normal_mixture(sde)

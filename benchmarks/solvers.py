@@ -1,0 +1,225 @@
+r"""Error against network calls, beside diffusers and azula: python benchmarks/solvers.py [--plot FILE] [--overhead]
+
+The data are a two-dimensional mixture with an exact denoiser, so that solvers alone are compared: same grid (Karras,
+80 to 0.002, rho 7, then 0), same start (2000 draws of the exact law at 80), one process, float64. Error: root mean
+square distance to the exact end of each trajectory. Exit status 1 if another package is ahead of the best of ours at
+any number of calls.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+from oracles import energy_distance, standard_mixture  # noqa: E402
+
+from scoregen.samplers import (  # noqa: E402
+    DDIM,
+    DiffusersSampler,
+    ExponentialAB,
+    ExponentialABM,
+    Heun,
+    Karras,
+    Sampler,
+    VelocityABM,
+)
+
+CALLS = (8, 12, 18, 32, 64)
+MIXTURE = standard_mixture()
+Solver = Callable[[Tensor, int], Tensor]
+
+
+def ours() -> dict[str, Solver]:
+    r"""Our samplers, by name; a two-call step gets half the steps."""
+    samplers = {
+        "DDIM": DDIM,
+        "Heun": lambda k: Heun((k + 1) // 2),
+        "ExponentialAB(2)": lambda k: ExponentialAB(k, order=2),
+        "ExponentialAB(2, damped)": lambda k: ExponentialAB(k, order=2, damped=True),
+        "ExponentialAB(3)": lambda k: ExponentialAB(k, order=3),
+    }
+    samplers |= {f"ExponentialABM({o})": lambda k, o=o: ExponentialABM(k, order=o) for o in (1, 2, 3)}
+    samplers |= {f"VelocityABM({o})": lambda k, o=o: VelocityABM(k, order=o) for o in (1, 2, 3, 4)}
+    return {name: runner(build) for name, build in samplers.items()}
+
+
+def runner(build: Callable[[int], Sampler]) -> Solver:
+    def run(u: Tensor, calls: int) -> Tensor:
+        sampler = build(calls)
+        return sampler.integrate(MIXTURE, u, Karras()(MIXTURE.sde, sampler.steps), torch.zeros_like)
+
+    return run
+
+
+def theirs() -> dict[str, Solver]:
+    r"""diffusers' schedulers on our levels in float64, and azula's samplers."""
+    import scoregen.models  # noqa: F401  repairs torchvision where it must be, before diffusers is imported
+
+    import diffusers
+
+    def multistep(name: str, order: int) -> Solver:
+        return runner(lambda k: DiffusersSampler(getattr(diffusers, name)(solver_order=order), k))
+
+    solvers = {
+        "diffusers Euler": runner(lambda k: DiffusersSampler(diffusers.EulerDiscreteScheduler, k)),
+        "diffusers Heun": runner(lambda k: DiffusersSampler(diffusers.HeunDiscreteScheduler, (k + 1) // 2)),
+        "diffusers DPM-Solver++ 2M": multistep("DPMSolverMultistepScheduler", 2),
+        "diffusers DPM-Solver++ 3M": multistep("DPMSolverMultistepScheduler", 3),
+        "diffusers UniPC(2)": multistep("UniPCMultistepScheduler", 2),
+        "diffusers UniPC(3)": multistep("UniPCMultistepScheduler", 3),
+    }
+    return solvers | azula_solvers()
+
+
+def azula_solvers() -> dict[str, Solver]:
+    r"""azula's samplers in alpha = 1, sigma = s; they need a level above 0 at the end, for which the better of two is taken."""
+    from azula import denoise, sample
+
+    class Schedule:
+        def __init__(self, levels: Tensor) -> None:
+            self.levels = levels
+
+        def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+            sigma = self.levels[((1 - t) * (len(self.levels) - 1)).round().long()]
+            return torch.ones_like(sigma), sigma
+
+    class Oracle(denoise.Denoiser):
+        def __init__(self, levels: Tensor) -> None:
+            super().__init__()
+            self.schedule = Schedule(levels)
+
+        def forward(self, x_t: Tensor, t: Tensor, **_: object) -> denoise.DiracPosterior:
+            return denoise.DiracPosterior(MIXTURE(x_t, self.schedule(t)[1]))
+
+    def solver(name: str, half: bool = False, **options: int) -> Solver:
+        def walk(u: Tensor, levels: Tensor) -> Tensor:
+            kind = getattr(sample, name)
+            return kind(Oracle(levels), steps=len(levels) - 1, silent=True, dtype=torch.float64, **options)(u)
+
+        def run(u: Tensor, calls: int) -> Iterator[Tensor]:
+            grid = Karras()(MIXTURE.sde, calls // 2 if half else calls)
+            yield walk(u, torch.cat([grid[:-1], grid.new_tensor([1e-9])]))
+            yield MIXTURE(walk(u, grid[:-1]), grid[-2])
+
+        return run
+
+    solvers = {
+        f"azula {n}({o})": solver(f"{n}Sampler", order=o) for n in ("zAB", "vAB", "xEAB", "zEAB") for o in (2, 3)
+    }
+    return solvers | {"azula REAB(2)": solver("REABSampler", order=2), "azula Heun": solver("HeunSampler", half=True)}
+
+
+def measure(solvers: dict[str, Solver], u: Tensor, end: Tensor, data: Tensor) -> dict[str, list[tuple[float, float]]]:
+    r"""(RMSE, energy distance to the data) of each solver at each number of calls."""
+    table: dict[str, list[tuple[float, float]]] = {}
+    for name, solver in solvers.items():
+        for calls in CALLS:
+            results = solver(u, calls)
+            results = [results] if isinstance(results, Tensor) else list(results)
+            rows = [((x - end).square().mean().sqrt().item(), energy_distance(x, data)) for x in results]
+            table.setdefault(name, []).append(min(rows))
+    return table
+
+
+def show(table: dict[str, list[tuple[float, float]]]) -> None:
+    print("| sampler, RMSE at calls: | " + " | ".join(map(str, CALLS)) + " | energy distance at 8 | 18 |")
+    print("|---" * (len(CALLS) + 3) + "|")
+    for name, row in table.items():
+        cells = [f"{error:.2e}" for error, _ in row] + [f"{row[i][1]:.1e}" for i in (0, 2)]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def verdict(mine: dict, other: dict) -> bool:
+    r"""Prints the best of each side at every number of calls; whether ours are ahead or level everywhere."""
+    print("\n| calls | best of ours | RMSE | best of the others | RMSE |\n|---|---|---|---|---|")
+    ahead = True
+    for i, calls in enumerate(CALLS):
+        a, b = (min((row[i][0], name) for name, row in table.items()) for table in (mine, other))
+        print(f"| {calls} | {a[1]} | {a[0]:.2e} | {b[1]} | {b[0]:.2e} |")
+        ahead &= a[0] <= b[0]
+    return ahead
+
+
+def plot(mine: dict, other: dict, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.5, 5))
+    for names, style in (
+        (("VelocityABM(4)", "VelocityABM(3)", "ExponentialABM(1)", "ExponentialAB(2, damped)", "Heun", "DDIM"), "o-"),
+        ([n for n in other if n.split("(")[0] in ("azula vAB", "diffusers UniPC", "diffusers DPM-Solver++ 3M")], "s--"),
+    ):
+        for name in names:
+            axes.loglog(CALLS, [error for error, _ in (mine | other)[name]], style, label=name, markersize=4)
+    axes.set(xlabel="network calls", ylabel="RMSE to the exact end of the trajectory", xticks=CALLS, xticklabels=CALLS)
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def overhead(repeats: int = 7) -> None:
+    r"""Time of sampling a U-Net of 1.1 M parameters, over that of its bare calls; each the smallest of several interleaved runs."""
+    from scoregen.models import Denoiser, UNet
+    from scoregen.sde import EDM
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    network = UNet((1, 28, 28), channels=(32, 64, 64)).to(device).eval()
+    denoiser = Denoiser(network, EDM())
+    sampler, shape = VelocityABM(18), (16, 1, 28, 28)
+    z, c_noise = torch.randn(shape, device=device), torch.zeros(shape[0], device=device)
+
+    @torch.no_grad()
+    def bare() -> None:
+        for _ in range(sampler.steps):
+            network(z, c_noise, None)
+
+    def timed(function: Callable[[], object]) -> float:
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        start = time.perf_counter()
+        function()
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter() - start
+
+    times = [(timed(lambda: sampler(denoiser, shape)), timed(bare)) for _ in range(repeats + 1)][1:]
+    sampling, calls = (min(column) for column in zip(*times, strict=True))
+    parameters = sum(p.numel() for p in network.parameters()) / 1e6
+    print(
+        f"U-Net of {parameters:.1f} M parameters, batch 16 of 28x28, 18 calls on {device.type}: sampling {sampling:.3f} s, "
+        f"bare network calls {calls:.3f} s, overhead {100 * (sampling / calls - 1):.1f} %"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--plot", type=Path, help="where to write the figure")
+    parser.add_argument("--overhead", action="store_true", help="also measure the cost of sampling a U-Net")
+    options = parser.parse_args()
+    generator = torch.Generator().manual_seed(0)
+    u = MIXTURE.sample(2000, generator, 80.0)
+    data = MIXTURE.sample(2000, generator)
+    end = runner(lambda k: VelocityABM(k, order=4))(u, 2000)
+    check = runner(lambda k: ExponentialABM(k, order=3))(u, 2000)
+    print(f"reference: two methods of 2000 steps differ by {(end - check).square().mean().sqrt():.1e} RMSE\n")
+    mine, other = (measure(solvers, u, end, data) for solvers in (ours(), theirs()))
+    show(mine | other)
+    ahead = verdict(mine, other)
+    if options.plot:
+        plot(mine, other, options.plot)
+    if options.overhead:
+        overhead()
+    sys.exit(0 if ahead else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+r"""What a run may watch while it trains: the held-out loss, to stop early, and the quality of its samples, to keep the best."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from scoregen.commands.hooks import SAMPLE_STREAM, cycled_labels
+from scoregen.data import ArrayDataset, Source
+from scoregen.losses import Loss
+from scoregen.metrics import FeatureExtractor, extract_features, frechet_distance, kernel_distance, reference_features
+from scoregen.metrics.extraction import uint8_round_trip
+from scoregen.parallel import gather, shard
+from scoregen.rng import generators, randn
+from scoregen.samplers import Sampler
+from scoregen.training import Hook, Moment
+from scoregen.training.loggers import read_metrics
+
+_FROZEN = 12  # stream of the held-out noise
+
+
+class EarlyStopping(Hook):
+    r"""Stops when the held-out denoising score-matching loss has not improved for `patience` evaluations.
+
+        Noise and noise levels are frozen: evaluation k and evaluation k + 1 see the same noisy images, so their difference is
+        that of the weights. The same number of training images is evaluated too; the excess of the held-out over the training
+        loss in each quantile of the noise levels shows where the network has begun to memorise.
+
+    Args:
+        source: its `test` part is held out. loss: the training loss, called without gradients.
+        every: steps between evaluations. patience: evaluations without improvement that end the run.
+        n: images of each part. bins: quantiles of the noise level that are logged.
+        seed: of the frozen noise. batch_size: images at a time.
+
+    Reference: arXiv 2401.15604 (early stopping of score matching).
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        loss: Loss,
+        every: int,
+        patience: int = 10,
+        n: int = 1000,
+        bins: int = 4,
+        seed: int = 0,
+        batch_size: int = 250,
+    ) -> None:
+        super().__init__(every)
+        if min(patience, n, bins, batch_size) < 1:
+            raise ValueError(
+                f"patience, n, bins and batch_size must be >= 1, got {patience}, {n}, {bins} and {batch_size}."
+            )
+        self.source, self.loss = source, loss
+        self.patience, self.n, self.bins, self.seed, self.batch_size = patience, n, bins, seed, batch_size
+
+    @torch.no_grad()
+    def __call__(self, moment: Moment) -> None:
+        held_out = self._losses(moment.model, self.source.test)
+        training = self._losses(moment.model, self.source.train)
+        values = {"heldout_loss": held_out.mean().item(), "heldout_excess": (held_out.mean() - training.mean()).item()}
+        for k, (a, b) in enumerate(zip(held_out.chunk(self.bins), training.chunk(self.bins), strict=True)):
+            values[f"heldout_excess_bin{k}"] = (a.mean() - b.mean()).item()
+        past = [v["heldout_loss"] for v in read_metrics(moment.folder) if "heldout_loss" in v and v["step"] < moment.step]
+        history = gather([*past, values["heldout_loss"]])[0]
+        moment.log(values)
+        best = min(range(len(history)), key=history.__getitem__)
+        if best == len(history) - 1:
+            moment.save("best_heldout")
+        self.stop = len(history) - 1 - best >= self.patience
+
+    def _losses(self, model: nn.Module, data: ArrayDataset) -> Tensor:
+        r"""The loss of the first n images, in the order of their frozen noise levels (low to high), on every process."""
+        n = min(self.n, len(data))
+        device = next(model.parameters()).device
+        parts = {}
+        for first in shard(range(0, n, self.batch_size)):
+            places = range(first, min(first + self.batch_size, n))
+            x, label = data[places.start : places.stop]
+            # levels run through the law once, in the order of the images, which is itself without meaning
+            quantile = (torch.tensor(list(places), dtype=torch.float64) + 0.5) / n
+            draws = generators(self.seed, _FROZEN, 0, places)
+            label = None if label is None else label.to(device)
+            parts[first] = self.loss(model, x.to(device), label, draws, quantile).float().cpu()
+        found = {first: value for part in gather(parts) for first, value in part.items()}
+        return torch.cat([found[first] for first in sorted(found)])
+
+
+class Quality(Hook):
+    r"""Frechet and kernel distance of a fixed set of seeds, and the best checkpoint by the first.
+
+    Args:
+        source: its `train` part is the reference. sampler: makes the samples.
+        features: what is compared; names the numbers.
+        every: steps. n: samples. reference: real images at most. seed: of the samples. batch_size: images at a time.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sampler: Sampler,
+        features: FeatureExtractor,
+        every: int,
+        n: int = 1000,
+        reference: int = 10_000,
+        seed: int = 0,
+        batch_size: int = 100,
+    ) -> None:
+        super().__init__(every)
+        if min(n, reference) < 2 or batch_size < 1:
+            raise ValueError(f"n and reference must be >= 2, batch_size >= 1, got {n}, {reference} and {batch_size}.")
+        self.source, self.sampler, self.features = source, sampler, features
+        self.n, self.reference, self.seed, self.batch_size = n, reference, seed, batch_size
+
+    @torch.no_grad()
+    def __call__(self, moment: Moment) -> None:
+        device = next(moment.model.parameters()).device
+        images = uint8_round_trip(self._samples(moment.model))
+        generated = extract_features(self.features, images, device=device)
+        name = self.features.frechet_name
+        values = {name: frechet_distance(generated, self._real), "KD": kernel_distance(generated, self._real).value}
+        past = [v[name] for v in read_metrics(moment.folder) if name in v and v["step"] < moment.step]
+        best = min(gather(past)[0], default=float("inf"))
+        moment.log(values)
+        if values[name] < best:
+            moment.save("best")
+
+    @cached_property
+    def _real(self) -> Tensor:
+        part = self.source.train
+        label = None if part.label is None else part.label[: self.reference]
+        return reference_features(ArrayDataset(part.x[: self.reference], label), self.features)
+
+    def _samples(self, model: nn.Module) -> Tensor:
+        label = cycled_labels(model, self.n)
+        parts = {}
+        for first in shard(range(0, self.n, self.batch_size)):
+            places: Sequence[int] = range(first, min(first + self.batch_size, self.n))
+            draws = generators(self.seed, SAMPLE_STREAM, 0, places)
+            chosen = None if label is None else label[places.start : places.stop]
+            parts[first] = self.sampler(model, (len(places), *self.source.shape), label=chosen, generator=draws).cpu()
+        found = {first: value for part in gather(parts) for first, value in part.items()}
+        return torch.cat([found[first] for first in sorted(found)])
+
+
+class Accuracy(Hook):
+    r"""The share of the held-out images that a classifier gets right, under the noise that it is trained for.
+
+    Args:
+        source: its `test` part is used. loss: its `noise_sigma`, if it has one, is the noise.
+        every: steps. seed: of the noise. batch_size: images at a time.
+    """
+
+    def __init__(self, source: Source, loss: Loss, every: int, seed: int = 0, batch_size: int = 250) -> None:
+        super().__init__(every)
+        self.source, self.noise_sigma = source, float(getattr(loss, "noise_sigma", 0.0))
+        self.seed, self.batch_size = seed, batch_size
+
+    @torch.no_grad()
+    def __call__(self, moment: Moment) -> None:
+        test, device = self.source.test, next(moment.model.parameters()).device
+        right = 0
+        for first in shard(range(0, len(test), self.batch_size)):
+            x, label = test[first : first + self.batch_size]
+            if self.noise_sigma > 0:
+                draws = generators(self.seed, _FROZEN, 0, range(first, first + len(x)))
+                x = x + self.noise_sigma * randn(x.shape, draws)
+            right += int((moment.model(x.to(device)).argmax(1).cpu() == label).sum())
+        moment.log({"accuracy": sum(gather(right)) / len(test)})
