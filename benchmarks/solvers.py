@@ -58,8 +58,9 @@ def runner(build: Callable[[int], Sampler]) -> Solver:
 
 def theirs() -> dict[str, Solver]:
     r"""diffusers' schedulers on our levels in float64, and azula's samplers."""
-    import scoregen.models  # noqa: F401  repairs torchvision where it must be, before diffusers is imported
+    from scoregen.compat import repair_torchvision
 
+    repair_torchvision()
     import diffusers
 
     def multistep(name: str, order: int) -> Solver:
@@ -77,7 +78,7 @@ def theirs() -> dict[str, Solver]:
 
 
 def azula_solvers() -> dict[str, Solver]:
-    r"""azula's samplers in alpha = 1, sigma = s; they need a level above 0 at the end, for which the better of two is taken."""
+    r"""azula's samplers with alpha = 1, sigma = s; they need a last level above 0: the better of two ways is taken."""
     from azula import denoise, sample
 
     class Schedule:
@@ -166,16 +167,18 @@ def plot(mine: dict, other: dict, path: Path) -> None:
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
-def overhead(repeats: int = 7) -> None:
-    r"""Time of sampling a U-Net of 1.1 M parameters, over that of its bare calls; each the smallest of several interleaved runs."""
+def overhead(repeats: int = 5) -> None:
+    r"""Processor time of sampling a U-Net, of its bare calls, and of the same sampling with an idle network."""
     from scoregen.models import Denoiser, UNet
     from scoregen.sde import EDM
 
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    network = UNet((1, 28, 28), channels=(32, 64, 64)).to(device).eval()
-    denoiser = Denoiser(network, EDM())
+    network = UNet((1, 28, 28), channels=(32, 64, 64)).eval()
     sampler, shape = VelocityABM(18), (16, 1, 28, 28)
-    z, c_noise = torch.randn(shape, device=device), torch.zeros(shape[0], device=device)
+    z, c_noise = torch.randn(shape), torch.zeros(shape[0])
+
+    class Idle(torch.nn.Module):
+        def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+            return z
 
     @torch.no_grad()
     def bare() -> None:
@@ -183,20 +186,20 @@ def overhead(repeats: int = 7) -> None:
             network(z, c_noise, None)
 
     def timed(function: Callable[[], object]) -> float:
-        if device.type != "cpu":
-            torch.accelerator.synchronize()
-        start = time.perf_counter()
+        start = time.process_time()
         function()
-        if device.type != "cpu":
-            torch.accelerator.synchronize()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
-    times = [(timed(lambda: sampler(denoiser, shape)), timed(bare)) for _ in range(repeats + 1)][1:]
-    sampling, calls = (min(column) for column in zip(*times, strict=True))
-    parameters = sum(p.numel() for p in network.parameters()) / 1e6
+    whole, idle = Denoiser(network, EDM()), Denoiser(Idle(), EDM())
+    rows = [
+        (timed(lambda: sampler(whole, shape)), timed(bare), timed(lambda: sampler(idle, shape))) for _ in range(repeats)
+    ]
+    sampling, calls, own = (min(column) for column in zip(*rows, strict=True))
+    size = sum(p.numel() for p in network.parameters()) / 1e6
     print(
-        f"U-Net of {parameters:.1f} M parameters, batch 16 of 28x28, 18 calls on {device.type}: sampling {sampling:.3f} s, "
-        f"bare network calls {calls:.3f} s, overhead {100 * (sampling / calls - 1):.1f} %"
+        f"\nU-Net of {size:.1f} M parameters, 16 images of 28x28, 18 calls, processor seconds: bare calls {calls:.3f}, "
+        f"sampling {sampling:.3f} ({100 * (sampling / calls - 1):+.1f} %), sampling an idle network {own:.4f} "
+        f"({100 * own / calls:.2f} %)"
     )
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from scoregen.config import accepts, build, check_targets
-from scoregen.errors import UserError
+from scoregen.errors import UserError, closest
 
 FORMAT = "scoregen-checkpoint-1"
 _SDE = "sde."  # moments of the data, which the prior needs, travel with the weights
@@ -57,9 +57,18 @@ def save(
     save_file(tensors, partial / "optimizer.safetensors")
     (partial / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (partial / "state.json").write_text(json.dumps({"format": FORMAT, **state, "optimizer": scalars}, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    _put(partial, folder)
     return folder
+
+
+def _put(partial: Path, folder: Path) -> None:
+    r"""Renames a finished folder into place; one that stands there is out of the way only for the time of a rename."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(partial, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def point_last(folder: Path) -> None:
@@ -70,33 +79,46 @@ def point_last(folder: Path) -> None:
     os.replace(link, folder.parent / "last")
 
 
-def find(path: Path | str) -> Path:
+def find(path: Path | str, name: str = "checkpoint") -> Path:
     r"""The checkpoint folder that a path means: itself, or the last one of a run folder.
+
+    Args:
+        path: a checkpoint folder or a run folder. name: what the path is called in messages.
 
     Raises:
         UserError: it does not exist or is no checkpoint.
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"checkpoint: '{path}' does not exist.")
+        raise UserError(f"{name}: '{path}' does not exist.{_neighbours(path)}")
     for candidate in (path, path / "last", path / "checkpoints" / "last"):
         if (candidate / "state.json").is_file():
             return candidate
     raise UserError(
-        f"checkpoint: '{path}' is not a checkpoint of scoregen (no state.json in it or in its checkpoints/last); "
-        "give outputs/.../checkpoints/last."
+        f"{name}: '{path}' is not a checkpoint of scoregen (no state.json in it or in its checkpoints/last); "
+        f"give {name}=outputs/.../checkpoints/last, or the run folder."
     )
+
+
+def _neighbours(path: Path) -> str:
+    r"""The nearest name beside a path that does not exist."""
+    return f" {closest(path.name, os.listdir(path.parent))}".rstrip() if path.parent.is_dir() else ""
 
 
 def read_state(folder: Path) -> dict[str, Any]:
     r"""state.json of a checkpoint, its format checked."""
     try:
         state = json.loads((folder / "state.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"checkpoint: '{folder}/state.json' is damaged ({error}); use an earlier checkpoint.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"checkpoint: '{folder}/state.json' is damaged ({error}); use an earlier checkpoint."
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else state
         raise UserError(f"checkpoint: '{folder}' has format {found!r}, this version reads '{FORMAT}'.")
+    missing = [key for key in ("step", "skipped", "skipped_in_a_row", "optimizer") if key not in state]
+    if missing:
+        raise UserError(f"checkpoint: '{folder}/state.json' lacks '{missing[0]}'; use an earlier checkpoint.")
     return state
 
 
@@ -106,8 +128,15 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"checkpoint: '{folder}/config.yaml' is missing or damaged ({error}).") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"checkpoint: '{folder}/config.yaml' is missing or damaged ({reason}); use an earlier one."
+        ) from error
+    if not isinstance(config, dict):
+        raise UserError(
+            f"checkpoint: '{folder}/config.yaml' must be a mapping, got {type(config).__name__}; use an earlier one."
+        )
     if not isinstance(config, dict) or "model" not in config:
         raise UserError(f"checkpoint: '{folder}/config.yaml' has no 'model'.")
     return config
@@ -158,11 +187,26 @@ def load_weights(model: nn.Module, file: Path, loss: nn.Module | None = None) ->
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise UserError(f"checkpoint: the weights of '{file}' do not fit the model of its configuration: {error}") from error
-    if moments:
+        raise UserError(
+            f"checkpoint: the weights of '{file}' do not fit the model: {_misfit(model, tensors)}."
+        ) from error
+    if moments and hasattr(model, "sde"):
         model.sde.with_moments(moments[f"{_SDE}data_mean"], moments[f"{_SDE}data_var"])
     if loss is not None:
         loss.load_state_dict(states)
+
+
+def _misfit(model: nn.Module, tensors: dict[str, Tensor]) -> str:
+    r"""The first difference between what a model has and what a file holds."""
+    own = model.state_dict()
+    for names, text in (
+        (own.keys() - tensors.keys(), "the file lacks"),
+        (tensors.keys() - own.keys(), "the model lacks"),
+    ):
+        if names:
+            return f"{text} '{min(names)}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    name = next(name for name in own if own[name].shape != tensors[name].shape)
+    return f"'{name}' is {tuple(tensors[name].shape)} in the file and {tuple(own[name].shape)} in the model"
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -187,7 +231,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path, state: dict[s
         index, name = key.split(".", 1)
         entries.setdefault(int(index), {})[name] = value
     groups = [
-        {**current, **saved} for current, saved in zip(optimizer.state_dict()["param_groups"], state["optimizer"]["groups"], strict=True)
+        {**current, **saved}
+        for current, saved in zip(optimizer.state_dict()["param_groups"], state["optimizer"]["groups"], strict=True)
     ]
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
@@ -201,7 +246,10 @@ def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
                 tensors[f"{index}.{name}"] = value.detach().contiguous().cpu()
             else:
                 scalars[f"{index}.{name}"] = value
-    groups = [{k: v for k, v in g.items() if isinstance(v, int | float | bool | str | list | tuple | None)} for g in state["param_groups"]]
+    groups = [
+        {k: v for k, v in g.items() if isinstance(v, int | float | bool | str | list | tuple | None)}
+        for g in state["param_groups"]
+    ]
     return tensors, {"state": scalars, "groups": groups}
 
 
@@ -212,8 +260,12 @@ def _moments(model: nn.Module) -> dict[str, Tensor]:
     return {f"{_SDE}data_mean": sde.data_mean.contiguous(), f"{_SDE}data_var": sde.data_var.contiguous()}
 
 
-def _refuse_targets(config: dict[str, Any]) -> None:
-    for part in ("model", "sde"):
-        if part in config and not isinstance(config[part], dict):
-            raise UserError(f"checkpoint: '{part}' of its configuration must be a mapping, got {config[part]!r}.")
-    check_targets({part: config[part] for part in ("model", "sde") if part in config})
+def _refuse_targets(config: Any) -> None:
+    parts = {part: config[part] for part in ("model", "sde") if part in config} if isinstance(config, dict) else {}
+    if not isinstance(parts.get("model"), dict) or "_target_" not in parts["model"]:
+        raise UserError(
+            f"checkpoint: 'model' of its configuration must be a mapping with _target_, got {parts.get('model')!r}."
+        )
+    if not isinstance(parts.get("sde", {}), dict):
+        raise UserError(f"checkpoint: 'sde' of its configuration must be a mapping, got {parts['sde']!r}.")
+    check_targets(parts)

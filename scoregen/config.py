@@ -53,6 +53,8 @@ def locate(target: str, where: str = "") -> Any:
     module_name, _, name = str(target).rpartition(".")
     try:
         module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{_join(where, '_target_')}: '{target}' cannot be found: {error}.") from None
     except (ImportError, ValueError) as error:
         raise UserError(f"{_join(where, '_target_')}: cannot import '{target}' ({error}).") from None
     if not hasattr(module, name):
@@ -107,13 +109,16 @@ def _call(node: Mapping, trusted: bool, where: str, arguments: dict[str, Any]) -
         value = build(value, trusted=trusted, where=_join(where, key))
         if value == "???":
             raise UserError(f"{_join(where, key)}: a value is required; give {_join(where, key)}=...")
-        values[key] = _typed(value, hints.get(key), _join(where, key))
+        values[key] = typed(value, hints.get(key), _join(where, key))
     values |= arguments
     if node.get("_partial_"):
         return functools.partial(function, **values)
-    missing = [k for k, p in parameters.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY and k not in values]
+    wanted = (
+        k for k, p in parameters.items() if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    )
+    missing = [_join(where, k) for k in wanted if k not in values]
     if missing:
-        raise UserError(f"{where or target}: {', '.join(missing)} must be given for {target}.")
+        raise UserError(f"{missing[0]}: a value is required by {target}; give {missing[0]}=...")
     try:
         return function(**values)
     except UserError as error:
@@ -129,24 +134,57 @@ def _hints(function: Callable) -> dict[str, Any]:
         return {}
 
 
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    r"""The value as its annotation wants it (lists become tuples, integers floats); simple types only."""
-    if hint is None or value is None and type(None) in typing.get_args(hint):
+def typed(value: Any, hint: Any, where: str) -> Any:
+    r"""The value as its annotation wants it (lists become tuples, integers floats).
+
+    Numbers, flags, texts, lists of them and classes of this package are checked; other annotations accept everything.
+
+    Raises:
+        UserError: another type.
+    """
+    if hint is None or hint is Any:
         return value
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else (hint,)
+    options = (
+        typing.get_args(hint)
+        if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+        else (hint,)
+    )
     names = []
     for option in options:
         origin = typing.get_origin(option) or option
-        if origin not in (int, float, bool, str, tuple, list):
-            return value
-        names.append("list" if origin in (tuple, list) else origin.__name__)
         if origin in (tuple, list) and isinstance(value, list | tuple):
-            return origin(value)
+            return _elements(value, option, where)
         if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        if origin in (int, bool, str) and type(value) is origin:
+        if origin in _PLAIN:
+            if type(value) is origin:
+                return value
+        elif not (inspect.isclass(origin) and origin.__module__.startswith("scoregen.")) or isinstance(value, origin):
             return value
-    raise UserError(f"{where}: must be {' or '.join(names)}, got {value!r} ({type(value).__name__}).")
+        names.append(_PLAIN.get(origin, origin.__name__))
+    found = "null" if value is None else f"{value!r} ({_PLAIN.get(type(value), type(value).__name__)})"
+    raise UserError(f"{where}: must be {' or '.join(names)}, got {found}.")
+
+
+_PLAIN = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    tuple: "a list",
+    list: "a list",
+    type(None): "null",
+}
+
+
+def _elements(value: list | tuple, hint: Any, where: str) -> list | tuple:
+    origin, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if not inner:
+        return origin(value)
+    if origin is tuple and inner[-1] is not Ellipsis and len(inner) != len(value):
+        raise UserError(f"{where}: must be a list of {len(inner)}, got {list(value)} of {len(value)}.")
+    hints = inner if origin is tuple and inner[-1] is not Ellipsis else inner[:1] * len(value)
+    return origin(typed(v, h, f"{where}[{i}]") for i, (v, h) in enumerate(zip(value, hints, strict=True)))
 
 
 def conf_dir() -> Path:
@@ -164,20 +202,29 @@ def entry(config_name: str, run: Callable[[dict, Path], None]) -> Callable[[], N
     """
 
     def main() -> None:
-        traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and the message below is the only one
+        full = os.environ.get("HYDRA_FULL_ERROR")
+        os.environ["HYDRA_FULL_ERROR"] = (
+            "1"  # Hydra then raises instead of printing, and the message below is the only one
+        )
+        failures: list[Exception] = []
         try:
             _prepare_processes()
             import hydra
 
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(_task(run))()
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(_task(run, failures))()
         except KeyboardInterrupt:
             sys.exit(130)
         except Exception as error:
+            failures.append(error)
+        finally:
+            os.environ.pop("HYDRA_FULL_ERROR")
+            os.environ |= {} if full is None else {"HYDRA_FULL_ERROR": full}
+        for error in failures:
             message = user_message(error)
-            if message is None or traceback_wanted:
-                raise
+            if message is None or full == "1":
+                raise error
             print(f"{config_name}: {message}", file=sys.stderr)
+        if failures:
             sys.exit(1)
 
     return main
@@ -186,19 +233,37 @@ def entry(config_name: str, run: Callable[[dict, Path], None]) -> Callable[[], N
 def _prepare_processes() -> None:
     multirun = any(argument in ("-m", "--multirun") for argument in sys.argv[1:])
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and multirun:
-        raise UserError("--multirun cannot run inside torchrun (only its first job would start); start the jobs one by one.")
+        raise UserError(
+            "--multirun cannot run inside torchrun (only its first job would start); start the jobs one by one."
+        )
     if int(os.environ.get("RANK", 0)) > 0:
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
 
 
-def _task(run: Callable[[dict, Path], None]) -> Callable:
+def _task(run: Callable[[dict, Path], None], failures: list[Exception]) -> Callable:
     def task(config: Any) -> None:
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
 
-        run(OmegaConf.to_container(config, resolve=True), Path(HydraConfig.get().runtime.output_dir))
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            run(OmegaConf.to_container(config, resolve=True), folder)
+        except Exception as error:  # kept for `main`, since Hydra would print the overrides before a message
+            failures.append(error)
+        finally:
+            _remove_empty(folder)
 
     return task
+
+
+def _remove_empty(folder: Path) -> None:
+    r"""Takes back the run folder that Hydra made, and its empty parents inside the working folder, if nothing was written."""
+    here = Path.cwd()
+    while folder != here and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
+        if here not in folder.parents:
+            return
 
 
 def user_message(error: BaseException) -> str | None:
@@ -209,29 +274,33 @@ def user_message(error: BaseException) -> str | None:
     from omegaconf.errors import OmegaConfBaseException
 
     if not isinstance(error, HydraException | OmegaConfBaseException):
-        return None
-    text = str(error).strip()
-    cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException) and getattr(cause, "key", None) is not None:
-        known = _known_keys(cause)
-        if known:
-            key = str(cause.key)
-            return f"{text.splitlines()[0]} '{key}' is not a key there. {closest(key, known)}"
-    if "Could not find" in text or "Could not override" in text:
-        return _with_option(text)
-    return text
+        # a full disk, a path that is no folder, missing rights
+        return f"{error}." if isinstance(error, OSError) else None
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if "Could not find '" in lines[0] and any("Available options in" in line for line in lines):
+        return _no_such_option(lines)
+    if lines[0].startswith("Could not override '"):
+        return _no_such_key(lines[0], cause)
+    if "no match in the defaults list" in " ".join(lines).lower():
+        return f"{lines[0]} See --help for the groups."
+    return " ".join(line for line in lines if "hydra.cc" not in line)
 
 
-def _known_keys(cause: Any) -> list[str]:
+def _no_such_option(lines: list[str]) -> str:
+    r"""Of "Could not find 'sde/vpp'", "Available options in 'sde':", one option a line."""
+    group, _, wanted = lines[0].split("Could not find '")[1].split("'")[0].rpartition("/")
+    start = next(i for i, line in enumerate(lines) if "Available options in" in line)
+    options = [line for line in lines[start + 1 :] if " " not in line and "=" not in line]
+    nearest = closest(wanted, options)
+    rest = "" if nearest.startswith("Choices") else f" Choices: {', '.join(options)}."
+    return f"{group}: there is no option '{wanted}'. {nearest}{rest}"
+
+
+def _no_such_key(first_line: str, cause: Any) -> str:
+    r"""Of "Could not override 'trainer.stepss'." and the error of the node that lacks the key."""
+    path = first_line.split("'")[1]
     parent = getattr(cause, "parent_node", None)
-    return [str(key) for key in parent] if isinstance(parent, Mapping) or hasattr(parent, "keys") else []
-
-
-def _with_option(text: str) -> str:
-    lines = text.splitlines()
-    if "Could not find '" in text and "Available options in" in text:
-        wanted = text.split("Could not find '")[1].split("'")[0].rpartition("/")[2]
-        start = next(i for i, line in enumerate(lines) if "Available options in" in line)
-        options = [line.strip() for line in lines[start + 1 :] if line.strip() and " " not in line.strip()]
-        return f"{lines[0]} {closest(wanted, options)} Options: {', '.join(options)}."
-    return text
+    known = [str(key) for key in parent] if hasattr(parent, "keys") else []
+    key = str(getattr(cause, "key", None) or path.split(".")[0])
+    return f"{path}: there is no key '{key}'. {closest(key, known)}".rstrip()

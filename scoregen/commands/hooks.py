@@ -28,7 +28,9 @@ class Preview(Hook):
         seed: of the samples.
     """
 
-    def __init__(self, sampler: Sampler, source: Source, config: dict[str, Any], every: int, n: int = 64, seed: int = 0) -> None:
+    def __init__(
+        self, sampler: Sampler, source: Source, config: dict[str, Any], every: int, n: int = 64, seed: int = 0
+    ) -> None:
         super().__init__(every)
         if n < 1:
             raise ValueError(f"n must be >= 1, got n={n}.")
@@ -81,7 +83,11 @@ class Preview(Hook):
         import yaml
 
         folder: Path = moment.folder
-        numbers: dict[str, object] = {"step": moment.step, "data": self.source.name, "process": type(moment.model.sde).__name__}
+        numbers: dict[str, object] = {
+            "step": moment.step,
+            "data": self.source.name,
+            "process": type(moment.model.sde).__name__,
+        }
         numbers["parameters"] = f"{sum(p.numel() for p in moment.model.parameters()):,}"
         numbers["sampler"] = f"{type(self.sampler).__name__}, {self.sampler.steps} steps"
         if lines:
@@ -93,7 +99,9 @@ class Preview(Hook):
             ("From noise to data", [(folder / "trajectory.png", "The state over its noise ratio, left to right")]),
             ("Loss", [(folder / "loss.png", "Training loss, mean between log steps")]),
         ]
-        write_report(folder / "report.html", f"{self.source.name}: {folder.name}", sections, numbers, yaml.safe_dump(self.config))
+        write_report(
+            folder / "report.html", f"{self.source.name}: {folder.name}", sections, numbers, yaml.safe_dump(self.config)
+        )
 
 
 def cycled_labels(model: Any, n: int) -> Tensor | None:

@@ -5,10 +5,21 @@ import os
 from pathlib import Path
 from typing import Any
 
-from scoregen.config import build, entry
+from scoregen.config import build, entry, typed
 from scoregen.errors import UserError, closest
 
-_KEYS = ("checkpoint", "weights", "n", "batch_size", "out", "format", "seed", "label", "guidance", "sampler", "dry_run")
+_VALUES: dict[str, Any] = {
+    "checkpoint": str | None,
+    "weights": str,
+    "n": int,
+    "batch_size": int,
+    "out": str | None,
+    "format": str,
+    "seed": int,
+    "guidance": float,
+    "dry_run": bool,
+}
+_KEYS = (*_VALUES, "label", "sampler")
 
 
 def run(config: dict[str, Any], folder: Path) -> None:
@@ -17,12 +28,12 @@ def run(config: dict[str, Any], folder: Path) -> None:
     Args:
         config: resolved configuration. folder: Hydra's run folder, where the samples go unless `out` is given.
     """
+    _check(config)
     import torch
 
     from scoregen import parallel
     from scoregen.checkpoint import find, load
 
-    _check(config)
     sampler = build(config["sampler"], where="sampler")
     checkpoint = find(config["checkpoint"]).resolve()
     parallel.initialize()
@@ -32,7 +43,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     denoiser = _guided(model, config["guidance"], labels)
     shape = _shape(checkpoint)
     out = _output(config, folder, checkpoint, shape)
-    todo = [i for i in range(config["n"]) if not _path(out, i).exists()]
+    todo = [i for i in range(config["n"]) if not _path(out, i, config["format"]).exists()]
     _announce(config, checkpoint, sampler, out, len(todo))
     if config["dry_run"]:
         return
@@ -48,12 +59,16 @@ def _check(config: dict[str, Any]) -> None:
     for key in config:
         if key not in _KEYS:
             raise UserError(f"{key}: not a key of the sampling configuration. {closest(key, _KEYS)}")
+    for key, hint in _VALUES.items():
+        config[key] = typed(config[key], hint, key)
     for key in ("n", "batch_size"):
-        if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < 1:
-            raise UserError(f"{key}: must be an integer >= 1, got {config[key]!r}.")
+        if config[key] < 1:
+            raise UserError(f"{key}: must be >= 1, got {config[key]}.")
     for key, choices in (("format", ("png", "npz")), ("weights", ("ema", "model"))):
         if config[key] not in choices:
-            raise UserError(f"{key}: must be {' or '.join(choices)}, got '{config[key]}'. {closest(config[key], choices)}")
+            raise UserError(
+                f"{key}: must be {' or '.join(choices)}, got '{config[key]}'. {closest(config[key], choices)}"
+            )
     if config["checkpoint"] is None:
         raise UserError("checkpoint: give checkpoint=outputs/.../checkpoints/last (or a run folder).")
 
@@ -79,8 +94,10 @@ def _labels(label: Any, n: int, model: Any):
     if not classes:
         raise UserError(f"label: the model is unconditional, got label={label}; leave it out.")
     values = list(range(classes)) if label == "all" else label if isinstance(label, list) else [label]
+    if not values:
+        raise UserError("label: must not be an empty list; give label=all, label=3 or label=[0,1].")
     for value in values:
-        if not isinstance(value, int) or not 0 <= value < classes:
+        if type(value) is not int or not 0 <= value < classes:
             raise UserError(f"label: must lie in 0..{classes - 1} (or be 'all'), got {value!r}.")
     return torch.tensor([values[i % len(values)] for i in range(n)])
 
@@ -89,10 +106,15 @@ def _guided(model: Any, guidance: float, labels: Any) -> Any:
     if guidance == 1:
         return model
     if labels is None:
-        raise UserError(f"guidance: needs labels, got guidance={guidance} without; give label=all, label=3 or label=[0,1].")
+        raise UserError(
+            f"guidance: needs labels, got guidance={guidance} without; give label=all, label=3 or label=[0,1]."
+        )
     from scoregen.models import ClassifierFreeGuidance
 
-    return ClassifierFreeGuidance(model, float(guidance))
+    try:
+        return ClassifierFreeGuidance(model, guidance)
+    except ValueError as error:
+        raise UserError(f"guidance: {error}") from error
 
 
 def _shape(checkpoint: Path) -> tuple[int, ...]:
@@ -101,12 +123,14 @@ def _shape(checkpoint: Path) -> tuple[int, ...]:
     model = read_config(checkpoint)["model"]
     shape = model.get("network", model).get("shape")
     if "network" not in model or shape is None:
-        raise UserError(f"checkpoint: '{checkpoint}' holds no denoiser ({model['_target_']}); give one of a diffusion model.")
+        raise UserError(
+            f"checkpoint: '{checkpoint}' holds no denoiser ({model['_target_']}); give one of a diffusion model."
+        )
     return tuple(shape)
 
 
-def _path(out: Path, index: int) -> Path:
-    return out / "images" / f"{index:06d}.png" if (out / "images").is_dir() else out / "parts" / f"{index:06d}.npy"
+def _path(out: Path, index: int, kind: str) -> Path:
+    return out / "images" / f"{index:06d}.png" if kind == "png" else out / "parts" / f"{index:06d}.npy"
 
 
 def _output(config: dict[str, Any], folder: Path, checkpoint: Path, shape: tuple[int, ...]) -> Path:
@@ -118,18 +142,35 @@ def _output(config: dict[str, Any], folder: Path, checkpoint: Path, shape: tuple
     record["checkpoint"] = str(checkpoint)
     if config["format"] == "png" and not (len(shape) == 3 and shape[0] in (1, 3)):
         raise UserError(f"format: png needs grey or RGB images, the model makes shape {shape}; give format=npz.")
-    path = out / "samples.json"
-    if path.exists():
-        old = json.loads(path.read_text())
-        changed = [k for k in record if old.get(k) != record[k]]
-        if changed:
-            k = changed[0]
-            raise UserError(f"out: '{out}' holds other samples ({k} was {old.get(k)!r}, now {record[k]!r}); give another out.")
+    _check_empty_or_same(out, record)
+    barrier()  # every process has read the record before the first one writes it
     if rank() == 0 and not config["dry_run"]:
-        (out / ("images" if config["format"] == "png" else "parts")).mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=1))
+        _path(out, 0, config["format"]).parent.mkdir(parents=True, exist_ok=True)
+        partial = out / ".samples.json.partial"
+        partial.write_text(json.dumps(record, indent=1))
+        os.replace(partial, out / "samples.json")
     barrier()
     return out
+
+
+def _check_empty_or_same(out: Path, record: dict[str, Any]) -> None:
+    path = out / "samples.json"
+    if not path.exists():
+        strange = sorted(name for name in ("images", "parts", "grid.png", "samples.npz") if (out / name).exists())
+        if strange:
+            raise UserError(
+                f"out: '{out}' holds '{strange[0]}' that is not of sample.py (no samples.json); give another out."
+            )
+        return
+    try:
+        old = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"out: '{path}' is damaged ({error}); give another out.") from error
+    for k, value in record.items():
+        if old.get(k) != value:
+            raise UserError(
+                f"out: '{out}' holds other samples ({k} was {old.get(k)!r}, now {value!r}); give another out."
+            )
 
 
 def _announce(config: dict[str, Any], checkpoint: Path, sampler: Any, out: Path, todo: int) -> None:
@@ -138,7 +179,8 @@ def _announce(config: dict[str, Any], checkpoint: Path, sampler: Any, out: Path,
     if rank() == 0:
         which = "averaged (EMA)" if config["weights"] == "ema" else "last step's"
         print(f"checkpoint: {checkpoint}, {which} weights")
-        print(f"sampler: {type(sampler).__name__}, {sampler.steps} steps; {config['n']} samples, {config['n'] - todo} already there")
+        steps = f", {sampler.steps} steps" if hasattr(sampler, "steps") else ""
+        print(f"sampler: {type(sampler).__name__}{steps}; {config['n']} samples, {config['n'] - todo} already there")
         print(f"out: {out}")
 
 
@@ -155,7 +197,7 @@ def _generate(denoiser, sampler, shape, labels, indices: list[int], config: dict
         draws = generators(config["seed"], SAMPLE_STREAM, 0, batch)
         samples = sampler(denoiser, (len(batch), *shape), label=label, generator=draws)
         for index, sample in zip(batch, samples, strict=True):
-            _write(sample, _path(out, index))
+            _write(sample, _path(out, index, config["format"]))
         bar.update(len(batch))
     bar.close()
 
@@ -181,11 +223,11 @@ def _finish(config: dict[str, Any], out: Path) -> None:
 
     from scoregen.pictures import save_grid
 
-    shown = [_read(_path(out, i)) for i in range(min(config["n"], 100))]
+    shown = [_read(_path(out, i, config["format"])) for i in range(min(config["n"], 100))]
     columns = 10 if config["label"] == "all" else None
     print(save_grid(torch.from_numpy(np.stack(shown)), out / "grid.png", columns))
     if config["format"] == "npz":
-        images = np.stack([_read(_path(out, i)) for i in range(config["n"])])
+        images = np.stack([_read(_path(out, i, "npz")) for i in range(config["n"])])
         partial = out / ".samples.partial.npz"
         np.savez(partial, images=images)
         os.replace(partial, out / "samples.npz")

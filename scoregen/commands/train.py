@@ -3,10 +3,13 @@ r"""Training from a configuration."""
 from pathlib import Path
 from typing import Any
 
-from scoregen.config import accepts, build, entry
-from scoregen.errors import UserError
+from scoregen.config import accepts, build, entry, typed
+from scoregen.errors import UserError, closest
 
+_GROUPS = ("data", "sde", "model", "loss", "sampler", "trainer", "logger")
 _HOOKS = ("early_stopping", "quality", "accuracy", "preview")
+_VALUES = {"seed": int, "conditional": bool, "init": str | None, "data_moments": str | None, "dry_run": bool}
+_WEIGHTS = 5  # stream of the first weights
 
 
 def run(config: dict[str, Any], folder: Path) -> None:
@@ -15,21 +18,26 @@ def run(config: dict[str, Any], folder: Path) -> None:
     Args:
         config: resolved configuration. folder: run folder.
     """
+    _check_keys(config)
+    import torch
+
     from scoregen.checkpoint import build_model, find, load_weights
     from scoregen.parallel import rank, world_size
+    from scoregen.rng import derive_seed
     from scoregen.training import JSONLines, Trainer, prepare, write_config
 
-    _check_keys(config)
     folder = _shared_folder(folder)
     source = build(config["data"], where="data")
     config["model"] = fill_model(config["model"], source, config["conditional"])
     trainer: Trainer = build(config["trainer"], where="trainer", seed=config["seed"])
     loss = build(config["loss"], where="loss")
+    torch.manual_seed(derive_seed(config["seed"], _WEIGHTS))
     model = build_model(config)
+    _check_optimizer(trainer, model)
     hooks = _hooks(config, source, loss)
     loggers = [JSONLines(), build(config["logger"], where="logger")] if rank() == 0 else []
     if config["init"] is not None:
-        load_weights(model, find(config["init"]) / "ema.safetensors")
+        load_weights(model, find(config["init"], "init") / "ema.safetensors")
     if config["data_moments"] is not None:
         _set_moments(model, source, config["data_moments"])
     start = prepare(folder, config, trainer.resume)
@@ -42,8 +50,6 @@ def run(config: dict[str, Any], folder: Path) -> None:
     if rank() == 0:
         print(f"done: {folder}/report.html" if (folder / "report.html").exists() else f"done: {folder}")
     if world_size() > 1:
-        import torch.distributed
-
         torch.distributed.destroy_process_group()
 
 
@@ -69,17 +75,32 @@ def describe(model: Any, source: Any, trainer: Any, folder: Path, start: Path | 
     parameters = sum(p.numel() for p in model.parameters())
     print(f"data: {source.name}, {len(source.train)} samples of shape {source.shape}, classes: {source.num_classes}")
     print(f"model: {type(model).__name__}, {parameters / 1e6:.2f} M parameters, precision: {trainer.precision}")
-    print(f"run: {folder}, {trainer.steps} steps of {trainer.batch_size}" + (f", resumed from {start}" if start else ""))
+    print(
+        f"run: {folder}, {trainer.steps} steps of {trainer.batch_size}" + (f", resumed from {start}" if start else "")
+    )
 
 
 def _check_keys(config: dict[str, Any]) -> None:
-    from scoregen.errors import closest
-
-    groups = ("data", "chart", "sde", "model", "loss", "sampler", "trainer", "logger")
-    known = (*groups, *_HOOKS, "seed", "conditional", "init", "data_moments", "dry_run")
+    known = (*_GROUPS, *_HOOKS, *_VALUES, "chart")
     for key in config:
         if key not in known:
             raise UserError(f"{key}: not a key of the training configuration. {closest(key, known)}")
+    for key, hint in _VALUES.items():
+        config[key] = typed(config[key], hint, key)
+    for key in _GROUPS:
+        if not isinstance(config.get(key), dict) or "_target_" not in config[key]:
+            raise UserError(f"{key}: must be one of the options of conf/{key} ({key}=NAME), got {config.get(key)!r}.")
+    for key in _HOOKS:
+        if config.get(key) is not None and not isinstance(config[key], dict):
+            raise UserError(f"{key}: must be a mapping or null, got {config[key]!r}; {key}.every=null switches it off.")
+
+
+def _check_optimizer(trainer: Any, model: Any) -> None:
+    r"""Makes the optimizer once, so that a value out of range is an error before any work."""
+    try:
+        trainer.optimizer([p for p in model.parameters() if p.requires_grad])
+    except (ValueError, TypeError) as error:
+        raise UserError(f"trainer.optimizer: {error}.") from error
 
 
 def _shared_folder(folder: Path) -> Path:
@@ -99,23 +120,28 @@ def _shared_folder(folder: Path) -> Path:
 
 def _hooks(config: dict[str, Any], source: Any, loss: Any) -> list[Any]:
     r"""Monitors and previews that the configuration switches on (those with `every`); previews come last, they draw the log."""
+    sampler = build(config["sampler"], where="sampler")
+    offered = {"source": source, "loss": loss, "sampler": sampler, "config": config}
     hooks = []
-    offered = {"loss": loss, "sampler": config["sampler"], "config": config}
     for name in _HOOKS:
-        node = config[name]
-        if node is None or node["every"] is None:
+        node = config.get(name)
+        if node is None:
             continue
-        needs = {key: value for key, value in offered.items() if accepts(node, key)}
-        if "sampler" in needs:
-            needs["sampler"] = build(needs["sampler"], where="sampler")
-        hooks.append(build(node, where=name, source=source, **needs))
+        if node.get("every") is None:  # switched off; its other keys are checked all the same
+            build({k: v for k, v in node.items() if k != "every"} | {"_partial_": True}, where=name)
+            continue
+        hooks.append(build(node, where=name, **{k: v for k, v in offered.items() if accepts(node, k)}))
     return hooks
 
 
 def _set_moments(model: Any, source: Any, kind: str) -> None:
     r"""Moments of the data in chart coordinates for the prior: one for all pixels, or one a pixel."""
     if kind not in ("scalar", "pixel"):
-        raise UserError(f"data_moments: must be null, scalar or pixel, got '{kind}'.")
+        raise UserError(
+            f"data_moments: must be null, scalar or pixel, got '{kind}'. {closest(kind, ('scalar', 'pixel'))}"
+        )
+    if not hasattr(model, "sde"):
+        raise UserError(f"data_moments: must be null for a {type(model).__name__}, which has no process, got '{kind}'.")
     y = model.sde.to_chart(source.train[:][0]).double()
     dims = None if kind == "scalar" else 0
     model.sde.with_moments(y.mean(dims), y.var(dims))

@@ -43,7 +43,9 @@ class Shift(Augmentation):
         draws = (rand((len(x), 2), generator) * count).long().tolist()
         padded = functional.pad(x, [self.pixels] * 4, mode="replicate")
         height, width = x.shape[-2:]
-        return torch.stack([image[..., r : r + height, c : c + width] for image, (r, c) in zip(padded, draws, strict=True)])
+        return torch.stack(
+            [image[..., r : r + height, c : c + width] for image, (r, c) in zip(padded, draws, strict=True)]
+        )
 
 
 class Chain(Augmentation):

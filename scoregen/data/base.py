@@ -16,15 +16,21 @@ class ArrayDataset:
 
     Args:
         x: (N, *S), uint8 (read as x/255) or float.
-        label: (N,) integers or None.
+        label: (N,) or (N, 1) integers, or None.
 
     Raises:
-        ValueError: lengths that differ, values that are not finite.
+        ValueError: other types, lengths that differ, values that are not finite.
     """
 
     def __init__(self, x: Tensor, label: Tensor | None = None) -> None:
-        if label is not None and len(label) != len(x):
-            raise ValueError(f"there must be one label a sample, got {len(x)} samples and {len(label)} labels.")
+        if x.dtype != torch.uint8 and not x.is_floating_point():
+            raise ValueError(f"data must be uint8 (read as x/255) or float, got {x.dtype}; convert them.")
+        if label is not None and label.ndim == 2 and label.shape[1] == 1:
+            label = label[:, 0]
+        if label is not None and (label.shape != (len(x),) or label.is_floating_point()):
+            raise ValueError(
+                f"there must be one integer label a sample, got {len(x)} samples and labels {tuple(label.shape)} of {label.dtype}."
+            )
         if x.is_floating_point() and not bool(x.isfinite().all()):
             raise ValueError(f"data must be finite, got {int((~x.isfinite()).sum())} values that are not.")
         self.x, self.label = x, None if label is None else label.long()
@@ -83,6 +89,8 @@ class Source(ABC):
 
 def split(x: Tensor, label: Tensor | None, train: bool, held_out: float = 0.1, seed: int = 0) -> ArrayDataset:
     r"""One part of data that come without a split: a fixed permutation, the last fraction held out."""
+    if len(x) < 2:
+        raise ValueError(f"there must be at least 2 samples, one of them held out, got {len(x)}.")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     cut = len(x) - max(1, round(held_out * len(x)))
     part = order[:cut] if train else order[cut:]

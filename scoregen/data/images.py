@@ -1,6 +1,8 @@
 r"""Image data sets: scikit-learn's digits, torchvision's, npz files and folders."""
 
+from contextlib import contextmanager
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -8,7 +10,7 @@ import torch
 from scoregen.compat import repair_torchvision
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import ArrayDataset, Source, split
-from scoregen.errors import UserError
+from scoregen.errors import UserError, closest
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -67,9 +69,9 @@ class _Torchvision(Source):
         try:
             found = getattr(datasets, self.class_name)(self.root, train=train, download=self.download)
         except (RuntimeError, OSError) as error:
+            reason = "could not be fetched" if self.download else "data.download=false forbids fetching it"
             raise UserError(
-                f"data.root: {self.name} was not found under '{self.root}' and could not be fetched ({error}); "
-                "give data.root=FOLDER with its files."
+                f"data.root: {self.name} is not under '{self.root}' and {reason}; give data.root=FOLDER with its files."
             ) from error
         x = torch.as_tensor(np.asarray(found.data))
         x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
@@ -161,6 +163,8 @@ class Folder(Source):
 
     def __init__(self, path: str, size: int | None = None, augmentation: Augmentation | None = None) -> None:
         super().__init__(augmentation)
+        if size is not None and size < 1:
+            raise ValueError(f"size must be >= 1 pixel or null, got size={size}.")
         self.path, self.size = _existing(path, "data.path"), size
         self.files = sorted(p for p in self.path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         if not self.files:
@@ -171,11 +175,9 @@ class Folder(Source):
         self.num_classes = len(self.classes) or None
 
     def _check_alike(self) -> None:
-        from PIL import Image
-
         first = None
         for file in self.files:
-            with Image.open(file) as image:
+            with _opened(file) as image:
                 kind = (len(_plain(image).getbands()), None if self.size else image.size)
             if first is None:
                 first = kind
@@ -197,15 +199,28 @@ class Folder(Source):
     def _read(self, file: Path) -> torch.Tensor:
         from PIL import Image
 
-        with Image.open(file) as image:
+        with _opened(file) as image:
             image = _plain(image)
             if self.size:
                 scale = self.size / min(image.size)
-                image = image.resize([max(self.size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
+                image = image.resize(
+                    [max(self.size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC
+                )
                 left, top = ((side - self.size) // 2 for side in image.size)
                 image = image.crop((left, top, left + self.size, top + self.size))
             pixels = torch.from_numpy(np.array(image))
         return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+@contextmanager
+def _opened(file: Path):
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            yield image
+    except OSError as error:
+        raise UserError(f"data.path: '{file}' is not a readable image ({error}); repair or remove it.") from error
 
 
 def _plain(image):
@@ -213,13 +228,17 @@ def _plain(image):
     if image.mode in ("L", "RGB", "RGBA"):
         return image
     if image.mode not in ("1", "P", "LA"):
-        raise UserError(f"data.path: '{Path(image.filename).name}' has mode {image.mode}; convert it to 8-bit grey, RGB or RGBA.")
+        raise UserError(
+            f"data.path: '{Path(image.filename).name}' has mode {image.mode}; convert it to 8-bit grey, RGB or RGBA."
+        )
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def _existing(path: str, where: str) -> Path:
     if not Path(path).exists():
-        raise UserError(f"{where}: '{path}' does not exist.")
+        folder = Path(path).parent
+        hint = closest(Path(path).name, [p.name for p in folder.iterdir()]) if folder.is_dir() else ""
+        raise UserError(f"{where}: '{path}' does not exist. {hint}".rstrip())
     return Path(path)
 
 
@@ -227,15 +246,19 @@ def _load_npz(path: Path, train: bool) -> ArrayDataset:
     try:
         archive = np.load(path, allow_pickle=False)
         names = set(archive.files)
-    except (ValueError, OSError, AttributeError) as error:
+    except (ValueError, OSError, AttributeError, EOFError, BadZipFile) as error:
         raise UserError(f"data.path: '{path}' is not a readable .npz file ({error}).") from error
     images = next((n for n in ("train_images", "images", "x") if n in names), None)
     if images is None:
-        raise UserError(f"data.path: '{path}' must hold an array 'train_images' (or 'images' or 'x'), got {sorted(names)}.")
-    if "test_images" in names:
+        raise UserError(
+            f"data.path: '{path}' must hold an array 'train_images' (or 'images' or 'x'), got {sorted(names)}."
+        )
+    if {"train_images", "test_images"} <= names:
         part = "train" if train else "test"
         label = archive[f"{part}_labels"] if f"{part}_labels" in names else None
-        return ArrayDataset(_channels_first(archive[f"{part}_images"]), None if label is None else torch.from_numpy(label))
+        return ArrayDataset(
+            _channels_first(archive[f"{part}_images"]), None if label is None else torch.from_numpy(label)
+        )
     label = next((archive[n] for n in ("train_labels", "labels", "y") if n in names), None)
     return split(_channels_first(archive[images]), None if label is None else torch.from_numpy(label), train)
 

@@ -1,5 +1,6 @@
 r"""Losses: `loss(model, x_0, label, generator) -> (B,)` with data in its own units."""
 
+from scoregen.losses.classification import ConsistencyRegularization, CrossEntropy
 from scoregen.losses.consistency import ConsistencyDistillation, ConsistencyTuning, Gap
 from scoregen.losses.score_matching import (
     DataWeighting,
@@ -17,7 +18,9 @@ from scoregen.losses.score_matching import (
 
 __all__ = [
     "ConsistencyDistillation",
+    "ConsistencyRegularization",
     "ConsistencyTuning",
+    "CrossEntropy",
     "DataWeighting",
     "DenoisingScoreMatching",
     "EDMWeighting",

@@ -12,6 +12,7 @@ r"""The denoiser D(u, s) = E[y_0 | u], u = y_0 + s eps, from a network F(z, c_no
 Reference: Karras et al. (2022), arXiv 2206.00364, table 1; Salimans & Ho (2022), arXiv 2202.00512 (v).
 """
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -70,7 +71,9 @@ class AbstractDenoiser(nn.Module):
         y = self.sde.to_chart(x_t)
         slope, bend = self.sde.chart.inverse_derivatives(y)
         if not bool((bend > 0).all()):
-            raise TypeError(f"hyvarinen_score needs a multiplicative process (a log chart), got {type(self.sde).__name__}.")
+            raise TypeError(
+                f"hyvarinen_score needs a multiplicative process (a log chart), got {type(self.sde).__name__}."
+            )
         # psi = exp((y - b)/a) - offset: bend/slope = 1/a = d log(x + offset) / dy
         return self.score(x_t, t, label) * slope / bend - 1
 
@@ -90,10 +93,12 @@ class Denoiser(AbstractDenoiser):
 
     def __init__(self, network: nn.Module, sde: SDE, sigma_data: float = 0.5, prediction: str = "edm") -> None:
         super().__init__()
-        if not sigma_data > 0:
-            raise ValueError(f"sigma_data must be > 0, got sigma_data={sigma_data}.")
+        if not 0 < sigma_data < math.inf:
+            raise ValueError(f"sigma_data must be > 0 and finite, got sigma_data={sigma_data}.")
         if prediction not in PREDICTIONS:
-            raise ValueError(f"prediction must be one of the known ones, got '{prediction}'. {closest(prediction, PREDICTIONS)}")
+            raise ValueError(
+                f"prediction must be {', '.join(PREDICTIONS)}; got '{prediction}'. {closest(prediction, PREDICTIONS)}"
+            )
         self.network, self.sde = network, sde
         self.sigma_data, self.prediction = float(sigma_data), prediction
         self._skip_and_out = PREDICTIONS[prediction]

@@ -23,6 +23,9 @@ class MLP(nn.Module):
         depth: number of residual blocks.
         num_classes: labels 0..num_classes-1, with one more embedding for "no label"; None for unconditional.
         dropout: probability inside the blocks.
+
+    Raises:
+        ValueError: a shape that is no vector's, values out of range.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class MLP(nn.Module):
             raise ValueError(f"shape must be (D,) for an MLP, got {tuple(shape)}; use a U-Net for images.")
         if width < 2 or width % 2 or depth < 1:
             raise ValueError(f"width must be even and >= 2 and depth >= 1, got width={width}, depth={depth}.")
+        check_options(num_classes, dropout)
         self.width, self.num_classes, self.dropout = width, num_classes, dropout
         self.first = nn.Linear(shape[0], width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
@@ -65,3 +69,13 @@ def label_or_null(label: Tensor | None, batch: int, num_classes: int, device: to
     if label is None:
         return torch.full((batch,), num_classes, device=device, dtype=torch.long)
     return torch.where(label < 0, num_classes, label).to(device)
+
+
+def check_options(num_classes: int | None, dropout: float) -> None:
+    r"""Refuses what no network can have."""
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(
+            f"num_classes must be >= 1, or null for an unconditional network, got num_classes={num_classes}."
+        )
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must lie in [0, 1), got dropout={dropout}.")

@@ -5,7 +5,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scoregen.models.mlp import label_or_null
+from scoregen.models.mlp import check_options, label_or_null
 
 # c_noise = log(s)/4 spans about 2.7; diffusers' sinusoidal embedding is made for a range of about 1000.
 _TIME_SCALE = 400.0
@@ -42,6 +42,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         _check(shape, channels, layers, attention, patch_size)
+        check_options(num_classes, dropout)
         from scoregen.compat import repair_torchvision
 
         repair_torchvision()
@@ -81,14 +82,18 @@ class UNet(nn.Module):
 
 def _check(shape, channels, layers: int, attention, patch_size: int) -> None:
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"shape must be (channels, height, width) for a U-Net, got {tuple(shape)}; use an MLP for vectors.")
-    if len(channels) < 1 or layers < 1 or patch_size < 1:
         raise ValueError(
-            f"channels must not be empty, layers and patch_size must be >= 1, "
+            f"shape must be (channels, height, width) for a U-Net, got {tuple(shape)}; use an MLP for vectors."
+        )
+    if len(channels) < 1 or min(channels) < 1 or layers < 1 or patch_size < 1:
+        raise ValueError(
+            f"channels must be widths >= 1 of at least one level, layers and patch_size must be >= 1, "
             f"got channels={tuple(channels)}, layers={layers}, patch_size={patch_size}."
         )
     if attention and len(attention) != len(channels):
-        raise ValueError(f"attention must have one flag a level, got {len(attention)} flags for {len(channels)} levels.")
+        raise ValueError(
+            f"attention must have one flag a level, got {len(attention)} flags for {len(channels)} levels."
+        )
     multiple = patch_size * 2 ** (len(channels) - 1)
     if max(-side % multiple for side in shape[1:]) >= min(shape[1:]):
         raise ValueError(

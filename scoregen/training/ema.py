@@ -22,8 +22,7 @@ class EMA:
     """
 
     def __init__(self, model: nn.Module, halflife: float = 500_000, warmup: float = 0.05) -> None:
-        if halflife < 0 or warmup < 0:
-            raise ValueError(f"halflife and warmup must be >= 0, got halflife={halflife}, warmup={warmup}.")
+        check_average(halflife, warmup)
         self.halflife, self.warmup = halflife, warmup
         self._sources = dict(model.named_parameters())
         self.weights = {name: p.detach().clone() for name, p in self._sources.items()}
@@ -52,3 +51,10 @@ class EMA:
             current = self._sources[name].detach().clone()
             self._sources[name].copy_(average)
             average.copy_(current)
+
+
+def check_average(halflife: float, warmup: float, prefix: str = "") -> None:
+    r"""Refuses half-lives and warm-ups that are negative; `prefix` of their names in the message."""
+    for name, value in (("halflife", halflife), ("warmup", warmup)):
+        if not value >= 0:
+            raise ValueError(f"{prefix}{name} must be >= 0, got {prefix}{name}={value}.")

@@ -1,10 +1,13 @@
 r"""Loggers: metrics.jsonl is the source of truth; wandb and TensorBoard mirror it."""
 
 import json
+import netrc
 import os
 from abc import ABC, abstractmethod
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 
 class Logger(ABC):
@@ -84,14 +87,25 @@ class WandB(Logger):
     def open(self, folder: Path, config: dict[str, Any], step: int) -> None:
         import wandb
 
-        mode = self.mode or os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+        mode = self.mode or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
         id_file = folder / "wandb_id.txt"
         run_id = id_file.read_text().strip() if id_file.exists() else wandb.util.generate_id()
         id_file.write_text(run_id)
-        self._run = wandb.init(
+        try:
+            self._run = self._start(mode, run_id, folder, config)
+        except wandb.errors.CommError as error:
+            if mode != "online":
+                raise
+            print(f"wandb: no answer ({error}); the run is tracked offline, `wandb sync` uploads it later.")
+            self._run = self._start("offline", run_id, folder, config)
+
+    def _start(self, mode: str, run_id: str, folder: Path, config: dict[str, Any]) -> Any:
+        import wandb
+
+        return wandb.init(
             project=self.project,
             entity=self.entity,
-            mode=mode,
+            mode=mode,  # type: ignore[arg-type]
             id=run_id,
             resume="allow" if mode == "online" else None,
             dir=str(folder),
@@ -112,14 +126,31 @@ class WandB(Logger):
         self._run.finish()
 
 
+def _has_key() -> bool:
+    r"""Whether credentials of Weights & Biases are there: in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
 class TensorBoard(Logger):
-    r"""TensorBoard event files in the run folder's tensorboard/."""
+    r"""TensorBoard event files in the run folder's tensorboard/.
+
+    Raises:
+        ValueError: the extra is not installed.
+    """
+
+    def __init__(self) -> None:
+        if find_spec("tensorboard") is None:
+            raise ValueError("logger=tensorboard needs the extra: pip install 'scoregen[tensorboard]'.")
 
     def open(self, folder: Path, config: dict[str, Any], step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ValueError("logger=tensorboard needs the extra: pip install 'scoregen[tensorboard]'.") from error
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
 
     def log(self, step: int, values: dict[str, float]) -> None:

@@ -45,6 +45,7 @@ class Progress:
     step: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
+    window: tuple[float, float, int] = (0.0, 0.0, 0)  # of the meter, between two log steps
 
 
 class Loop:
@@ -86,19 +87,20 @@ class Loop:
     def run(self) -> None:
         trainer, done = self.trainer, self.done
         bar = progress(total=trainer.steps, initial=done.step, description="training", unit="step")
-        meter = Meter(trainer.steps, trainer.batch_size, self.accelerator.device)
+        meter = Meter(trainer.steps, trainer.batch_size, self.accelerator.device, done.window)
         batches = self._batches()
         self.model.train()
         while done.step < trainer.steps:
             value, norm = self._step(batches)
             done.step += 1
-            meter.add(value, norm)
+            meter.add(value, norm, skipped=done.skipped_in_a_row > 0)
             bar.update()
             if done.step % trainer.log_every == 0 or done.step == trainer.steps:
                 self._log(meter, bar)
             stop = self._run_hooks(meter)
             if done.step % trainer.checkpoint_every == 0 or done.step == trainer.steps or stop:
                 meter.pause()
+                done.window = meter.window()
                 self._save()
                 meter.resume()
             if stop:
@@ -155,10 +157,17 @@ class Loop:
         done.skipped_in_a_row += 1
         if done.skipped_in_a_row >= self.trainer.max_skipped:
             raise UserError(
-                f"the loss or its gradient was not finite {done.skipped_in_a_row} times in a row (step {done.step}, loss "
-                f"{value.item()}, learning rate {self.optimizer.param_groups[0]['lr']:.3g}). Lower trainer.optimizer.lr, set "
-                "trainer.precision=no, or look for bad values in the data; the last checkpoint is intact."
+                f"the loss or its gradient was not finite {done.skipped_in_a_row} times in a row (max_skipped="
+                f"{self.trainer.max_skipped}; step {done.step + 1}, loss {value.item():.4g}, learning rate "
+                f"{self.optimizer.param_groups[0]['lr']:.3g}). Lower trainer.optimizer.lr, set trainer.precision=no, or look "
+                f"for bad values in the data; {self._kept()}."
             )
+
+    def _kept(self) -> str:
+        last = self.folder / "checkpoints" / "last"
+        return (
+            f"the last checkpoint, '{last.resolve()}', is intact" if last.exists() else "no checkpoint was written yet"
+        )
 
     def _log(self, meter: Meter, bar) -> None:
         values = meter.read(self.done.step)
@@ -170,6 +179,7 @@ class Loop:
         self._write(values)
 
     def _write(self, values: dict[str, float]) -> None:
+        values = {name: value for name, value in values.items() if math.isfinite(value)}  # JSON has no NaN
         if rank() == 0:
             for logger in self.loggers:
                 logger.log(self.done.step, values)

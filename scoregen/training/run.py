@@ -9,7 +9,7 @@ from scoregen.checkpoint import find, read_config
 from scoregen.errors import UserError
 
 # What a resumed run may do differently without ceasing to be the same run.
-FREE = ("logger", "sampler", "preview", "evaluation", "name", "demo")
+FREE = ("logger", "sampler", "preview", "early_stopping", "quality", "accuracy", "dry_run")
 FREE_IN_TRAINER = (
     "resume",
     "steps",
@@ -43,7 +43,7 @@ def prepare(folder: Path, config: dict[str, Any], resume: str | None) -> Path | 
             )
         return None
     if resume != "auto":
-        checkpoint = find(resume).resolve()
+        checkpoint = find(resume, "trainer.resume").resolve()
         if present and folder.resolve() not in checkpoint.parents:
             raise UserError(
                 f"hydra.run.dir: '{folder}' holds another run than the checkpoint '{resume}'; give a new folder."

@@ -6,6 +6,7 @@ computes the same.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import nn
 from scoregen import checkpoint
 from scoregen.data import Batches, Source
 from scoregen.parallel import rank, world_size
-from scoregen.training.ema import EMA
+from scoregen.training.ema import EMA, check_average
 from scoregen.training.hooks import Hook
 from scoregen.training.loggers import Logger
 from scoregen.training.loop import Loop, Progress
@@ -75,8 +76,13 @@ class Trainer:
             keep_last=keep_last,
             max_skipped=max_skipped,
         )
+        if keep_every is not None and keep_every < 1:
+            raise ValueError(f"keep_every must be >= 1 or null, got keep_every={keep_every}.")
+        if workers < 0:
+            raise ValueError(f"workers must be >= 0, got workers={workers}.")
         if clip is not None and not clip > 0:
             raise ValueError(f"clip must be > 0 or null, got clip={clip}.")
+        check_average(ema_halflife, ema_warmup, "ema_")
         self.steps, self.batch_size, self.accumulate = steps, batch_size, accumulate
         self.optimizer = optimizer or (lambda params: torch.optim.AdamW(params, lr=1e-3))
         self.schedule = Constant() if schedule is None else schedule
@@ -113,7 +119,9 @@ class Trainer:
             UserError: the loss was not finite `max_skipped` times in a row.
         """
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
 
+        AcceleratorState._reset_state()  # else a second run in this process could not have another precision
         accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=self.precision)
         model.to(accelerator.device)
         loss.to(accelerator.device)
@@ -121,16 +129,14 @@ class Trainer:
         base_rates = [group["lr"] for group in optimizer.param_groups]
         ema = EMA(model, self.ema_halflife, self.ema_warmup)
         done = self._restore(start, model, loss, optimizer, ema)
-        for logger in loggers:
-            logger.open(folder, config, done.step)
         loop = Loop(
             self, accelerator, model, loss, optimizer, base_rates, ema, source, folder, config, done, loggers, hooks
         )
-        try:
-            loop.run()
-        finally:
+        with ExitStack() as opened:
             for logger in loggers:
-                logger.close()
+                logger.open(folder, config, done.step)
+                opened.callback(logger.close)
+            loop.run()
         return ema
 
     def _restore(self, start, model, loss, optimizer, ema) -> Progress:
@@ -140,7 +146,7 @@ class Trainer:
         checkpoint.load_weights(model, start / "model.safetensors", loss)
         ema.load(checkpoint.read_tensors(start / "ema.safetensors"))
         checkpoint.load_optimizer(optimizer, start, state)
-        return Progress(state["step"], state["skipped"], state["skipped_in_a_row"])
+        return Progress(state["step"], state["skipped"], state["skipped_in_a_row"], state.get("window", (0.0, 0.0, 0)))
 
 
 def _check_positive(**values: int) -> None:

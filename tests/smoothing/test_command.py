@@ -61,7 +61,7 @@ def test_a_run_leaves_certificates_table_curve_and_page_and_goes_on_where_it_sto
     assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
     run(config, tmp_path)
     assert (tmp_path / "certificates.jsonl").read_text() == first
-    with pytest.raises(UserError, match="another job .*alpha: 0.001 there, 0.01 asked"):
+    with pytest.raises(UserError, match=r"another job .*alpha: 0.001 there, 0.01 asked"):
         run({**config, "alpha": 0.01}, tmp_path)
 
 

@@ -1,0 +1,113 @@
+r"""Cost of a consistency step, and the two-dimensional toy in 1, 2 and 4 calls: python benchmarks/consistency.py [--cost]"""
+
+import copy
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+from oracles import energy_distance, standard_mixture  # noqa: E402
+
+from scoregen.losses import ConsistencyDistillation, ConsistencyTuning, DenoisingScoreMatching, Loss  # noqa: E402
+from scoregen.losses.consistency import AbstractConsistency  # noqa: E402
+from scoregen.models import MLP, Denoiser, UNet  # noqa: E402
+from scoregen.samplers import Consistency, Heun, Levels  # noqa: E402
+from scoregen.sde import EDM  # noqa: E402
+from scoregen.sde.path import expand  # noqa: E402
+
+LEVELS = {1: [80.0], 2: [80.0, 0.821], 4: [80.0, 5.0, 0.821, 0.2]}
+BUDGET = 2.2  # consistency step over denoising-score-matching step, at most
+
+
+class IndependentNoise(AbstractConsistency):
+    r"""Broken on purpose: fresh noise in the second branch."""
+
+    def lower(self, y, eps, s, r, label):
+        return y + expand(r, y) * torch.randn(y.shape)
+
+
+def seconds(model: Denoiser, loss: Loss, x: torch.Tensor) -> float:
+    r"""One step without the optimizer."""
+    start = time.perf_counter()
+    loss(model, x).mean().backward()
+    elapsed = time.perf_counter() - start
+    model.zero_grad(set_to_none=True)
+    return elapsed
+
+
+def cost(repeats: int = 9) -> float:
+    r"""Prints median times of alternating steps; returns the largest ratio of tuning."""
+    networks = {
+        "U-Net (64, 96), 8 x 8": (UNet((1, 8, 8), (64, 96), layers=1), (64, 1, 8, 8)),
+        "U-Net (64, 128) on 2 x 2 patches, 28 x 28": (UNet((1, 28, 28), (64, 128), patch_size=2), (16, 1, 28, 28)),
+    }
+    print("| network | score matching, ms | tuning, ratio | distillation, ratio |\n|---|---|---|---|")
+    worst = 0.0
+    for name, (network, shape) in networks.items():
+        model = Denoiser(network, EDM())
+        losses = [DenoisingScoreMatching(), ConsistencyTuning(), ConsistencyDistillation(copy.deepcopy(model))]
+        x = torch.rand(shape)
+        times = [[seconds(model, loss, x) for loss in losses] for _ in range(repeats + 1)][1:]
+        ratios = [statistics.median(row[k] / row[0] for row in times) for k in (1, 2)]
+        worst = max(worst, ratios[0])
+        base = 1e3 * statistics.median(row[0] for row in times)
+        print(f"| {name}, batch {shape[0]} | {base:.0f} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
+    return worst
+
+
+def train(model: Denoiser, loss: Loss, x: torch.Tensor, rate: float, steps: int) -> Denoiser:
+    r"""The averages of a training with batches of 256."""
+    g = torch.Generator().manual_seed(0)
+    average = copy.deepcopy(model)
+    optimizer = torch.optim.RAdam(model.parameters(), rate)
+    for step in range(steps):
+        loss.at(step, steps)
+        value = loss(model, x[torch.randint(len(x), (256,), generator=g)], None, g).mean()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        keep = 0.5 ** (1 / max(1.0, min(steps / 20, step / 10)))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
+    return average.eval()
+
+
+def toy(steps: int = 2000) -> None:
+    r"""Prints energy distances to the mixture for the variants of the loss."""
+    torch.manual_seed(0)
+    mixture = standard_mixture()
+    x = mixture.sample(50_000, torch.Generator().manual_seed(1)).float()
+    real = mixture.sample(4000, torch.Generator().manual_seed(2)).float()
+
+    def distance(model, sampler) -> float:
+        return energy_distance(sampler(model, real.shape, generator=torch.Generator().manual_seed(3)), real)
+
+    def row(name: str, model: Denoiser) -> None:
+        values = [distance(model, Consistency(k, Levels(levels))) for k, levels in LEVELS.items()]
+        print(f"| {name} | " + " | ".join(f"{v:.4f}" for v in values) + " |")
+
+    fresh = Denoiser(MLP((2,), 64, 2), EDM(), sigma_data=0.8)
+    teacher = train(copy.deepcopy(fresh), DenoisingScoreMatching(), x, 2e-3, 1000)
+    print(f"\nteacher, Heun(18): {distance(teacher, Heun(18)):.4f}")
+    print("\n| model | 1 call | 2 calls | 4 calls |\n|---|---|---|---|")
+    row("teacher", teacher)
+    variants = {
+        "tuned, c = 0": (teacher, ConsistencyTuning()),
+        "tuned, c = .03": (teacher, ConsistencyTuning(c=0.03)),
+        "from scratch, c = .03": (fresh, ConsistencyTuning(c=0.03)),
+        "distilled, c = .03": (teacher, ConsistencyDistillation(teacher, c=0.03)),
+        "broken: independent noise": (teacher, IndependentNoise(c=0.03)),
+    }
+    for name, (start, loss) in variants.items():
+        row(name, train(copy.deepcopy(start).train(), loss, x, 1e-3, steps))
+
+
+if __name__ == "__main__":
+    ratio = cost()
+    if "--cost" not in sys.argv:
+        toy()
+    if ratio > BUDGET:
+        sys.exit(f"a consistency step costs {ratio:.2f} times a denoising-score-matching step, more than {BUDGET}.")
