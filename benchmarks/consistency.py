@@ -1,4 +1,4 @@
-r"""Cost of a consistency step, and the two-dimensional toy in 1, 2 and 4 calls: python benchmarks/consistency.py [--cost]"""
+r"""Cost of a consistency step, and a two-dimensional toy in 1, 2, 4 calls: python benchmarks/consistency.py [--cost]"""
 
 import copy
 import statistics

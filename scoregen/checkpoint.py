@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from scoregen.config import accepts, build, check_targets
-from scoregen.errors import UserError, closest
+from scoregen.errors import UserError, absent
 
 FORMAT = "scoregen-checkpoint-1"
 _SDE = "sde."  # moments of the data, which the prior needs, travel with the weights
@@ -90,7 +90,7 @@ def find(path: Path | str, name: str = "checkpoint") -> Path:
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{name}: '{path}' does not exist.{_neighbours(path)}")
+        raise UserError(f"{name}: {absent(path)}")
     for candidate in (path, path / "last", path / "checkpoints" / "last"):
         if (candidate / "state.json").is_file():
             return candidate
@@ -98,11 +98,6 @@ def find(path: Path | str, name: str = "checkpoint") -> Path:
         f"{name}: '{path}' is not a checkpoint of scoregen (no state.json in it or in its checkpoints/last); "
         f"give {name}=outputs/.../checkpoints/last, or the run folder."
     )
-
-
-def _neighbours(path: Path) -> str:
-    r"""The nearest name beside a path that does not exist."""
-    return f" {closest(path.name, os.listdir(path.parent))}".rstrip() if path.parent.is_dir() else ""
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -133,12 +128,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"checkpoint: '{folder}/config.yaml' is missing or damaged ({reason}); use an earlier one."
         ) from error
-    if not isinstance(config, dict):
-        raise UserError(
-            f"checkpoint: '{folder}/config.yaml' must be a mapping, got {type(config).__name__}; use an earlier one."
-        )
     if not isinstance(config, dict) or "model" not in config:
-        raise UserError(f"checkpoint: '{folder}/config.yaml' has no 'model'.")
+        raise UserError(f"checkpoint: '{folder}/config.yaml' must be a mapping with 'model'; use an earlier one.")
     return config
 
 
@@ -260,8 +251,8 @@ def _moments(model: nn.Module) -> dict[str, Tensor]:
     return {f"{_SDE}data_mean": sde.data_mean.contiguous(), f"{_SDE}data_var": sde.data_var.contiguous()}
 
 
-def _refuse_targets(config: Any) -> None:
-    parts = {part: config[part] for part in ("model", "sde") if part in config} if isinstance(config, dict) else {}
+def _refuse_targets(config: dict[str, Any]) -> None:
+    parts = {part: config[part] for part in ("model", "sde") if part in config}
     if not isinstance(parts.get("model"), dict) or "_target_" not in parts["model"]:
         raise UserError(
             f"checkpoint: 'model' of its configuration must be a mapping with _target_, got {parts.get('model')!r}."

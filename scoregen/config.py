@@ -9,6 +9,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -71,7 +72,7 @@ def _check_trusted(target: str, where: str) -> None:
     if target in TRUSTED_TARGETS:
         return
     found = None
-    if any(target.startswith(f"{package}.") for package in TRUSTED_PACKAGES):
+    if target.startswith(tuple(f"{package}." for package in TRUSTED_PACKAGES)) and "._" not in target:
         found = locate(target, where)
     if not (inspect.isclass(found) and found.__module__.startswith(TRUSTED_PACKAGES)):
         raise UserError(
@@ -273,6 +274,8 @@ def user_message(error: BaseException) -> str | None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    if isinstance(error, ValueError) and _raised_in(error).startswith("hydra."):
+        return f"{error}."
     if not isinstance(error, HydraException | OmegaConfBaseException):
         # a full disk, a path that is no folder, missing rights
         return f"{error}." if isinstance(error, OSError) else None
@@ -285,6 +288,12 @@ def user_message(error: BaseException) -> str | None:
     if "no match in the defaults list" in " ".join(lines).lower():
         return f"{lines[0]} See --help for the groups."
     return " ".join(line for line in lines if "hydra.cc" not in line)
+
+
+def _raised_in(error: BaseException) -> str:
+    r"""The module that raised an error."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__")) if frames else ""
 
 
 def _no_such_option(lines: list[str]) -> str:

@@ -2,6 +2,7 @@ r"""Errors that name the value, the rule and the closest right name."""
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -15,3 +16,11 @@ def closest(name: str, choices: Iterable[str]) -> str:
     if match:
         return f"Did you mean '{match[0]}'?"
     return f"Choices: {', '.join(choices)}." if choices else ""
+
+
+def absent(path: Path | str) -> str:
+    r"""The sentence that a path does not exist, with the nearest name beside it."""
+    path = Path(path)
+    names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    match = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
+    return f"'{path}' does not exist." + (f" Did you mean '{path.with_name(match[0])}'?" if match else "")

@@ -7,7 +7,7 @@ from scoregen.config import accepts, build, entry, typed
 from scoregen.errors import UserError, closest
 
 _GROUPS = ("data", "sde", "model", "loss", "sampler", "trainer", "logger")
-_HOOKS = ("early_stopping", "quality", "accuracy", "preview")
+_HOOKS = ("early_stopping", "quality", "accuracy", "few_calls", "preview")
 _VALUES = {"seed": int, "conditional": bool, "init": str | None, "data_moments": str | None, "dry_run": bool}
 _WEIGHTS = 5  # stream of the first weights
 

@@ -10,7 +10,7 @@ import torch
 from scoregen.compat import repair_torchvision
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import ArrayDataset, Source, split
-from scoregen.errors import UserError, closest
+from scoregen.errors import UserError, absent
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -236,31 +236,25 @@ def _plain(image):
 
 def _existing(path: str, where: str) -> Path:
     if not Path(path).exists():
-        folder = Path(path).parent
-        hint = closest(Path(path).name, [p.name for p in folder.iterdir()]) if folder.is_dir() else ""
-        raise UserError(f"{where}: '{path}' does not exist. {hint}".rstrip())
+        raise UserError(f"{where}: {absent(path)}")
     return Path(path)
 
 
 def _load_npz(path: Path, train: bool) -> ArrayDataset:
     try:
-        archive = np.load(path, allow_pickle=False)
-        names = set(archive.files)
-    except (ValueError, OSError, AttributeError, EOFError, BadZipFile) as error:
-        raise UserError(f"data.path: '{path}' is not a readable .npz file ({error}).") from error
-    images = next((n for n in ("train_images", "images", "x") if n in names), None)
+        # an open file, since NumPy does not close a damaged one that it opened itself
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            names = set(archive.files)
+            has_split = {"train_images", "test_images"} <= names
+            part = "train" if train or not has_split else "test"
+            images = next((archive[n] for n in (f"{part}_images", "images", "x") if n in names), None)
+            label = next((archive[n] for n in (f"{part}_labels", "labels", "y") if n in names), None)
+    except (ValueError, TypeError, OSError, AttributeError, EOFError, BadZipFile) as error:
+        raise UserError(f"data.path: '{path}' is not a readable .npz file without pickled objects.") from error
     if images is None:
-        raise UserError(
-            f"data.path: '{path}' must hold an array 'train_images' (or 'images' or 'x'), got {sorted(names)}."
-        )
-    if {"train_images", "test_images"} <= names:
-        part = "train" if train else "test"
-        label = archive[f"{part}_labels"] if f"{part}_labels" in names else None
-        return ArrayDataset(
-            _channels_first(archive[f"{part}_images"]), None if label is None else torch.from_numpy(label)
-        )
-    label = next((archive[n] for n in ("train_labels", "labels", "y") if n in names), None)
-    return split(_channels_first(archive[images]), None if label is None else torch.from_numpy(label), train)
+        raise UserError(f"data.path: '{path}' must hold 'train_images' (or 'images' or 'x'), got {sorted(names)}.")
+    x, label = _channels_first(images), None if label is None else torch.from_numpy(label)
+    return ArrayDataset(x, label) if has_split else split(x, label, train)
 
 
 def _channels_first(images: np.ndarray) -> torch.Tensor:

@@ -141,7 +141,7 @@ class Measurement:
             for i in worst
         ]
         self.details["memorisation_threshold"] = found.threshold
-        note = "share nearer to a training image than all but the floor's share of held-out ones"
+        note = "share flagged as near copies of training images; floor: by chance"
         return [Number("memorised", found.fraction, "lower", alpha, note=note)]
 
     def _classes(self) -> list[Number]:

@@ -7,7 +7,7 @@ batch, counts stay on the device, and one transfer ends a call.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -107,7 +107,7 @@ class Engine:
     def _drawn(
         self, requests: Sequence[Request], seed: int, device: torch.device, dtype: torch.dtype
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        r"""Noisy inputs and the row of the request that each belongs to; chunks are drawn on all threads."""
+        r"""Noisy inputs and the row of the request that each belongs to; on a CPU all threads draw, ahead of use."""
         source = torch.device("cpu") if device.type == "mps" else device  # no float64 on MPS
         threads = torch.get_num_threads() if source.type == "cpu" else 1
         chunks = [(row, *chunk) for row, request in enumerate(requests) for chunk in request.chunks()]
@@ -118,13 +118,25 @@ class Engine:
             keyed = generator(seed, request.stream, request.index, first, device=source)
             return self.noise.sample(request.x, size, keyed, self.strict).to(dtype)
 
-        group = max(threads, -(-self.batch_size // CHUNK))
+        size = max(threads, -(-self.batch_size // CHUNK))
+        groups = [chunks[i : i + size] for i in range(0, len(chunks), size)]
         with ThreadPoolExecutor(threads) as pool:
-            spread = pool.map if threads > 1 else map
-            for i in range(0, len(chunks), group):
-                part = chunks[i : i + group]
-                rows = torch.tensor([row for row, _, size in part for _ in range(size)])
-                yield torch.cat(list(spread(draw, part))).to(device), rows.to(device)
+            drawn = ahead(pool, draw, groups) if source.type == "cpu" else ([draw(c) for c in g] for g in groups)
+            for group, noisy in zip(groups, drawn, strict=True):
+                rows = torch.tensor([row for row, _, size in group for _ in range(size)])
+                yield torch.cat(noisy).to(device), rows.to(device)
+
+
+def ahead(pool: Executor, function: Callable, groups: Sequence[Sequence]) -> Iterator[list]:
+    r"""[function(item) for each item] of each group, while the pool works on the next group."""
+    waiting: list[Future] = []
+    for group in groups:
+        started = [pool.submit(function, item) for item in group]
+        if waiting:
+            yield [future.result() for future in waiting]
+        waiting = started
+    if waiting:
+        yield [future.result() for future in waiting]
 
 
 def repack(pieces: Iterator[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:

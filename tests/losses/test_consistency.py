@@ -4,6 +4,7 @@ import copy
 import math
 from itertools import pairwise
 from statistics import NormalDist
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,15 +12,17 @@ from oracles import Independent, affine_law, energy_distance, log_normal_mixture
 from torch import nn
 from torch.nn import functional
 
+from scoregen.commands.grids import FewCalls
 from scoregen.data import Toy2D
 from scoregen.losses import ConsistencyDistillation, ConsistencyTuning, DenoisingScoreMatching, Gap, LogUniform
 from scoregen.losses.consistency import AbstractConsistency
 from scoregen.models import MLP, Denoiser
+from scoregen.pictures import save_grid
 from scoregen.rng import generators, randn
 from scoregen.samplers import Consistency, Heun, Levels
 from scoregen.sde import EDM, VE, GeometricBrownianMotion, Multiplicative
 from scoregen.sde.path import expand
-from scoregen.training import Trainer
+from scoregen.training import Moment, Trainer
 
 QUANTILE = torch.tensor([0.001, 0.3, 0.62, 0.9, 0.9999])
 
@@ -295,6 +298,18 @@ def test_a_resumed_run_goes_through_the_same_stages(tmp_path):
     resumed, again = run("resumed", tmp_path / "whole" / "checkpoints" / "step_00000007")
     assert resumed == stages[7:]
     assert (weights == again).all()
+
+
+def test_grids_of_one_and_two_calls_come_from_the_same_noise(tmp_path):
+    r"""The first picture is D(80 eps) of the keyed noise; in the second its noise of .821 is drawn anew and removed."""
+    model, pictures = Flow(0.5, 0.01), {}
+    moment = Moment(7, model, tmp_path, None, lambda name, path: pictures.update({name: path}), None)
+    FewCalls(SimpleNamespace(shape=(1, 2, 2)), every=1, n=4)(moment)
+    eps = randn((4, 1, 2, 2), generators(0, 11, 0, range(4)), torch.float64)
+    one = 0.5 + 0.1 / math.sqrt(0.01 + 6400) * 80 * eps
+    assert set(pictures) == {"calls_1", "calls_2"}
+    assert pictures["calls_1"].read_bytes() == save_grid(one, tmp_path / "expected.png").read_bytes()
+    assert pictures["calls_2"].read_bytes() != pictures["calls_1"].read_bytes()
 
 
 def train(model, loss, x, optimizer, steps, seed):

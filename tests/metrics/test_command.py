@@ -1,0 +1,69 @@
+import json
+
+import numpy as np
+import pytest
+
+from scoregen.commands.evaluate import network_calls, run
+from scoregen.errors import UserError
+from scoregen.samplers import DDIM, ExponentialABM, Heun
+
+SDE = {"_target_": "scoregen.sde.EDM", "sigma_min": 0.002, "sigma_max": 80.0}
+FAST = {"_target_": "scoregen.metrics.Settings", "bootstrap": 0, "subset": 100}
+
+
+def checkpoint(folder):
+    r"""As much of a checkpoint as counting needs."""
+    import yaml
+
+    folder.mkdir()
+    (folder / "state.json").write_text("{}")
+    (folder / "config.yaml").write_text(yaml.safe_dump({"model": {}, "sde": SDE}))
+    return folder
+
+
+def config(**changes):
+    base = {"samples": None, "checkpoint": None, "weights": "ema", "n": 10, "batch_size": 10, "seed": 0, "label": None}
+    base |= {"guidance": 1.0, "sweep": None, "calls": [8], "cache": None, "out": None, "metrics": FAST}
+    base |= {"data": {"_target_": "scoregen.data.Digits"}, "sampler": {"_target_": "scoregen.samplers.Heun"}}
+    return base | {"features": {"_target_": "scoregen.metrics.RandomConvolution", "channels": None}} | changes
+
+
+@pytest.mark.parametrize(
+    ("sampler", "calls"), [(Heun(18), 35), (DDIM(8), 8), (ExponentialABM(18), 18)], ids=["heun", "ddim", "abm"]
+)
+def test_network_calls_are_counted(tmp_path, sampler, calls):
+    assert network_calls(sampler, checkpoint(tmp_path / "checkpoint")) == calls
+
+
+def test_samples_are_measured_with_their_record(tmp_path, capsys):
+    r"""Digits' own held-out images as samples, recorded as of Heun with guidance: 2 x 35 calls."""
+    from scoregen.data import Digits
+
+    record = {"sampler": {"_target_": "scoregen.samplers.Heun", "steps": 18}, "guidance": 2.0, "seed": 5}
+    record |= {"checkpoint": str(checkpoint(tmp_path / "checkpoint")), "weights": "ema", "label": "all"}
+    np.savez(tmp_path / "samples.npz", images=Digits().test.x.numpy())
+    (tmp_path / "samples.json").write_text(json.dumps(record))
+    run(config(samples=str(tmp_path)), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    protocol = found["metrics"][0]["protocol"]
+    assert (protocol["network_calls"], protocol["sampler"], protocol["seed"]) == (70, "Heun", 5)
+    assert found["metrics"][0]["value"] == pytest.approx(found["metrics"][0]["floor"])
+    assert "labels were dealt out in turn" in found["warnings"][-1]
+    assert "| FD-random" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "give one of samples=PATH and checkpoint=PATH"),
+        ({"samples": "a", "checkpoint": "b"}, "give one of samples=PATH"),
+        ({"samples": "a", "sweep": ["ddim"]}, "sweep: needs checkpoint=PATH"),
+        ({"checkpoint": "a", "sweep": "ddim"}, r"sweep: must be a list of samplers such as \[heun,ddim\], got 'ddim'"),
+        ({"checkpoint": "a", "sweep": ["ddim"], "calls": [0]}, r"calls: must be a list of integers >= 1"),
+        ({"sample": "a"}, "sample: not a key of the evaluation. Did you mean 'samples'"),
+    ],
+    ids=["neither", "both", "sweep of a file", "sweep", "calls", "key"],
+)
+def test_mistakes_stop_before_any_work(tmp_path, changes, text):
+    with pytest.raises(UserError, match=text):
+        run(config(**changes), tmp_path)

@@ -1,0 +1,209 @@
+r"""From YAML nodes to objects: names, types, missing values; and every configuration builds and takes a step."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from data.test_sources import image_folder, mnist_like
+from tiny import DIGITS, TOY, compose, numbers, train
+
+from scoregen import sde
+from scoregen.config import build, conf_dir, typed
+from scoregen.errors import UserError, absent, closest
+from scoregen.losses import DenoisingScoreMatching
+
+CONF = conf_dir()
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def test_nested_nodes_are_built_inside_out():
+    node = {
+        "_target_": "scoregen.losses.DenoisingScoreMatching",
+        "noise_levels": {"_target_": "scoregen.losses.LogNormal", "std": 2},
+    }
+    loss = build(node)
+    assert isinstance(loss, DenoisingScoreMatching)
+    assert loss.noise_levels.std == 2.0 and isinstance(loss.noise_levels.std, float)
+
+
+def test_partial_nodes_wait_for_their_other_arguments():
+    make = build({"_target_": "scoregen.sde.VE", "_partial_": True, "sigma_min": 0.5})
+    assert make(sigma_max=3.0).sigma_max == 3.0
+
+
+def test_plain_data_are_passed_through():
+    assert build({"a": [1, {"b": "c"}], "d": None}) == {"a": [1, {"b": "c"}], "d": None}
+
+
+@pytest.mark.parametrize(
+    "node, text",
+    [
+        ({"sigma_mn": 1}, r"sde.sigma_mn: 'sigma_mn' is not an argument of scoregen.sde.EDM. Did you mean 'sigma_min'\?"),
+        ({"sigma_min": "a"}, r"sde.sigma_min: must be a number, got 'a' \(a text\)"),
+        ({"sigma_min": True}, r"must be a number, got True \(true or false\)"),
+        ({"sigma_min": None}, "must be a number, got null"),
+        ({"sigma_min": 100}, "sde: sigma_min must satisfy 0 < sigma_min < sigma_max, got sigma_min=100.0"),
+        ({"sigma_min": "???"}, "sde.sigma_min: a value is required; give sde.sigma_min=..."),
+        ({"chart": 5}, r"sde.chart: must be Chart or null, got 5 \(an integer\)"),
+        ({"chart": {"_target_": "scoregen.sde.EDM"}}, "sde.chart: must be Chart or null, got .*EDM"),
+        ({"_target_": "scoregen.sde.EDN"}, r"sde._target_: 'scoregen.sde' has no 'EDN'. Did you mean 'EDM'\?"),
+        ({"_target_": "scoregn.sde.EDM"}, "sde._target_: 'scoregn.sde.EDM' cannot be found: No module named 'scoregn'"),
+        ({"_target_": "EDM"}, "sde._target_: cannot import 'EDM'"),
+        ({"_target_": "scoregen.data.Npz"}, "sde.path: a value is required by scoregen.data.Npz; give sde.path=..."),
+    ],
+)
+def test_a_slip_is_one_message_with_its_place(node, text):
+    with pytest.raises(UserError, match=text):
+        build({"_target_": "scoregen.sde.EDM", **node}, where="sde")
+
+
+@pytest.mark.parametrize(
+    "value, hint, result",
+    [
+        (3, float, 3.0),
+        (3, int | None, 3),
+        (None, int | None, None),
+        ([1, 2], tuple[int, ...], (1, 2)),
+        ([1, 2.5], tuple[float, float], (1.0, 2.5)),
+        ((1,), list[int], [1]),
+        ("a", int | str, "a"),
+        ("auto", None, "auto"),
+        (Path("a"), Path | str, Path("a")),
+    ],
+)
+def test_values_take_the_type_of_their_annotation(value, hint, result):
+    assert typed(value, hint, "a") == result
+    assert type(typed(value, hint, "a")) is type(result)
+
+
+@pytest.mark.parametrize(
+    "value, hint, text",
+    [
+        (1.5, int, r"a: must be an integer, got 1.5 \(a number\)"),
+        (True, int, "must be an integer, got True"),
+        (1, bool, "must be true or false, got 1"),
+        (3, tuple[int, ...], "must be a list, got 3"),
+        ([1, "b"], tuple[int, ...], r"a\[1\]: must be an integer, got 'b'"),
+        ([1.0], tuple[float, float], "must be a list of 2, got .* of 1"),
+        ("b", float | None, "must be a number or null, got 'b'"),
+        (None, int, "must be an integer, got null"),
+    ],
+)
+def test_values_of_another_type_are_refused(value, hint, text):
+    with pytest.raises(UserError, match=text):
+        typed(value, hint, "a")
+
+
+def test_the_nearest_name_is_offered_or_all():
+    assert closest("stepss", ["steps", "seed"]) == "Did you mean 'steps'?"
+    assert closest("xyz", ["steps", "seed"]) == "Choices: seed, steps."
+    assert closest("xyz", []) == ""
+
+
+def test_an_absent_path_offers_its_nearest_neighbour_only(tmp_path):
+    (tmp_path / "images").mkdir()
+    assert absent(tmp_path / "image") == f"'{tmp_path}/image' does not exist. Did you mean '{tmp_path}/images'?"
+    assert absent(tmp_path / "xyz") == f"'{tmp_path}/xyz' does not exist."
+    assert absent("/nowhere/at/all") == "'/nowhere/at/all' does not exist."
+
+
+def test_configuration_is_found_beside_a_checkout_and_inside_an_installed_package(tmp_path, monkeypatch):
+    assert (conf_dir() / "train.yaml").is_file()
+    monkeypatch.setattr("scoregen.config.__file__", str(tmp_path / "scoregen" / "config.py"))
+    assert conf_dir() == tmp_path / "scoregen" / "conf"
+    (tmp_path / "conf").mkdir()  # a foreign folder of this name beside an installed package
+    assert conf_dir() == tmp_path / "scoregen" / "conf"
+
+
+def small_sampler(name: str) -> list[str]:
+    node = yaml.safe_load((CONF / "sampler" / f"{name}.yaml").read_text())
+    return ["sampler.steps=2"] if "steps" in node and node["steps"] else []
+
+
+STEP = ["trainer.steps=1", "preview.every=1", "preview.n=2", "sampler.steps=2"]
+
+
+@pytest.mark.parametrize("name", options("sde"))
+def test_every_process_takes_a_step_and_samples(tmp_path, name):
+    folder = train(tmp_path, *DIGITS, *STEP, f"sde={name}")
+    assert (folder / "samples.png").is_file() and (folder / "trajectory.png").is_file()
+
+
+@pytest.mark.parametrize("name", options("sde"))
+def test_processes_take_the_chart_of_the_data(name):
+    process = build(compose("data=digits", f"sde={name}")["sde"])
+    assert isinstance(process, sde.SDE)
+    assert process.to_chart(process.from_chart(process.to_chart(np_half()))).item() == pytest.approx(
+        process.to_chart(np_half()).item()
+    )
+    if not isinstance(process, sde.GeometricBrownianMotion | sde.GeometricOU | sde.Multiplicative):
+        assert process.to_chart(np_half()).item() == 0.0  # x = 1/2 is y = 0
+
+
+def np_half():
+    import torch
+
+    return torch.full((1, 1), 0.5, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", options("sampler"))
+def test_every_sampler_samples(tmp_path, name):
+    process = {"ambient_langevin": "gbm", "dale_langevin": "gbm"}.get(name, "edm")
+    few = small_sampler(name)
+    folder = train(tmp_path, *DIGITS, *STEP[:3], f"sampler={name}", f"sde={process}", *few)
+    assert (folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize("name", options("model"))
+def test_every_model_takes_a_step(tmp_path, name):
+    overrides = {"mlp": TOY, "unet_patch": [*DIGITS, "model.network.channels=[8]"]}.get(name, DIGITS)
+    if name == "classifier":
+        overrides = ["data=digits", "loss=cross_entropy", "conditional=true", *TOY[4:]]
+    folder = train(tmp_path, *overrides, f"model={name}", "trainer.steps=1")
+    assert numbers(folder)[0]["loss"] > 0
+
+
+@pytest.mark.parametrize("name", options("loss"))
+def test_every_loss_takes_a_step(tmp_path, name):
+    overrides = ["data=digits", "model=classifier", *TOY[4:]] if name == "cross_entropy" else TOY
+    folder = train(tmp_path, *overrides, f"loss={name}", "trainer.steps=1")
+    assert len(numbers(folder)) == 1
+
+
+@pytest.mark.parametrize("name", options("data"))
+def test_every_data_set_takes_a_step(tmp_path, name):
+    root = tmp_path / "data"
+    made = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+    overrides = [*DIGITS[1:], f"data={name}"]
+    if name in made:
+        mnist_like(root, made[name])
+        overrides += [f"data.root={root}", "model.network.patch_size=4"]
+    elif name == "folder":
+        overrides += [f"data.path={image_folder(root)}", "data.size=4"]
+    elif name in ("npz", "cifar10"):
+        images = np.zeros((9, 32, 32, 3), np.uint8)
+        labels = np.arange(9)
+        file = root / "cifar10_subset.npz"
+        root.mkdir()
+        np.savez(file, train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+        overrides += [f"data.root={root}" if name == "cifar10" else f"data.path={file}", "model.network.patch_size=4"]
+    elif name == "toy2d":
+        overrides = TOY
+    folder = train(tmp_path / "run", *overrides, *STEP)
+    assert (folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize("name", options("logger"))
+def test_every_logger_is_built(name):
+    assert build(compose(f"logger={name}")["logger"]).open
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_composes(name):
+    config = compose(f"+experiment={name}", "data.root=x") if "mnist" in name else compose(f"+experiment={name}")
+    for group in ("sde", "loss", "sampler", "trainer"):
+        build(config[group], where=group)

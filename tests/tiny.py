@@ -1,0 +1,104 @@
+r"""Tiny runs: the real configurations with everything small, and the commands in this process."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scoregen.config import conf_dir
+from scoregen.losses import DenoisingScoreMatching
+from scoregen.training import Hook, Moment
+
+COMMON = ["trainer.precision=no", "trainer.batch_size=8", "trainer.log_every=1", "preview.every=null"]
+TOY = ["data=toy2d", "data.n=100", "model.network.width=8", "model.network.depth=1", *COMMON]
+DIGITS = ["data=digits", "model.network.channels=[4]", "model.network.attention=[]", *COMMON]
+
+
+def compose(*overrides: str, name: str = "train") -> dict[str, Any]:
+    r"""The resolved configuration of a command, as Hydra composes it."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return OmegaConf.to_container(compose(name, overrides=list(overrides)), resolve=True)
+
+
+def train(folder: Path, *overrides: str, **nodes: Any) -> Path:
+    r"""A run of train.py; `nodes` replace nodes of the configuration."""
+    from scoregen.commands.train import run
+
+    run(compose(*overrides) | nodes, folder)
+    return folder
+
+
+def sample(checkpoint: Path, out: Path, *overrides: str) -> Path:
+    r"""A run of sample.py."""
+    from scoregen.commands.sample import run
+
+    run(compose(f"checkpoint={checkpoint}", f"out={out}", *overrides, name="sample"), out)
+    return out
+
+
+def command(main, *argv: str) -> int:
+    r"""Exit status of a command called in this process."""
+    before = sys.argv
+    sys.argv = ["command", *map(str, argv)]
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def weights(folder: Path, name: str = "model") -> dict[str, torch.Tensor]:
+    r"""Tensors of a file of a run's last checkpoint."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / "checkpoints" / "last" / f"{name}.safetensors")
+
+
+def numbers(folder: Path) -> list[dict[str, float]]:
+    r"""metrics.jsonl without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("images_per_second", "eta_seconds")} for line in lines]
+
+
+class Kill(Hook):
+    r"""Ends the process's work at a step, as a kill would."""
+
+    def __call__(self, moment: Moment) -> None:
+        if moment.step == self.every:
+            raise KeyboardInterrupt
+
+
+class Broken(DenoisingScoreMatching):
+    r"""Denoising score matching that gives NaN at some steps."""
+
+    def __init__(self, bad: list[int]) -> None:
+        super().__init__()
+        self.bad, self.step = bad, 0
+
+    def at(self, step: int, steps: int) -> None:
+        self.step = step
+
+    def forward(self, *arguments, **named):
+        losses = super().forward(*arguments, **named)
+        return losses * float("nan") if self.step in self.bad else losses
+
+
+class Recorder(DenoisingScoreMatching):
+    r"""Denoising score matching that keeps the quantiles of its noise levels, a list a step."""
+
+    seen: dict[int, list[float]]
+
+    def at(self, step: int, steps: int) -> None:
+        self.step = step
+        Recorder.seen = {} if step == 0 else Recorder.seen
+
+    def forward(self, model, x_0, label=None, generator=None, quantile=None):
+        Recorder.seen.setdefault(self.step, []).extend(quantile.tolist())
+        return super().forward(model, x_0, label, generator, quantile)

@@ -1,0 +1,90 @@
+r"""A run that was killed and goes on is the run that was not."""
+
+import json
+
+import pytest
+import torch
+from tiny import DIGITS, TOY, Recorder, numbers, train, weights
+
+DROPOUT = [*TOY, "model.network.dropout=0.3", "trainer.steps=11", "trainer.checkpoint_every=3", "trainer.log_every=4"]
+AUGMENTED = [*DIGITS, "trainer.steps=4", "trainer.checkpoint_every=2", "+data.augmentation={_target_:scoregen.data.Shift}"]
+
+
+def kill(step: int) -> dict:
+    return {"preview": {"_target_": "tiny.Kill", "every": step}}
+
+
+def assert_same_run(a, b) -> None:
+    for name in ("model", "ema", "optimizer"):
+        x, y = weights(a, name), weights(b, name)
+        assert x.keys() == y.keys()
+        assert all(torch.equal(x[k], y[k]) for k in x), name
+    states = [json.loads((f / "checkpoints" / "last" / "state.json").read_text()) for f in (a, b)]
+    assert states[0] == states[1]
+    assert numbers(a) == numbers(b)
+
+
+@pytest.mark.parametrize(
+    "overrides, at", [(DROPOUT, 5), (DROPOUT, 8), (DROPOUT, 2), (AUGMENTED, 3)], ids=["5", "8", "before-any", "augmented"]
+)
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, overrides, at):
+    whole = train(tmp_path / "whole", *overrides)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", *overrides, **kill(at))
+    resumed = train(tmp_path / "killed", *overrides, "trainer.resume=auto")
+    assert_same_run(whole, resumed)
+
+
+def test_resuming_from_an_older_checkpoint_drops_the_later_lines(tmp_path):
+    overrides = [*TOY, "trainer.steps=6", "trainer.checkpoint_every=2", "trainer.keep_last=9"]
+    whole = train(tmp_path / "a", *overrides)
+    before = numbers(whole)
+    again = train(tmp_path / "a", *overrides, f"trainer.resume={whole}/checkpoints/step_00000002")
+    assert numbers(again) == before
+    assert [line["step"] for line in before] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    overrides = [*TOY, "trainer.steps=2", "trainer.checkpoint_every=2"]
+    folder = train(tmp_path, *overrides)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    train(folder, *overrides[:-2], "trainer.checkpoint_every=2", "trainer.steps=3", "trainer.resume=auto")
+    assert [line["step"] for line in numbers(folder)] == [1, 2, 3]
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path):
+    overrides = [*TOY, "trainer.steps=2", "trainer.resume=auto"]
+    folder = train(tmp_path, *overrides)
+    before = weights(folder), numbers(folder)
+    train(folder, *overrides)
+    assert all(torch.equal(weights(folder)[k], v) for k, v in before[0].items())
+    assert numbers(folder) == before[1]
+
+
+def test_the_first_weights_are_a_function_of_the_seed(tmp_path):
+    overrides = [*TOY, "trainer.steps=1"]
+    runs = [train(tmp_path / str(i), *overrides, f"seed={seed}") for i, seed in enumerate((3, 3, 4))]
+    first, same, other = (weights(run)["network.first.weight"] for run in runs)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_accumulation_equals_the_whole_batch(tmp_path, accumulate):
+    r"""The same samples, noise and noise levels; float32 sums in another order (eps keeps Adam from magnifying rounding)."""
+    overrides = [*TOY, "trainer.steps=5", "+trainer.optimizer.eps=1e-4"]
+    whole = weights(train(tmp_path / "1", *overrides))
+    parts = weights(train(tmp_path / "n", *overrides, f"trainer.accumulate={accumulate}"))
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_noise_levels_are_stratified_over_the_global_batch(tmp_path, accumulate):
+    loss = {"_target_": "tiny.Recorder"}
+    train(tmp_path, *TOY, "trainer.steps=3", f"trainer.accumulate={accumulate}", loss=loss)
+    assert sorted(Recorder.seen) == [0, 1, 2]
+    for quantiles in Recorder.seen.values():
+        assert [int(q * 8) for q in sorted(quantiles)] == list(range(8))
+    assert Recorder.seen[0] != Recorder.seen[1]

@@ -1,0 +1,80 @@
+r"""What a run folder may be used for."""
+
+import pytest
+import yaml
+
+from scoregen.errors import UserError
+from scoregen.training import prepare, write_config
+
+CONFIG = {"seed": 0, "model": {"width": 3}, "data": {"root": "a", "n": 5}, "trainer": {"steps": 5, "batch_size": 8}, "logger": {"a": 1}}
+
+
+def changed(**values) -> dict:
+    return CONFIG | {k: {**CONFIG[k], **v} if isinstance(v, dict) else v for k, v in values.items()}
+
+
+def test_a_free_folder_starts_at_the_first_step(tmp_path):
+    assert prepare(tmp_path, CONFIG, None) is None
+    assert prepare(tmp_path, CONFIG, "auto") is None
+
+
+def test_a_folder_that_holds_a_run_is_refused_unless_resumed(tmp_path):
+    write_config(tmp_path, CONFIG)
+    with pytest.raises(UserError, match=r"holds another run; give trainer.resume=auto to continue it or another"):
+        prepare(tmp_path, CONFIG, None)
+    assert prepare(tmp_path, CONFIG, "auto") is None  # killed before its first checkpoint
+
+
+@pytest.mark.parametrize(
+    "new, key, old_value, new_value",
+    [
+        (changed(seed=1), "seed", "0", "1"),
+        (changed(trainer={"batch_size": 16}), "trainer.batch_size", "8", "16"),
+        (changed(data={"n": 6}), "data.n", "5", "6"),
+        ({**CONFIG, "loss": {"std": 2}}, "loss.std", "None", "2"),
+    ],
+)
+def test_a_changed_configuration_names_the_key_and_both_values(tmp_path, new, key, old_value, new_value):
+    write_config(tmp_path, CONFIG)
+    with pytest.raises(UserError, match=rf"{key}: the run in .* has {old_value}, asked for is {new_value}; .*(old value)"):
+        prepare(tmp_path, new, "auto")
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        changed(trainer={"steps": 50, "log_every": 3, "accumulate": 2, "workers": 1}),
+        changed(logger={"a": 2}),
+        changed(data={"root": "b"}),
+        {**CONFIG, "preview": {"every": 3}, "dry_run": True, "early_stopping": {"every": 9}},
+    ],
+    ids=["trainer", "logger", "root", "hooks"],
+)
+def test_what_does_not_change_the_computation_may_change(tmp_path, new):
+    write_config(tmp_path, CONFIG)
+    assert prepare(tmp_path, new, "auto") is None
+
+
+def test_a_checkpoint_of_another_run_is_not_continued_in_an_occupied_folder(tmp_path):
+    for name in ("a", "b"):
+        write_config(tmp_path / name, CONFIG)
+    step = tmp_path / "a" / "checkpoints" / "step_00000005"
+    step.mkdir(parents=True)
+    (step / "state.json").touch()
+    write_config(step, CONFIG)
+    assert prepare(tmp_path / "a", CONFIG, str(step)) == step
+    assert prepare(tmp_path / "c", CONFIG, str(step)) == step
+    with pytest.raises(UserError, match="holds another run than the checkpoint"):
+        prepare(tmp_path / "b", CONFIG, str(step))
+
+
+def test_a_missing_checkpoint_names_the_key_and_its_neighbour(tmp_path):
+    (tmp_path / "run_1").mkdir()
+    with pytest.raises(UserError, match=r"trainer.resume: '.*run_2' does not exist. Did you mean '.*run_1'\?"):
+        prepare(tmp_path / "new", CONFIG, str(tmp_path / "run_2"))
+
+
+def test_config_is_written_whole(tmp_path):
+    write_config(tmp_path / "new", CONFIG)
+    assert yaml.safe_load((tmp_path / "new" / "config.yaml").read_text()) == CONFIG
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["config.yaml"]
