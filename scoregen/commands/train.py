@@ -22,7 +22,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     import torch
 
     from scoregen.checkpoint import build_model, find, load_weights
-    from scoregen.parallel import rank, world_size
+    from scoregen.parallel import barrier, rank, world_size
     from scoregen.rng import derive_seed
     from scoregen.training import JSONLines, Trainer, prepare, write_config
 
@@ -34,7 +34,8 @@ def run(config: dict[str, Any], folder: Path) -> None:
     torch.manual_seed(derive_seed(config["seed"], _WEIGHTS))
     model = build_model(config)
     _check_optimizer(trainer, model)
-    hooks = _hooks(config, source, loss)
+    _check_loss(loss, model, source, trainer.steps)
+    hooks = _hooks(config, source, loss, model)
     loggers = [JSONLines(), build(config["logger"], where="logger")] if rank() == 0 else []
     if config["init"] is not None:
         load_weights(model, find(config["init"], "init") / "ema.safetensors")
@@ -44,6 +45,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     describe(model, source, trainer, folder, start)
     if config["dry_run"]:
         return
+    barrier()  # every process has looked at the folder before the first one writes there
     if rank() == 0:
         write_config(folder, config)
     trainer.fit(model, loss, source, folder, config, start, loggers, hooks)
@@ -103,6 +105,25 @@ def _check_optimizer(trainer: Any, model: Any) -> None:
         raise UserError(f"trainer.optimizer: {error}.") from error
 
 
+def _check_loss(loss: Any, model: Any, source: Any, steps: int) -> None:
+    r"""Computes the loss of two samples: whether loss, model, chart and data fit together is known before any work."""
+    import torch
+
+    x, label = source.train[:2]
+    if label is None and not hasattr(model, "sde"):
+        raise UserError(f"data: a {type(model).__name__} needs labels, {source.name} has none.")
+    try:
+        loss.at(0, steps)
+        with torch.no_grad():
+            loss(model.eval(), x, label, torch.Generator().manual_seed(0))
+        loss.metrics()
+    except UserError:
+        raise
+    except (ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+        names = f"{type(loss).__name__} of {type(model).__name__} on {source.name}"
+        raise UserError(f"loss: {names} cannot be computed: {' '.join(str(error).split())}") from error
+
+
 def _shared_folder(folder: Path) -> Path:
     r"""The first process's run folder, on every process."""
     from scoregen.parallel import world_size
@@ -118,7 +139,7 @@ def _shared_folder(folder: Path) -> Path:
     return Path(gather(str(folder.resolve()))[0])
 
 
-def _hooks(config: dict[str, Any], source: Any, loss: Any) -> list[Any]:
+def _hooks(config: dict[str, Any], source: Any, loss: Any, model: Any) -> list[Any]:
     r"""Monitors and previews that the configuration switches on (those with `every`); previews come last, they draw the log."""
     sampler = build(config["sampler"], where="sampler")
     offered = {"source": source, "loss": loss, "sampler": sampler, "config": config}
@@ -130,6 +151,8 @@ def _hooks(config: dict[str, Any], source: Any, loss: Any) -> list[Any]:
         if node.get("every") is None:  # switched off; its other keys are checked all the same
             build({k: v for k, v in node.items() if k != "every"} | {"_partial_": True}, where=name)
             continue
+        if (name == "accuracy") == hasattr(model, "sde") and name != "early_stopping":
+            raise UserError(f"{name}.every: must be null for a {type(model).__name__}, got {node['every']}.")
         hooks.append(build(node, where=name, **{k: v for k, v in offered.items() if accepts(node, k)}))
     return hooks
 

@@ -40,7 +40,7 @@ class Settings:
     """
 
     bootstrap: int = 100
-    subset: int = 10_000
+    subset: int = 5_000
     k: int = 3
     k_coverage: int = 5
     alpha: float = 0.01

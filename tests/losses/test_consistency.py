@@ -306,7 +306,7 @@ def test_grids_of_one_and_two_calls_come_from_the_same_noise(tmp_path):
     moment = Moment(7, model, tmp_path, None, lambda name, path: pictures.update({name: path}), None)
     FewCalls(SimpleNamespace(shape=(1, 2, 2)), every=1, n=4)(moment)
     eps = randn((4, 1, 2, 2), generators(0, 11, 0, range(4)), torch.float64)
-    one = 0.5 + 0.1 / math.sqrt(0.01 + 6400) * 80 * eps
+    one = 0.5 + 0.1 / math.sqrt(0.01 + 6400) * (80 * eps - 0.5)
     assert set(pictures) == {"calls_1", "calls_2"}
     assert pictures["calls_1"].read_bytes() == save_grid(one, tmp_path / "expected.png").read_bytes()
     assert pictures["calls_2"].read_bytes() != pictures["calls_1"].read_bytes()

@@ -132,6 +132,23 @@ def test_selection_and_estimation_use_different_noise():
     assert c.counts.tolist() != c.selection.tolist()
 
 
+@pytest.mark.parametrize("method", ["fixed", "top2", "selection_free", "stitched", "ladder"])
+def test_no_draw_is_used_twice(method):
+    # over stages, looks, chunks and equal inputs: counting a draw twice would make bounds false
+    seen = []
+
+    def undecided(y):
+        seen.append(y.clone())
+        return torch.stack((y[:, 0], -y[:, 0]), 1)
+
+    x = torch.tensor([[0.3], [0.3]], dtype=torch.float64)
+    certificates = SmoothedClassifier(undecided, Gaussian(1.0), 2).certify(x, n=700, method=method, generator=seeded())
+    draws = torch.cat(seen).flatten()
+    assert len(draws.unique()) == len(draws) == sum(c.draws for c in certificates)
+    assert method == "ladder" or len(draws) >= 2 * 700
+    assert method not in ("stitched", "ladder") or all(len(c.path) > 1 for c in certificates)
+
+
 def test_several_inputs_share_full_batches():
     classifier = Bands()
     SmoothedClassifier(classifier, Gaussian(0.25), 4, batch_size=128).certify(
