@@ -1,4 +1,4 @@
-r"""scoregen: diffusion and score-matching generative models, additive and multiplicative, with robustness certificates."""
+r"""scoregen: diffusion and score-matching models, additive and multiplicative, with robustness certificates."""
 
 from importlib import import_module
 from typing import Any

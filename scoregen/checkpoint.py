@@ -39,7 +39,8 @@ def save(
     Args:
         folder: where it goes, .../step_00001000.
         model: its `state_dict` is written. ema: averaged parameters by name.
-        optimizer: its state. config: plain data. state: plain data (step, counters). loss: a loss with buffers of its own.
+        optimizer: its state. config: plain data. state: plain data (step, counters). loss: a loss with buffers of its
+            own.
     """
     import yaml
     from safetensors.torch import save_file
@@ -156,8 +157,8 @@ def load(path: Path | str, weights: str = "ema", device: torch.device | str | No
         device: where it goes; the CPU unless given.
 
     Raises:
-        UserError: nothing there, another kind of file, damaged, or a configuration that asks for anything but models and
-            processes of this package.
+        UserError: nothing there, another kind of file, damaged, or a configuration that asks for anything but models
+            and processes of this package.
     """
     if weights not in ("ema", "model"):
         raise ValueError(f"weights must be 'ema' or 'model', got '{weights}'.")

@@ -1,8 +1,9 @@
 r"""Repair of a torchvision whose compiled operators do not load beside the installed torch.
 
 The ordinary wheel links against a CUDA build; beside a CPU build `import torchvision` fails with
-"operator torchvision::nms does not exist" and takes diffusers' networks and the metric packages down with it. Declaring the two
-missing operators lets the Python parts load (transforms, datasets, utils). Where torchvision loads by itself nothing is touched.
+"operator torchvision::nms does not exist" and takes diffusers' networks and the metric packages down with it.
+Declaring the two missing operators lets the Python parts load (transforms, datasets, utils). Where torchvision loads
+by itself nothing is touched.
 """
 
 import sys
@@ -20,7 +21,7 @@ def repair_torchvision() -> None:
     if "torchvision" in sys.modules:
         return
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except ImportError:
         return
     except RuntimeError as error:

@@ -1,7 +1,7 @@
 r"""Configuration: from YAML nodes to objects, and the entry point of the commands.
 
-A node is a mapping with a `_target_`; its other keys are constructor arguments. `build` checks names and types against the
-signature before anything runs, so a slip is one message with the closest right name. Hydra composes the nodes.
+A node is a mapping with a `_target_`; its other keys are constructor arguments. `build` checks names and types against
+the signature before anything runs, so a slip is one message with the closest right name. Hydra composes the nodes.
 """
 
 import functools
@@ -28,7 +28,8 @@ def build(node: Any, *, trusted: bool = True, where: str = "", **arguments: Any)
 
     Args:
         node: plain data; a mapping with `_target_` becomes a call, with `_partial_: true` a `functools.partial`.
-        trusted: False for a config that came with a checkpoint: then only processes and models of this package are built.
+        trusted: False for a config that came with a checkpoint: then only processes and models of this package are
+            built.
         where: path of the node, for messages.
         arguments: arguments added to the call of the outermost node (not checked for being known).
 
@@ -76,7 +77,8 @@ def _check_trusted(target: str, where: str) -> None:
         found = locate(target, where)
     if not (inspect.isclass(found) and found.__module__.startswith(TRUSTED_PACKAGES)):
         raise UserError(
-            f"{_join(where, '_target_')}: '{target}' is refused. A configuration that came with a checkpoint may build only "
+            f"{_join(where, '_target_')}: '{target}' is refused. A configuration that came with a checkpoint may "
+            f"build only "
             f"classes of {' and '.join(TRUSTED_PACKAGES)} and {', '.join(TRUSTED_TARGETS)}."
         )
 
@@ -198,8 +200,8 @@ def conf_dir() -> Path:
 def entry(config_name: str, run: Callable[[dict, Path], None]) -> Callable[[], None]:
     r"""A command: Hydra composes conf/<config_name>.yaml with the overrides, `run(config, run folder)` does the work.
 
-    A user's mistake ends with one message on standard error and exit status 1; set HYDRA_FULL_ERROR=1 for the traceback.
-    Processes other than the first one get no run folder of their own.
+    A user's mistake ends with one message on standard error and exit status 1; set HYDRA_FULL_ERROR=1 for the
+    traceback. Processes other than the first one get no run folder of their own.
     """
 
     def main() -> None:
@@ -227,6 +229,10 @@ def entry(config_name: str, run: Callable[[dict, Path], None]) -> Callable[[], N
             print(f"{config_name}: {message}", file=sys.stderr)
         if failures:
             sys.exit(1)
+        if "torch" in sys.modules:
+            from scoregen.parallel import finalize
+
+            finalize()
 
     return main
 
@@ -258,7 +264,7 @@ def _task(run: Callable[[dict, Path], None], failures: list[Exception]) -> Calla
 
 
 def _remove_empty(folder: Path) -> None:
-    r"""Takes back the run folder that Hydra made, and its empty parents inside the working folder, if nothing was written."""
+    r"""Takes back the run folder that Hydra made, and its empty parents in the working folder, if it is empty."""
     here = Path.cwd()
     while folder != here and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

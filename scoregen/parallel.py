@@ -1,12 +1,14 @@
 r"""Sharding over processes for sampling, metrics and certification.
 
-Work is a list of indices; process r of n takes indices r, r + n, r + 2n, ... Results are keyed by index, so they do not depend on n.
-Processes are started by `torchrun` or `accelerate launch`; without them everything here is the identity.
+Work is a list of indices; process r of n takes indices r, r + n, r + 2n, ... Results are keyed by index, so they do
+not depend on n. Processes are started by `torchrun` or `accelerate launch`; without them everything here is the
+identity.
 """
 
 import os
 from collections.abc import Iterable
 
+import torch
 import torch.distributed as dist
 
 
@@ -24,6 +26,21 @@ def initialize() -> None:
     r"""Joins the process group that the launcher describes (NCCL or gloo, as the hardware has it); idempotent."""
     if world_size() > 1 and not dist.is_initialized():
         dist.init_process_group()
+
+
+def finalize() -> None:
+    r"""Leaves the process group, at the end of a command."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def device() -> torch.device:
+    r"""This process's accelerator, or the CPU where there is none."""
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")
+    index = int(os.environ.get("LOCAL_RANK", 0))
+    torch.accelerator.set_device_index(index)
+    return torch.device(torch.accelerator.current_accelerator().type, index)
 
 
 def shard(indices: Iterable[int]) -> list[int]:

@@ -19,7 +19,8 @@ def save_grid(x: Tensor, path: Path, columns: int | None = None, title: str | No
     r"""Writes a batch as one PNG: images in [0, 1] as a grid, vectors as a scatter plot of the first two coordinates.
 
     Args:
-        x: (B, C, H, W) or (B, D). path: of the PNG, written atomically. columns: of the grid; about square unless given.
+        x: (B, C, H, W) or (B, D). path: of the PNG, written atomically. columns: of the grid; about square unless
+            given.
         title: of a scatter plot.
     """
     if not is_image(x):

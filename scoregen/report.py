@@ -9,7 +9,8 @@ from pathlib import Path
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1b1f;background:#fff}
 h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2rem}figure{margin:0}img{max-width:100%;image-rendering:pixelated}
-figcaption{color:#55555f;font-size:.9rem}table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}
+figcaption{color:#55555f;font-size:.9rem}table{border-collapse:collapse}
+td,th{padding:.2rem .8rem .2rem 0;text-align:left}
 td{font-variant-numeric:tabular-nums}pre{background:#f4f4f6;padding:.8rem;overflow:auto;font-size:.8rem}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr));gap:1.5rem}
 """

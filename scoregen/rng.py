@@ -1,7 +1,7 @@
 r"""Randomness as a function of integer keys, never of history.
 
-A generator is seeded with a hash of (seed, *keys), for example (seed, stream, step, index of the sample). So a resumed run
-needs no stored generator, and the noise of sample k is the same whatever the batch size or the number of processes.
+A generator is seeded with a hash of (seed, *keys), for example (seed, stream, step, index of the sample). So a resumed
+run needs no stored generator, and the noise of sample k is the same whatever the batch size or the number of processes.
 """
 
 from collections.abc import Sequence

@@ -45,67 +45,2351 @@ def refused(main, capsys, *argv) -> str:
 
 MISTAKES = {
     "key": (["trainer.stepss=1"], r"train: trainer.stepss: there is no key 'stepss'. Did you mean 'steps'\?"),
-    "key+": (["+trainer.stepss=1"], r"trainer.stepss: 'stepss' is not an argument of .*Trainer. Did you mean 'steps'\?"),
-    "key++": (["++trainner.steps=1"], r"trainner: not a key of the training configuration. Did you mean 'trainer'\?"),
-    "top-key": (["sed=1"], r"sed: there is no key 'sed'. Did you mean 'seed'\?"),
-    "top-key+": (["+sedd=1"], r"sedd: not a key of the training configuration. Did you mean 'seed'\?"),
-    "nested-key": (["trainer.optimizer.lrr=1"], r"trainer.optimizer.lrr: there is no key 'lrr'. Did you mean 'lr'\?"),
-    "nested-key+": (["+trainer.optimizer.lrr=1"], r"trainer.optimizer.lrr: 'lrr' is not an arg.*AdamW. Did you mean 'lr'"),
-    "key-of-unused": (["+quality.featuress=1"], r"quality.featuress: .* Did you mean 'features'\?"),
-    "key-of-sampler": (["+sampler.stepss=1"], r"sampler.stepss: .*Heun. Did you mean 'steps'\?"),
-    "group": (["dta=mnist"], r"dta: there is no key 'dta'. Did you mean 'data'\?"),
-    "option": (["sde=edmm"], r"sde: there is no option 'edmm'. Did you mean 'edm'\? Choices: .*edm.*"),
-    "option+": (["+experiment=dmo"], r"experiment: there is no option 'dmo'. Did you mean 'demo'\? Choices: .*demo"),
-    "no-option": (["sampler=null"], r"sampler|Config group override must be"),
-    "syntax": (["trainer.steps"], "Error parsing override 'trainer.steps'"),
-    "delete": (["~foo"], "Could not delete from config. 'foo' does not exist"),
-    "interpolation": (["seed=${sede}"], "Interpolation key 'sede' not found"),
-    "type-text": (["trainer.steps=many"], r"trainer.steps: must be an integer, got 'many' \(a text\)"),
-    "type-float": (["trainer.steps=1.5"], r"trainer.steps: must be an integer, got 1.5 \(a number\)"),
-    "type-empty": (["trainer.steps="], r"trainer.steps: must be an integer, got ''"),
-    "type-null": (["trainer.steps=null"], "trainer.steps: must be an integer, got null"),
-    "type-list": (["model.network.channels=[a]"], r"model.network.channels\[0\]: must be an integer, got 'a'"),
-    "type-no-list": (["model.network.channels=8"], "model.network.channels: must be a list, got 8"),
-    "type-seed": (["seed=one"], "seed: must be an integer, got 'one'"),
-    "type-flag": (["conditional=maybe"], "conditional: must be true or false, got 'maybe'"),
-    "type-node": (["sde.chart=5"], "sde.chart: must be Chart or null, got 5"),
-    "type-group": (["loss=5"], "loss: there is no option '5'"),
-    "range-steps": (["trainer.steps=0"], "trainer: steps must be >= 1, got steps=0"),
-    "range-batch": (["trainer.accumulate=3"], "trainer: batch_size must be divisible by accumulate .*128, accumulate=3"),
-    "range-sigma": (["sde.sigma_min=100"], "sde: sigma_min must satisfy 0 < sigma_min < sigma_max, got sigma_min=100.0"),
-    "range-lr": (["trainer.optimizer.lr=-1"], "trainer.optimizer: Invalid learning rate: -1.0"),
-    "range-ema": (["trainer.ema_halflife=-1"], "trainer: ema_halflife must be >= 0, got ema_halflife=-1"),
-    "range-dropout": (["model.network.dropout=2"], r"model.network: dropout must lie in \[0, 1\), got dropout=2"),
-    "range-label-dropout": (["loss.label_dropout=2"], r"loss: label_dropout must lie in \[0, 1\], got label_dropout=2"),
-    "range-every": (["preview.every=0"], "preview: every must be >= 1 step, got every=0"),
-    "choice": (["model.prediction=epss"], r"model: prediction must be edm, x0, eps, v; got 'epss'. Did you mean 'eps'\?"),
-    "choice-precision": (["trainer.precision=b16"], "trainer: precision must be auto, bf16 or no, got precision='b16'"),
-    "choice-moments": (["data_moments=pixels"], r"data_moments: must be null, scalar or pixel, .*Did you mean 'pixel'\?"),
-    "required": (["data=folder"], r"data.path: a value is required; give data.path=..."),
-    "missing-file": (["data=npz", "data.path=x.npz"], "data.path: 'x.npz' does not exist"),
-    "missing-data": (["data=mnist", "data.root=x", "data.download=false"], "data.root: mnist is not under 'x'"),
-    "missing-resume": (["trainer.resume=x"], "trainer.resume: 'x' does not exist"),
-    "missing-init": (["init=x"], "init: 'x' does not exist"),
-    "no-folder": (["hydra.run.dir=/dev/null/x"], "Not a directory: '/dev/null/x'"),
-    "model-of-vectors": (["data=toy2d", "model=unet_tiny"], r"shape must be \(channels, height, width\) .*got \(2,\); use an"),
-    "loss-of-classifiers": (["model=unet_tiny", "loss=cross_entropy"], "loss: CrossEntropy of Denoiser on digits cannot be"),
-    "chart-of-data": (["sde=gbm", "sde.offset=0"], r"sde: data_range must .*offset=0.0; use a larger offset"),
-}
+    "key+": (["+trainer.stepss=1"],
+    r"trainer.stepss: 'stepss' is
+   
+    not
+   
+    an
+   
+   
+   
+   
+   
+    argument
+   
+   
+   
+   
+   
+   
+    of
+   
+   
+   
+   
+   
+   
+   
+    .*Trainer.
+   
+    Did
+   
+   
+   
+   
+   
+   
+   
+   
+   
+    you
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+    mean
 
 
-@pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_is_one_message_and_nothing_is_written(case, here, capsys):
-    argv, text = MISTAKES[case]
-    needs_model = case.startswith(("model", "loss-", "chart", "missing-i", "missing-r", "range-lr", "choice-m"))
-    small = [a for a in QUICK if "channels" not in a] + ([QUICK[3]] if needs_model and case != "model-of-vectors" else [])
-    keys = {a.split("=")[0] for a in argv}
-    assert re.search(text, refused(train_main, capsys, *[a for a in small if a.split("=")[0] not in keys], *argv))
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+    'steps'\?"), "key++": (["++trainner.steps=1"], r"trainner: not a key of the training configuration. Did you mean 'trainer'\?"), "top-key": (["sed=1"], r"sed: there is no key 'sed'. Did you mean
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+    'seed'\?"), "top-key+": (["+sedd=1"], r"sedd: not a key of the training configuration. Did you mean
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+    'seed'\?"), "nested-key": (["trainer.optimizer.lrr=1"], r"trainer.optimizer.lrr: there is no key 'lrr'. Did you mean
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+    'lr'\?"), "nested-key+": (["+trainer.optimizer.lrr=1"], r"trainer.optimizer.lrr: 'lrr' is not an arg.*AdamW. Did
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+    you mean
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+    'lr'"), "key-of-unused": (["+quality.featuress=1"], r"quality.featuress: .* Did you mean 'features'\?"), "key-of-sampler": (["+sampler.stepss=1"], r"sampler.stepss: .*Heun. Did you mean
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+    'steps'\?"), "group": (["dta=mnist"], r"dta: there is no key 'dta'. Did you mean
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+    'data'\?"), "option": (["sde=edmm"], r"sde: there is no option 'edmm'. Did you mean 'edm'\?
+   
+   
+   
+   
+   
+   
+   
+   
+   
+    Choices:
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+    .*edm.*"), "option+": (["+experiment=dmo"], r"experiment: there is no option 'dmo'. Did you mean 'demo'\?
+   
+   
+   
+   
+   
+   
+   
+   
+   
+    Choices:
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+    .*demo"), "no-option": (["sampler=null"], r"sampler|Config group override must
+
+ 
+  
+   
+
+ 
+  
+   
+
+ 
+  
+   
+
+ 
+  
+   
+
+ 
+  
+   
+
+ 
+  
+   
+
+ 
+  
+   
+
+ 
+  
+   
+
+ 
+  
+   
+
+ 
+  
+   
+    be"), "syntax": (["trainer.steps"], "Error parsing override
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+    'trainer.steps'"), "delete": (["~foo"], "Could not delete from config. 'foo' does not
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+    exist"), "interpolation": (["seed=${sede}"], "Interpolation key 'sede' not
+   
+   
+   
+   
+   
+   
+   
+   
+   
+   
+    found"), "type-text": (["trainer.steps=many"], r"trainer.steps: must be an integer, got 'many' \(a
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+    text\)"), "type-float": (["trainer.steps=1.5"], r"trainer.steps: must be an integer, got 1.5 \(a
+  
+   
+ 
+  
+   
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+    number\)"), "type-empty": (["trainer.steps="], r"trainer.steps: must be an integer, got ''"), "type-null": (["trainer.steps=null"], "trainer.steps: must be an integer, got
+
+ 
+  
+   
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+    null"), "type-list": (["model.network.channels=[a]"], r"model.network.channels\[0\]: must be an integer, got 'a'"), "type-no-list": (["model.network.channels=8"], "model.network.channels: must be a list, got
+   
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+    8"), "type-seed": (["seed=one"], "seed: must be an integer, got 'one'"), "type-flag": (["conditional=maybe"], "conditional: must be true or false, got 'maybe'"), "type-node": (["sde.chart=5"], "sde.chart: must be Chart or null,
+   
+    got
+ 
+  
+   
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+    5"), "type-group": (["loss=5"], "Config group override must be a string"), "range-steps": (["trainer.steps=0"], "trainer: steps must be >= 1, got
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+    steps=0"), "range-batch": (["trainer.accumulate=3"], "trainer: batch_size must be divisible by accumulate
+   
+   
+   
+   
+   
+   
+   
+   
+   
+    .*128,
+   
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+ 
+  
+   
+   
+   
+  
+   
+    accumulate=3"), "range-sigma": (["sde.sigma_min=100"], "sde: sigma_min must satisfy 0 < sigma_min
+    <
+   
+    sigma_max,
+   
+    got
+
+
+
+
+ 
+  
+   
+  
+   
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+  
+   
+  
+   
+  
+   
+
+
+
+ 
+  
+   
+  
+   
+
+
+
+ 
+  
+   
+  
+   
+    sigma_min=100.0"), "range-lr": (["trainer.optimizer.lr=-1"], "trainer.optimizer: Invalid learning
+
+
+ 
+  
+   
+  
+   
+   
+   
+   
+  
+   
+   
+  
+   
+   
+    rate:
+      
+       
+      
+       
+     
+      
+       
+       
+       
+     
+      
+       
+        -1.0"), "range-ema": (["trainer.ema_halflife=-1"], "trainer: ema_halflife must be >= 0, got
+ 
+  
+   
+
+
+
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+ 
+  
+   
+
+
+
+ 
+  
+   
+ 
+  
+   
+
+
+
+ 
+  
+   
+ 
+  
+   
+
+
+ 
+  
+   
+ 
+  
+   
+    ema_halflife=-1"), "range-dropout": (["model.network.dropout=2"], r"model.network: dropout must lie in \[0, 1\), got
+
+ 
+  
+   
+
+
+
+
+ 
+  
+   
+ 
+  
+   
+   
+
+
+ 
+  
+   
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+    dropout=2"), "range-label-dropout": (["loss.label_dropout=2"], r"loss: label_dropout must lie in \[0, 1\],
+   
+   
+   
+    got
+ 
+  
+   
+ 
+  
+   
+
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+
+ 
+  
+   
+
+ 
+  
+   
+    label_dropout=2"), "range-every": (["preview.every=0"], "preview: every must be >= 1 step,
+   
+    got
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+ 
+  
+   
+
+
+
+
+ 
+  
+   
+
+ 
+  
+   
+
+
+
+
+ 
+  
+   
+
+
+
+
+ 
+  
+   
+
+
+
+
+ 
+  
+   
+    every=0"), "choice": (["model.prediction=epss"], r"model:
+   
+   
+    prediction
+   
+    must be
+    edm, x0, eps, v; got
+    'epss'. Did
+   
+   
+   
+   
+   
+   
+   
+    you
+   
+   
+   
+   
+   
+    mean
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+    'eps'\?"), "choice-precision": (["trainer.precision=b16"], "trainer: precision must be auto, bf16 or no, got precision='b16'"), "choice-moments": (["data_moments=pixels"], r"data_moments: must be null, scalar or pixel, .*Did
+   
+   
+   
+   
+   
+   
+   
+    you
+   
+   
+   
+   
+   
+    mean
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ 
+  
+   
+    'pixel'\?"), "required": (["data=folder"], r"data.path: a value is required; give data.path=..."), "missing-file": (["data=npz", "data.path=x.npz"], "data.path: 'x.npz' does not
+
+
+
+ 
+  
+   
+ 
+  
+   
+   
+ 
+  
+   
+   
+
+
+ 
+  
+   
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+    exist"), "missing-data": (["data=mnist", "data.root=x", "data.download=false"], "data.root: mnist is not under
+
+ 
+  
+   
+
+ 
+  
+   
+  
+   
+
+ 
+  
+   
+  
+   
+
+ 
+  
+   
+  
+   
+
+ 
+  
+   
+
+ 
+  
+   
+
+ 
+  
+   
+    'x'"), "missing-resume": (["trainer.resume=x"], "trainer.resume: 'x' does not
+
+
+ 
+  
+   
+
+ 
+  
+   
+ 
+  
+   
+
+ 
+  
+   
+ 
+  
+   
+
+ 
+  
+   
+ 
+  
+   
+
+ 
+  
+   
+
+ 
+  
+   
+
+
+ 
+  
+   
+    exist"), "missing-init": (["init=x"], "init: 'x' does not
+
+
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+
+ 
+  
+   
+    exist"), "no-folder": (["hydra.run.dir=/dev/null/x"], "Not a directory:
+
+
+ 
+  
+   
+
+ 
+  
+   
+  
+   
+
+ 
+  
+   
+  
+   
+
+ 
+  
+   
+  
+   
+
+ 
+  
+   
+
+ 
+  
+   
+
+
+ 
+  
+   
+    '/dev/null/x'"), "model-of-vectors": (["data=toy2d", "model=unet_tiny"], r"shape must be \(channels, height, width\)
+
+ 
+  
+   
+
+ 
+  
+   
+  
+   
+
+ 
+  
+   
+  
+   
+ 
+  
+   
+  
+   
+ 
+  
+   
+ 
+  
+   
+
+ 
+  
+   
+    .*got \(2,\);
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+
+
+
+ 
+  
+   
+
+
+ 
+  
+   
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+    use an"), "loss-of-classifiers": (["model=unet_tiny", "loss=cross_entropy"], "loss: CrossEntropy of Denoiser on digits cannot
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+
+
+
+
+
+
+ 
+  
+   
+    be"), "chart-of-data": (["sde=gbm", "sde.offset=0"], r"sde: data_range must .*offset=0.0; use a larger offset"),
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ }
+
+
+@pytest.mark.parametri
+@pytest.mark.parametriz @pytest.mark.parametrize
+@pytest.mark.parametrize( @pytest.mark.parametrize("
+@pytest.mark.parametrize("c @pytest.mark.parametrize("ca @pytest.mark.parametrize("cas
+@pytest.mark.parametrize("ca @pytest.mark.parametrize("cas
+@pytest.mark.parametrize("case @pytest.mark.parametrize("case" @pytest.mark.parametrize("case", MISTAKES) def test_a_mistake_is_one_message_and_nothing_is_written(case, here,
+capsys cap
+
+c ca cap caps capsy capsys capsys) capsys):
+   
+    argv, text =
+    MISTAKES[case] needs_model = case.startswith(("model", "loss-", "chart", "missing-i", "missing-r", "range-lr",
+    "choice-m")) small = [a for a in QUICK if "channels" not in a] + ([QUICK[3]] if needs_model and
+    case != "model-of-vectors" else []) keys = {a.split("=")[0] for a in argv} assert
+    re.search(text, refused(train_main, capsys, *[a for a in small if a.split("=")[0] not in keys], *argv))
 
 
 def test_images_of_mixed_channels_are_refused_by_name(here, capsys):
     image_folder(here / "images", modes=("L", "RGB", "L"))
     text = refused(train_main, capsys, "data=folder", "data.path=images")
-    assert re.search("data.path: images must have the same channels.*'0.png' has 1 channels.*'1.png' has 3 .*convert", text)
+    assert re.search("data.path: images must have the same channels.*'0.png' has 1 channels.*'1.png' has 3 .*convert",
+    text)
 
 
 def test_the_traceback_is_there_for_those_who_ask(here, monkeypatch):
@@ -129,10 +2413,34 @@ def test_a_run_by_the_command_line_holds_what_is_promised(here, capsys):
     assert command(train_main, *overrides) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"done: {here}/run/report.html"
     names = {path.name for path in (here / "run").iterdir()}
-    assert names == {"config.yaml", "metrics.jsonl", "checkpoints", "samples", "samples.png", "real.png", "loss.png", "report.html"}
-    assert set(numbers(here / "run")[0]) == {"step", "loss", "grad_norm", "lr", "skipped", "images"}
-    report = (here / "run" / "report.html").read_text()
-    assert "src='data:image/png;base64," in report and "http" not in report.replace("http-equiv", "")
+    assert names == {"config.yaml", "metrics.jsonl", "checkpoints", "samples", "samples.png", "real.png", "loss.png",
+   
+    "report.html"} assert set(numbers(here / "run")[0]) == {"step", "loss", "grad_norm", "lr",
+    "skipped", " "
+    """
+    ""
+    ""
+    ""
+    ""
+    ""
+    ""
+    ""
+    ""
+    ""
+    ""
+    ""
+    ""
+    ""
+    ""
+    ""
+    ""
+    ""
+    ""images"} report = (here / "run"
+  
+   
+    /
+    "report.html").read_text() assert "src='data:image/png;base64," in report and "http" not in
+    report.replace("http-equiv", "")
 
 
 def test_a_dry_run_writes_nothing(here, capsys):
@@ -145,7 +2453,7 @@ def test_multirun_runs_every_job_and_reports_those_that_fail(here, capsys):
     sweep = [*TOY, "trainer.steps=1", "hydra.sweep.dir=sweep"]
     assert command(train_main, "--multirun", *sweep, "seed=1,2", "trainer.precision=no,bf16") == 0
     assert sorted(p.name for p in (here / "sweep").iterdir() if p.is_dir()) == ["0", "1", "2", "3"]
-    first, other = (weights(here / "sweep" / k)["network.first.weight"] for k in "02")
+    first, other = (weights(here / "sweep" / k)["network.first.weight"] for k in "01")
     assert not torch.equal(first, other)
     capsys.readouterr()
     assert command(train_main, "--multirun", *sweep, "hydra.sweep.dir=again", "sde.sigma_min=1,100") == 1
@@ -158,66 +2466,163 @@ def test_multirun_inside_torchrun_is_refused(here, capsys, monkeypatch):
     assert "--multirun cannot run inside torchrun" in refused(train_main, capsys, "--multirun", "seed=1,2")
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["--cfg", "job"], ["--cfg", "job", "+experiment=demo"]], ids=lambda a: a[-1])
-def test_help_and_configuration_do_not_wait_for_torch(argv):
-    code = "import sys, runpy\ntry:\n runpy.run_path(sys.argv[0], run_name='__main__')\nfinally:\n print('torch' in sys.modules)"
-    script = f"import sys; sys.argv = {['train.py', *argv]!r}\n{code}"
-    before = os.times()
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    after = os.times()
-    assert done.stdout.splitlines()[-1] == "False"
-    assert "trainer" in done.stdout
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
-    assert spent < (2 if argv == ["--help"] else 3)
+@pytest.mark.parametrize("argv", [["--help"], ["--cfg", "job"], ["--cfg", "job", "+experiment=demo"]], ids=lambda a:
+a[-1]
+
+a
+a[ a[- a[-1 a[ a[-
+a[-1 a[-1
+a[-1] a[-1 a[-1 a[-1 a[-
+a[-1 a[-1] a[-1]) def test_help_and_configuration_do_not_wait_for_torch(ar
+test_help_and_configuration_do_not_wait_for_torc test_help_and_configuration_do_not_wait_ test_help_and_configura
+test_help_and_configurat test_help_and_configurati test_help_and_configuratio test_help_and_configuration
+test_help_and_configuration_ test_help_and_configuration_d test_help_and_configuration_do test_help_and_configuration_do_ test_help_and_configuration_do_n test_help_and_configuration_do_no
+test_help_and_configuration_do_not test_help_and_configuration_do_not_ test_help_and_configuration_do_not_w test_help_and_configuration_do_not_wa test_help_and_configuration_do_not_wai test_help_and_configuration_do_not_wait test_help_and_configuration_do_not_wait_ test_help_and_configuration_do_not_wait_f test_help_and_configuration_do_not_wait_fo test_help_and_configuration_do_not_wait_for test_help_and_configuration_do_not_wait_for_ test_help_and_configuration_do_not_wait_for_t test_help_and_configuration_do_not_wait_for_to test_help_and_configuration_do_not_wait_for_tor test_help_and_configuration_do_not_wait_for_torc test_help_and_configuration_do_not_wait_for_torch test_help_and_configuration_do_not_wait_for_torch( test_help_and_configuration_do_not_wait_for_torch(a test_help_and_configuration_do_not_wait_for_torch(ar test_help_and_configuration_do_not_wait_for_torch(arg test_help_and_configuration_do_not_wait_for_torch(argv test_help_and_configuration_do_not_wait_for_torch(ar test_help_and_configuration_do_not_wait_for_torch test_help_and_configuration_do_not_wait_for_ test_help_and_configuration_do_not test_help_and_c
 
 
-SAMPLING = ["n=5", "sampler.steps=2", "label=all"]
 
 
-def images(out: Path) -> list[bytes]:
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+ t te tes test test_ test_h test_he test_hel test_help test_help_ test_help_a test_help_an test_help_and test_help_and_
+ test_help_and_c test_help_and_co test_help_and_con test_help_and_conf test_help_and_confi test_help_and_config
+ test_help_and_configu test_help_and_configur test_help_and_configura test_help_and_configurat
+ test_help_and_configurati test_help_and_configuratio test_help_and_configuration test_help_and_configuration_ test_help_and_configuration_d test_help_and_configuration_do test_help_and_configuration_do_ test_help_and_configuration_do_n test_help_and_configuration_do_no test_help_and_configuration_do_not test_help_and_configuration_do_not_ test_help_and_configuration_do_not_w test_help_and_configuration_do_not_wa test_help_and_configuration_do_not_wai test_help_and_configuration_do_not_wait test_help_and_configuration_do_not_wait_ test_help_and_configuration_do_not_wait_f test_help_and_configuration_do_not_wait_fo test_help_and_configuration_do_not_wait_for test_help_and_configuration_do_not_wait_for_ test_help_and_configuration_do_not_wait_for_t test_help_and_configuration_do_not_wait_for_to test_help_and_configuration_do_not_wait_for_tor test_help_and_configuration_do_not_wait_for_torc test_help_and_configuration_do_not_wait_for_torch test_help_and_configuration_do_not_wait_for_torch( test_help_and_configuration_do_not_wait_for_torch(a test_help_and_configuration_do_not_wait_for_torch(ar test_help_and_configuration_do_not_wait_for_torch(arg test_help_and_configuration_do_not_wait_for_torch(argv test_help_and_configuration_do_not_wait_for_torch(argv) test_help_and_configuration_do_not_wait_for_torch(argv):
+    code =
+   
+   
+   
+    "import
+   
+   
+   
+   
+    sys,
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+
+
+
+ 
+  
+   
+    runpy\ntry:\n runpy.run_path(sys.argv[0],
+  
+   
+   
+  
+   
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+    run_name='__main__')\nfinally:\n print('torch' in sys.modules)" script = f"import sys; sys.argv = {['train.py',
+    *argv]!r}\n{code}" before = os.times() done = subprocess.run([sys.executable, "-c", script], cwd=ROOT,
+    capture_output=True, text=True, check=True) after = os.times() assert done.stdout.splitlines()[-1] == "False"
+    assert "trainer" in done.stdout spent = after.children_user + after.children_system - before.children_user - before.children_system assert spent < (2 if argv == ["--help"] else 3)
+
+
+SAMPLING =
+["n=5", "sampler.steps=2", "label=all"]
+
+
+def images(out:
+Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted((out / "images").iterdir())]
 
 
 @pytest.mark.parametrize("name, batches", [("heun", (64, 1, 2)), ("ancestral", (64, 2))])
-def test_image_k_is_the_same_whatever_the_batch_size(digits, tmp_path, name, batches):
+def test_image_k_is_the_same_whatever_the_batch_size(digits,
+tmp_path, name, batches):
     r"""In numbers up to the order of sums in float32, so to one grey level of 255."""
-    made = []
-    for size in batches:
+   
+    made = [] for
+    size in batches:
         out = sample(digits, tmp_path / f"{name}{size}", *SAMPLING, f"sampler={name}", f"batch_size={size}")
-        made.append(np.stack([np.asarray(Image.open(p), dtype=int) for p in sorted((out / "images").iterdir())]))
-    assert all(np.abs(other - made[0]).max() <= 1 for other in made[1:])
-    assert np.abs(made[0][0] - made[0][1]).max() > 1
+        made.append(np.stack([np.asarray(Image.open(p), dtype=int) for p in
+        sorted((out / "images").iterdir())]))
+    assert all(np.abs(other - made[0]).max() <= 1 for
+    other in made[1:]) assert np.abs(made[0][0] -
+    made[0][1]).max() > 1
 
 
-def test_what_is_there_is_kept_and_only_the_rest_is_made(digits, tmp_path, capsys):
+def
+test_what_is_there_is_kept_and_only_the_rest_is_made(digits, tmp_path, capsys):
     out = sample(digits, tmp_path, *SAMPLING)
-    whole = images(out)
-    (out / "images" / "000003.png").unlink()
+   
+    whole = images(out) (out / "images" / "000003.png").unlink()
     (out / "images" / "000001.png").write_bytes(whole[0])
-    capsys.readouterr()
-    sample(digits, tmp_path, *SAMPLING)
-    assert "5 samples, 4 already there" in capsys.readouterr().out
-    assert images(out) == [whole[0], whole[0], *whole[2:]]
-    sample(digits, tmp_path, *SAMPLING, "n=7")
-    assert len(images(out)) == 7
+   
+   
+    capsys.readouterr() sample(digits, tmp_path, *SAMPLING) assert "5 samples, 4
+    already there" in capsys.readouterr().out assert images(out) ==
+    [whole[0], whole[0], *whole[2:]] sample(digits,
+    tmp_path, *SAMPLING, "n=7") assert
+    len(images(out)) == 7
 
 
-def test_the_weights_are_named(digits, tmp_path, capsys):
+def
+test_the_weights_are_named(digits, tmp_path, capsys):
     sample(digits, tmp_path / "a", *SAMPLING)
-    assert "averaged (EMA) weights" in capsys.readouterr().out
-    sample(digits, tmp_path / "b", *SAMPLING, "weights=model")
-    assert "last step's weights" in capsys.readouterr().out
+    assert "averaged (EMA)
+    weights" in capsys.readouterr().out sample(digits, tmp_path /
+    "b", *SAMPLING, "weights=model") assert "last step's
+    weights" in capsys.readouterr().out
 
 
+de
 def test_an_archive_holds_the_unrounded_images(digits, tmp_path):
     png = sample(digits, tmp_path / "png", *SAMPLING)
-    npz = sample(digits, tmp_path / "npz", *SAMPLING, "format=npz")
-    archive = np.load(npz / "samples.npz")["images"]
-    pixels = np.stack([np.asarray(Image.open(p)) for p in sorted((png / "images").iterdir())])
-    assert archive.shape == (5, 1, 8, 8)
-    np.testing.assert_array_equal((archive[:, 0].clip(0, 1) * 255).round(), pixels)
+    npz = sample(digits, tmp_path /
+    "npz", *SAMPLING, "format=npz") archive =
+    np.load(npz / "samples.npz")["images"] pixels = np.stack([np.asarray(Image.open(p)) for p in
+    sorted((png / "images").iterdir())]) assert archive.shape == (5,
+    1, 8, 8) np.testing.assert_array_equal((archive[:, 0].clip(0, 1)
+    * 255).round(), pixels)
 
 
+BAD_SAMPLIN
 BAD_SAMPLING = {
     "none": ([], "checkpoint: give checkpoint=outputs"),
     "missing": (["checkpoint=x"], "checkpoint: 'x' does not exist"),
@@ -239,53 +2644,77 @@ BAD_SAMPLING = {
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
+d
+de def
+toy(tmp_path_factory):
     return train(tmp_path_factory.mktemp("runs") / "toy", *TOY, "trainer.steps=1", "conditional=false")
 
 
 @pytest.mark.parametrize("case", BAD_SAMPLING)
-def test_a_mistake_in_sampling_is_one_message(case, digits, toy, here, capsys):
+def test_a_mistake_in_sampling_is_one_message(case, digits,
+toy, here, capsys):
     argv, text = BAD_SAMPLING[case]
-    runs = {"RUN": f"checkpoint={digits}", "TOY": f"checkpoint={toy}"}
-    assert re.search(text, refused(sample_main, capsys, *[runs.get(a, a) for a in argv]))
+    runs = {"RUN":
+    f"checkpoint={digits}", "TOY": f"checkpoint={toy}"} assert re.search(text, refused(sample_main, capsys,
+    *[runs.get(a, a) for a in argv]))
 
 
-def test_an_output_folder_with_other_things_is_refused(digits, here, capsys):
+def
+test_an_output_folder_with_other_things_is_refused(digits, here, capsys):
     sample(digits, here / "out", *SAMPLING)
-    before = images(here / "out")
-    other = [f"checkpoint={digits}", "out=out", *SAMPLING]
-    assert "holds other samples (seed was 0, now 1)" in refused(sample_main, capsys, *other, "seed=1")
-    assert "(format was 'png', now 'npz')" in refused(sample_main, capsys, *other, "format=npz")
-    assert "(sampler was" in refused(sample_main, capsys, *other, "sampler.steps=3")
-    (here / "out" / "samples.json").write_text("{")
-    assert "samples.json' is damaged" in refused(sample_main, capsys, *other)
-    (here / "out" / "samples.json").unlink()
-    assert "holds 'grid.png' that is not of sample.py" in refused(sample_main, capsys, *other)
-    assert images(here / "out") == before
+    before =
+    images(here / "out") other =
+    [f"checkpoint={digits}", "out=out", *SAMPLING] assert "holds other samples (seed was 0, now 1)" in
+    refused(sample_main, capsys, *other, "seed=1") assert "(format was 'png', now 'npz')" in refused(sample_main,
+    capsys, *other, "format=npz") assert "(sampler was" in refused(sample_main,
+    capsys, *other, "sampler.steps=3") (here / "out" / "samples.json").write_text("{")
+    assert "samples.json' is damaged" in
+    refused(sample_main, capsys, *other) (here / "out" / "samples.json").unlink()
+    assert "holds 'grid.png' that is not of sample.py" in
+    refused(sample_main, capsys, *other) assert images(here /
+    "out") == before
 
 
-def torchrun(cwd: Path, script: str, *argv: str) -> subprocess.Popen:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(ROOT / script)]
-    return subprocess.Popen([*launcher, *argv], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def torchrun(cwd: Path, script: str, *argv:
+str) -> subprocess.Popen:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(ROOT /
+    script)]
+    return subprocess.Popen([*launcher, *argv], cwd=cwd, stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT, text=True)
 
 
+de
 def test_two_processes_compute_what_one_does(digits, tmp_path):
     r"""Training to the rounding of float32 sums in another order; sampling to one grey level."""
-    overrides = [*TOY, "trainer.steps=4", "+trainer.optimizer.eps=1e-4", "trainer.checkpoint_every=2"]
-    training = torchrun(tmp_path, "train.py", *overrides, "hydra.run.dir=two")
-    sampling = torchrun(tmp_path, "sample.py", f"checkpoint={digits}", *SAMPLING, "out=images")
-    one, alone = train(tmp_path / "one", *overrides), sample(digits, tmp_path / "alone", *SAMPLING)
-    for process in (training, sampling):
+    overrides = [*TOY,
+    "trainer.steps=4", "+trainer.optimizer.eps=1e-4", "trainer.checkpoint_every=2"] training = torchrun(tmp_path,
+    "train.py", *overrides, "hydra.run.dir=two") sampling = torchrun(tmp_path, "sample.py",
+    f"checkpoint={digits}", *SAMPLING, "out=images") one, alone = train(tmp_path / "one", *overrides), sample(digits,
+    tmp_path / "alone", *SAMPLING) for process
+    in (training, sampling):
         output = process.communicate(timeout=120)[0]
-        assert process.returncode == 0, output
-        assert output.count("checkpoint:") == (process is sampling)
-    for name in ("model", "ema"):
+        assert process.returncode
+        == 0, output assert output.count("checkpoint:") ==
+        (process is sampling)
+    for name
+    in ("model", "ema"):
         expected, found = weights(one, name), weights(tmp_path / "two", name)
-        for key in expected:
+        for
+        key in expected:
             torch.testing.assert_close(found[key], expected[key], rtol=1e-4, atol=2e-6)
-    for line, other in zip(numbers(one), numbers(tmp_path / "two"), strict=True):
+    for line, other in zip(numbers(one), numbers(tmp_path
+    / "two"), strict=True):
         assert line == pytest.approx(other, rel=1e-4)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["alone", "images", "one", "two"]
-    for a, b in zip(sorted((alone / "images").iterdir()), sorted((tmp_path / "images" / "images").iterdir()), strict=True):
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["alone",
+    "images", "one", "two"] for a, b in zip(sorted((alone / "images").iterdir()), sorted((tmp_path / "
+    ""images"
+    / "images").iterdir()), strict=True):
         assert np.abs(np.asarray(Image.open(a), dtype=int) - np.asarray(Image.open(b), dtype=int)).max() <= 1
-    assert json.loads((tmp_path / "images" / "samples.json").read_text())["seed"] == 0
+    assert json.loads((tmp_path / "images" /
+    "samples.json").read_text())["seed"] == 0
+
+
+
+
+
+

@@ -66,7 +66,7 @@ def _certify(config: dict[str, Any], out: Path) -> None:
     source = build(config["data"], where="data")
     if source.test.label is None:
         raise UserError("data: certified accuracy needs labels, and these data have none.")
-    device = _device()
+    device = parallel.device()
     classifier = _classifier(config, noise, device)
     precision = _PRECISIONS[config["precision"]]
     g = SmoothedClassifier(
@@ -85,12 +85,6 @@ def _certify(config: dict[str, Any], out: Path) -> None:
     found = certify_dataset(g, source.test, indices, method, config["seed"], out, description)
     if rank() == 0:
         _report(found, source.test, noise, out)
-
-
-def _device():
-    from scoregen.commands.sample import _device as device
-
-    return device()
 
 
 def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:

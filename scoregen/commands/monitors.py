@@ -62,7 +62,9 @@ class EarlyStopping(Hook):
         values = {"heldout_loss": held_out.mean().item(), "heldout_excess": (held_out.mean() - training.mean()).item()}
         for k, (a, b) in enumerate(zip(held_out.chunk(self.bins), training.chunk(self.bins), strict=True)):
             values[f"heldout_excess_bin{k}"] = (a.mean() - b.mean()).item()
-        past = [v["heldout_loss"] for v in read_metrics(moment.folder) if "heldout_loss" in v and v["step"] < moment.step]
+        past = [
+            v["heldout_loss"] for v in read_metrics(moment.folder) if "heldout_loss" in v and v["step"] < moment.step
+        ]
         history = gather([*past, values["heldout_loss"]])[0]
         moment.log(values)
         best = min(range(len(history)), key=history.__getitem__)

@@ -29,7 +29,6 @@ def run(config: dict[str, Any], folder: Path) -> None:
         config: resolved configuration. folder: Hydra's run folder, where the samples go unless `out` is given.
     """
     _check(config)
-    import torch
 
     from scoregen import parallel
     from scoregen.checkpoint import find, load
@@ -37,7 +36,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     sampler = build(config["sampler"], where="sampler")
     checkpoint = find(config["checkpoint"]).resolve()
     parallel.initialize()
-    device = _device()
+    device = parallel.device()
     model = load(checkpoint, config["weights"], device)
     labels = _labels(config["label"], config["n"], model)
     denoiser = _guided(model, config["guidance"], labels)
@@ -51,8 +50,6 @@ def run(config: dict[str, Any], folder: Path) -> None:
     parallel.barrier()
     if parallel.rank() == 0:
         _finish(config, out)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def _check(config: dict[str, Any]) -> None:
@@ -71,17 +68,6 @@ def _check(config: dict[str, Any]) -> None:
             )
     if config["checkpoint"] is None:
         raise UserError("checkpoint: give checkpoint=outputs/.../checkpoints/last (or a run folder).")
-
-
-def _device():
-    import torch
-
-    if not torch.accelerator.is_available():
-        return torch.device("cpu")
-    device = torch.accelerator.current_accelerator()
-    index = int(os.environ.get("LOCAL_RANK", 0))
-    torch.accelerator.set_device_index(index)
-    return torch.device(device.type, index)
 
 
 def _labels(label: Any, n: int, model: Any):

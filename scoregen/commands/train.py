@@ -140,7 +140,7 @@ def _shared_folder(folder: Path) -> Path:
 
 
 def _hooks(config: dict[str, Any], source: Any, loss: Any, model: Any) -> list[Any]:
-    r"""Monitors and previews that the configuration switches on (those with `every`); previews come last, they draw the log."""
+    r"""Monitors and previews that are switched on (those with `every`); previews come last, they draw the log."""
     sampler = build(config["sampler"], where="sampler")
     offered = {"source": source, "loss": loss, "sampler": sampler, "config": config}
     hooks = []

@@ -29,7 +29,8 @@ class ArrayDataset:
             label = label[:, 0]
         if label is not None and (label.shape != (len(x),) or label.is_floating_point()):
             raise ValueError(
-                f"there must be one integer label a sample, got {len(x)} samples and labels {tuple(label.shape)} of {label.dtype}."
+                f"there must be one integer label a sample, got {len(x)} samples and labels {tuple(label.shape)} "
+                f"of {label.dtype}."
             )
         if x.is_floating_point() and not bool(x.isfinite().all()):
             raise ValueError(f"data must be finite, got {int((~x.isfinite()).sum())} values that are not.")

@@ -1,4 +1,4 @@
-r"""Batches as a function of the step: resuming needs only its number, and every process takes its own part of the global batch."""
+r"""Batches as a function of the step: resuming needs only its number, and every process takes its own part."""
 
 from collections.abc import Iterator
 
@@ -12,8 +12,8 @@ _STREAM = 101
 class Batches:
     r"""The indices of the samples of each micro-batch of one process, epoch after epoch in a new order.
 
-    Position p of the endless stream is entry p mod N of the permutation of epoch p // N; step k holds the positions k B to
-    (k + 1) B - 1. Micro-batch m of process r takes the contiguous block number m * processes + r of them.
+    Position p of the endless stream is entry p mod N of the permutation of epoch p // N; step k holds the positions k
+    B to (k + 1) B - 1. Micro-batch m of process r takes the contiguous block number m * processes + r of them.
 
     Args:
         size: number of samples N.
@@ -29,7 +29,8 @@ class Batches:
     ) -> None:
         if batch % (accumulate * world):
             raise ValueError(
-                f"batch_size must be divisible by accumulate x processes, got batch_size={batch}, accumulate={accumulate}, "
+                f"batch_size must be divisible by accumulate x processes, got batch_size={batch}, "
+                f"accumulate={accumulate}, "
                 f"processes={world}."
             )
         self.size, self.batch, self.accumulate = size, batch, accumulate

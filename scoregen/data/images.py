@@ -127,7 +127,7 @@ class CIFAR10(_Torchvision):
 
 
 class Npz(Source):
-    r"""A NumPy archive with `train_images` (N, H, W[, C]) and, optionally, `train_labels`, `test_images`, `test_labels`.
+    r"""A NumPy archive with `train_images` (N, H, W[, C]); if it has them, `train_labels`, `test_images`, `test_labels`.
 
     uint8 images are read as x/255; floats as they are. A table (N, D) under `train_images` or `x` is data too.
 
@@ -183,9 +183,11 @@ class Folder(Source):
                 first = kind
             elif kind != first:
                 raise UserError(
-                    f"data.path: images must have the same channels{'' if self.size else ' and size'}; '{self.files[0].name}' has "
+                    f"data.path: images must have the same channels{'' if self.size else ' and size'}; "
+                    f"'{self.files[0].name}' has "
                     f"{first[0]} channels{'' if self.size else f' and size {first[1]}'}, '{file.name}' has {kind[0]}"
-                    f"{'' if self.size else f' and {kind[1]}'}; convert them{'' if self.size else ' or give data.size'}."
+                    f"{'' if self.size else f' and {kind[1]}'}; convert "
+                    f"them{'' if self.size else ' or give data.size'}."
                 )
 
     def load(self, train: bool) -> ArrayDataset:

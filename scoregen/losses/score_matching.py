@@ -2,7 +2,8 @@ r"""Denoising score matching.
 
     L = E_s E w(s) |D(y_0 + s eps, s) - y_0|^2 / dim
 
-Its minimiser is D = E[y_0 | u] for every weighting w > 0 and every law of s with full support; both are separate choices.
+Its minimiser is D = E[y_0 | u] for every weighting w > 0 and every law of s with full support; both are separate
+choices.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +17,7 @@ from scoregen.sde.process import SDE
 
 
 class Loss(nn.Module, ABC):
-    r"""The contract of a loss: a value a sample, from data in its own units. A module, so that a loss may have saved state."""
+    r"""The contract of a loss: a value a sample, from data in its own units. A module, so it may have saved state."""
 
     @abstractmethod
     def forward(
@@ -33,8 +34,8 @@ class Loss(nn.Module, ABC):
             model: the denoiser (or classifier).
             x_0: data (B, *S) in its own units; label: (B,) or None.
             generator: one, or a list with one a sample.
-            quantile: (B,) in [0, 1): where the noise level of each sample lies in its law. The trainer gives values stratified
-                over the global batch; without it they are stratified over this batch.
+            quantile: (B,) in [0, 1): where the noise level of each sample lies in its law. The trainer gives values
+                stratified over the global batch; without it they are stratified over this batch.
 
         Returns:
             (B,).

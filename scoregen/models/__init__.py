@@ -2,6 +2,7 @@ r"""Denoisers and the networks inside them."""
 
 from scoregen.models.adapter import from_diffusers
 from scoregen.models.clamp import Clamp
+from scoregen.models.classifier import Classifier
 from scoregen.models.denoiser import AbstractDenoiser, Denoiser
 from scoregen.models.guidance import Autoguidance, ClassifierFreeGuidance
 from scoregen.models.inverse import PiGDM, Replacement
@@ -15,6 +16,7 @@ __all__ = [
     "AbstractDenoiser",
     "Autoguidance",
     "Clamp",
+    "Classifier",
     "ClassifierFreeGuidance",
     "Denoiser",
     "DenoiserWrapper",

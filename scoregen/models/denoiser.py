@@ -24,7 +24,7 @@ from scoregen.sde.process import SDE
 
 
 class AbstractDenoiser(nn.Module):
-    r"""The contract of a denoiser: `forward(u, s, label) -> E[y_0 | u]` and an `sde`; wrappers (guidance, inverse problems) keep it."""
+    r"""The contract of a denoiser: `forward(u, s, label) -> E[y_0 | u]` and an `sde`; wrappers keep it."""
 
     sde: SDE
 

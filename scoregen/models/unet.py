@@ -14,8 +14,9 @@ _TIME_SCALE = 400.0
 class UNet(nn.Module):
     r"""A U-Net for images of any size and number of channels.
 
-    Sides that the levels do not divide are padded by reflection and cropped again. With a patch size p the network works
-    on pixel-unshuffled images (C p^2, H/p, W/p), which is several times faster at equal quality on small grey images.
+    Sides that the levels do not divide are padded by reflection and cropped again. With a patch size p the network
+    works on pixel-unshuffled images (C p^2, H/p, W/p), which is several times faster at equal quality on small grey
+    images.
 
     Args:
         shape: shape of an image, (C, H, W).
@@ -97,5 +98,6 @@ def _check(shape, channels, layers: int, attention, patch_size: int) -> None:
     multiple = patch_size * 2 ** (len(channels) - 1)
     if max(-side % multiple for side in shape[1:]) >= min(shape[1:]):
         raise ValueError(
-            f"images of {shape[1]}x{shape[2]} are too small for {len(channels)} levels and patch_size={patch_size}; use fewer."
+            f"images of {shape[1]}x{shape[2]} are too small for {len(channels)} levels and "
+            f"patch_size={patch_size}; use fewer."
         )

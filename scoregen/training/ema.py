@@ -11,9 +11,10 @@ class EMA:
     r"""The average of a model's parameters with a half-life in images.
 
     Args:
-        model: its parameters are followed; buffers are not averaged.
+        model: its parameters and floating-point buffers (running statistics) are followed.
         halflife: images after which a weight's share has halved; 0 copies the last weights.
-        warmup: the half-life is at most this fraction of the images seen, so that the start is forgotten; 0 switches it off.
+        warmup: the half-life is at most this fraction of the images seen, so that the start is forgotten; 0 switches
+            it off.
 
     Raises:
         ValueError: negative arguments.
@@ -24,7 +25,8 @@ class EMA:
     def __init__(self, model: nn.Module, halflife: float = 500_000, warmup: float = 0.05) -> None:
         check_average(halflife, warmup)
         self.halflife, self.warmup = halflife, warmup
-        self._sources = dict(model.named_parameters())
+        buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point()}
+        self._sources = dict(model.named_parameters()) | buffers
         self.weights = {name: p.detach().clone() for name, p in self._sources.items()}
 
     def beta(self, batch: int, images: int) -> float:

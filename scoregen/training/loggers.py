@@ -3,6 +3,7 @@ r"""Loggers: metrics.jsonl is the source of truth; wandb and TensorBoard mirror 
 import json
 import netrc
 import os
+import secrets
 from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from pathlib import Path
@@ -89,7 +90,7 @@ class WandB(Logger):
 
         mode = self.mode or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
         id_file = folder / "wandb_id.txt"
-        run_id = id_file.read_text().strip() if id_file.exists() else wandb.util.generate_id()
+        run_id = id_file.read_text().strip() if id_file.exists() else secrets.token_hex(4)
         id_file.write_text(run_id)
         try:
             self._run = self._start(mode, run_id, folder, config)

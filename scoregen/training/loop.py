@@ -1,7 +1,7 @@
 r"""The loop over the steps of a run.
 
-Everything random or scheduled is a function of (seed, step, place in the global batch): resuming, micro-batches and processes
-change nothing but rounding.
+Everything random or scheduled is a function of (seed, step, place in the global batch): resuming, micro-batches and
+processes change nothing but rounding.
 """
 
 import math
@@ -28,7 +28,7 @@ _NOISE, _LEVELS, _AUGMENT, _GLOBAL = 1, 2, 3, 4  # streams of random numbers
 
 
 class Objective(nn.Module):
-    r"""Model and loss as one module, so that distributed training sees every call of the model inside one forward pass."""
+    r"""Model and loss as one module, so that distributed training sees all calls of the model in one forward pass."""
 
     def __init__(self, model: nn.Module, loss: nn.Module) -> None:
         super().__init__()
@@ -159,7 +159,8 @@ class Loop:
             raise UserError(
                 f"the loss or its gradient was not finite {done.skipped_in_a_row} times in a row (max_skipped="
                 f"{self.trainer.max_skipped}; step {done.step + 1}, loss {value.item():.4g}, learning rate "
-                f"{self.optimizer.param_groups[0]['lr']:.3g}). Lower trainer.optimizer.lr, set trainer.precision=no, or look "
+                f"{self.optimizer.param_groups[0]['lr']:.3g}). Lower trainer.optimizer.lr, set "
+                f"trainer.precision=no, or look "
                 f"for bad values in the data; {self._kept()}."
             )
 

@@ -33,13 +33,15 @@ def prepare(folder: Path, config: dict[str, Any], resume: str | None) -> Path | 
         The checkpoint to go on from, or None for the first step.
 
     Raises:
-        UserError: the folder holds another run, the checkpoint is missing, or the configuration differs from that of the run.
+        UserError: the folder holds another run, the checkpoint is missing, or the configuration differs from that of
+            the run.
     """
     present = (folder / "config.yaml").exists()
     if resume is None:
         if present:
             raise UserError(
-                f"hydra.run.dir: '{folder}' holds another run; give trainer.resume=auto to continue it or another hydra.run.dir."
+                f"hydra.run.dir: '{folder}' holds another run; give trainer.resume=auto to continue it or another "
+                f"hydra.run.dir."
             )
         return None
     if resume != "auto":
@@ -73,7 +75,8 @@ def compare(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
     for key in sorted(old_items.keys() | new_items.keys()):
         if old_items.get(key) != new_items.get(key):
             raise UserError(
-                f"{key}: the run in '{where}' has {old_items.get(key)!r}, asked for is {new_items.get(key)!r}; a resumed run keeps "
+                f"{key}: the run in '{where}' has {old_items.get(key)!r}, asked for is {new_items.get(key)!r}; a "
+                f"resumed run keeps "
                 "its configuration (give the old value, or start a new run with another hydra.run.dir)."
             )
 

@@ -1,8 +1,8 @@
 r"""The training loop: batches in, weights, averages, numbers and checkpoints out.
 
 It knows a model, a loss and data, not which process or loss they are. Everything random or scheduled is a function of
-(seed, step, place in the global batch), so a run that was killed and resumed, or spread over more processes or micro-batches,
-computes the same.
+(seed, step, place in the global batch), so a run that was killed and resumed, or spread over more processes or
+micro-batches, computes the same.
 """
 
 from collections.abc import Callable, Sequence

@@ -127,7 +127,10 @@ def test_a_sample_has_its_own_noise_whatever_the_batch():
     loss, model, x = DenoisingScoreMatching(), Linear(0.5), data(10)
     quantile = torch.linspace(0.05, 0.95, 10, dtype=torch.float64)
     whole = loss(model, x, None, generators(0, 1, 0, range(10)), quantile)
-    parts = [loss(model, x[i : i + 3], None, generators(0, 1, 0, range(i, min(i + 3, 10))), quantile[i : i + 3]) for i in (0, 3, 6, 9)]
+    parts = [
+        loss(model, x[i : i + 3], None, generators(0, 1, 0, range(i, min(i + 3, 10))), quantile[i : i + 3])
+        for i in (0, 3, 6, 9)
+    ]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-14, atol=0)
 
 

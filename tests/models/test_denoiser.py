@@ -77,9 +77,13 @@ def test_the_network_sees_unit_variance_and_a_quarter_of_log_s():
     u = noisy()
     Denoiser(network, EDM(), SD)(u, LEVELS, label)
     z, c_noise, seen = network.asked
-    torch.testing.assert_close(z, u / torch.tensor([math.hypot(s, SD) for s in LEVELS])[:, None], rtol=1e-12, atol=0)
-    torch.testing.assert_close(c_noise, LEVELS.log() / 4, rtol=1e-15, atol=0)
-    assert seen is label
+    torch.testing.assert_close(z, u / torch.tensor([[math.hypot(s, SD)] for s in LEVELS.tolist()], dtype=u.dtype),
+    rtol=1e-12, atol=0)
+    torch.testing.assert_close(c_noise, LEVELS.log() / 4, rtol=1e-15,
+   
+   
+    atol=0) assert seen is
+    label
 
 
 @pytest.mark.parametrize("prediction", TABLE)
@@ -100,7 +104,7 @@ def test_edm_target_has_unit_variance_when_sigma_data_is_that_of_the_data():
 def test_one_level_for_the_batch_equals_a_level_a_sample():
     denoiser = Denoiser(Exact("edm"), EDM(), SD)
     u = noisy()
-    assert torch.equal(denoiser(u, 0.7), denoiser(u, torch.full((5,), 0.7)))
+    assert torch.equal(denoiser(u, 0.7), denoiser(u, torch.full((5,), 0.7, dtype=u.dtype)))
 
 
 PROCESSES = {

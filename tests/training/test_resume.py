@@ -7,7 +7,12 @@ import torch
 from tiny import DIGITS, TOY, Recorder, numbers, train, weights
 
 DROPOUT = [*TOY, "model.network.dropout=0.3", "trainer.steps=11", "trainer.checkpoint_every=3", "trainer.log_every=4"]
-AUGMENTED = [*DIGITS, "trainer.steps=4", "trainer.checkpoint_every=2", "+data.augmentation={_target_:scoregen.data.Shift}"]
+AUGMENTED = [
+    *DIGITS,
+    "trainer.steps=4",
+    "trainer.checkpoint_every=2",
+    "+data.augmentation={_target_:scoregen.data.Shift}",
+]
 
 
 def kill(step: int) -> dict:
@@ -25,7 +30,9 @@ def assert_same_run(a, b) -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides, at", [(DROPOUT, 5), (DROPOUT, 8), (DROPOUT, 2), (AUGMENTED, 3)], ids=["5", "8", "before-any", "augmented"]
+    "overrides, at",
+    [(DROPOUT, 5), (DROPOUT, 8), (DROPOUT, 2), (AUGMENTED, 3)],
+    ids=["5", "8", "before-any", "augmented"],
 )
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, overrides, at):
     whole = train(tmp_path / "whole", *overrides)

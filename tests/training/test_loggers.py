@@ -1,0 +1,222 @@
+r"""Trackers mirror metrics.jsonl; none of them may stop a run."""
+
+import pytest
+import torch
+from tiny import TOY, numbers, train
+
+from scoregen.training import JSONLines, TensorBoard, WandB
+from scoregen.training.loggers import _has_key
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    return tmp_path
+
+
+class Run:
+    r"""What a run of Weights & Biases would be."""
+
+    def __init__(self, options) -> None:
+        self.options, self.lines = options, []
+
+    def log(self, values, step) -> None:
+        self.lines.append((step, values))
+
+    def finish(self) -> None:
+        self.lines.append("finished")
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    made = []
+
+    def init(**options):
+        made.append(Run(options))
+        return made[-1]
+
+    monkeypatch.setattr("wandb.init", init)
+    return made
+
+
+def test_wandb_without_a_key_is_offline_and_with_one_online(offline, runs, monkeypatch):
+    WandB().open(offline, {}, 0)
+    (offline / "netrc").write_text("machine api.wandb.ai login user password " + "0" * 40 + "\n")
+    WandB().open(offline, {}, 0)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    WandB().open(offline, {}, 0)
+    WandB(mode="offline").open(offline, {}, 0)
+    assert [run.options["mode"] for run in runs] == ["offline", "online", "disabled", "offline"]
+    assert [run.options["resume"] for run in runs] == [None, "allow", None, None]
+    assert len({run.options["id"] for run in runs}) == 1
+
+
+def test_a_key_in_the_environment_counts(offline, monkeypatch):
+    assert not _has_key()
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert _has_key()
+
+
+def test_wandb_that_does_not_answer_is_tracked_offline(offline, monkeypatch, capsys):
+    import wandb
+
+    def init(mode, **options):
+        if mode == "online":
+            raise wandb.errors.CommError("timed out")
+        return Run({"mode": mode, **options})
+
+    monkeypatch.setattr("wandb.init", init)
+    logger = WandB(mode="online")
+    logger.open(offline, {}, 0)
+    assert logger._run.options["mode"] == "offline"
+    assert "no answer (timed out); the run is tracked offline" in capsys.readouterr().out
+
+
+def test_wandb_gets_every_line_and_keeps_its_id_over_resume(offline, runs):
+    overrides = [*TOY, "logger=wandb", "trainer.checkpoint_every=2", "trainer.resume=auto"]
+    folder = train(offline / "run", *overrides, "trainer.steps=2")
+    train(folder, *overrides, "trainer.steps=4")
+    ids = [run.options["id"] for run in runs]
+    assert ids[0] == ids[1] == (folder / "wandb_id.txt").read_text()
+    assert [run.lines[-1] for run in runs] == ["finished", "finished"]
+    seen = [(step, values["loss"]) for run in runs for step, values in run.lines[:-1]]
+    assert seen == [(line["step"], line["loss"]) for line in numbers(folder)]
+
+
+def test_the_real_wandb_runs_offline_without_a_key(offline):
+    logger = WandB()
+    logger.open(offline, {"seed": 0}, 0)
+    logger.log(1, {"loss": 0.5})
+    logger.close()
+    identity = (offline / "wandb_id.txt").read_text()
+    assert [p for p in (offline / "wandb").iterdir() if p.name.startswith("offline-run") and p.name.endswith(identity)]
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="mode must be online, offline, disabled or null, got mode='off'"):
+        WandB(mode="off")
+
+
+def test_tensorboard_holds_the_lines_and_pictures(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = train(tmp_path, *TOY[:-1], "logger=tensorboard", "trainer.steps=2", "preview.n=2", "sampler.steps=1")
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    read = [(event.step, pytest.approx(event.value)) for event in events.Scalars("loss")]
+    assert read == [(line["step"], line["loss"]) for line in numbers(folder)]
+    assert [image.step for image in events.Images("samples")] == [2]
+
+
+def test_tensorboard_without_its_extra_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("scoregen.training.loggers.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'scoregen\[tensorboard\]'"):
+        TensorBoard()
+
+
+def test_lines_after_the_resumed_step_are_dropped(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"ste')
+    logger = JSONLines()
+    logger.open(tmp_path, {}, 2)
+    logger.log(3, {"a": 4.0})
+    logger.close()
+    assert (tmp_path / "metrics.jsonl").read_text()
+   
+    == '{"step": 1,
+  
+   
+  
+   
+  
+   
+  
+   
+    "a":
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+    1}\n{"step": 2,
+  
+   
+  
+   
+    "a":
+  
+   
+  
+   
+  
+   
+   
+   
+   
+   
+   
+    2}\n{"step": 3,
+  
+   
+  
+   
+    "a":
+ 
+  
+   
+ 
+  
+   
+ 
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+  
+   
+    4.0}\n'
+
+
+def test_what_a_failing_logger_opened_before_it_is_closed(tmp_path):
+    from scoregen.data import Toy2D
+    from scoregen.losses import DenoisingScoreMatching
+    from scoregen.models import MLP, Denoiser
+    from scoregen.sde import EDM
+    from scoregen.training import Logger, NoLogger, Trainer
+
+    closed = []
+
+    class First(NoLogger):
+        def close(self) -> None:
+            closed.append("first")
+
+    class Second(NoLogger):
+        def open(self, *arguments) -> None:
+            raise OSError("full")
+
+        def close(self) -> None:
+            closed.append("second")
+
+    model = Denoiser(MLP((2,), 4, 1), EDM())
+    loggers: list[Logger] = [First(), Second()]
+    with pytest.raises(OSError, match="full"):
+        Trainer(1, 4, precision="no").fit(model, DenoisingScoreMatching(), Toy2D(20), tmp_path, {}, None, loggers)
+    assert closed == ["first"]
+    assert torch.isfinite(model.network.last.weight).all()
