@@ -1,8 +1,8 @@
-r"""The unconditional-image-generation training example of diffusers, on our network and budget: the peer of docs/results.md.
+r"""diffusers' training example for image generation on our network and budget: the peer of docs/results.md.
 
-DDPM's noise-prediction loss (`DDPMScheduler`, 1000 linear betas), AdamW with the example's betas and weight decay, cosine
-schedule with warm-up, `EMAModel` with warm-up, bf16 where it is native; then `DDIMScheduler` with 18, 35 and 100 calls. The
-network is the `UNet2DModel` inside our U-Net (2 x 2 patches, labels), the number of images that of our run.
+DDPM's noise-prediction loss (`DDPMScheduler`, 1000 linear betas), AdamW with the example's betas and weight decay,
+cosine schedule with warm-up, `EMAModel` with warm-up, bf16 where it is native; then `DDIMScheduler` with 18, 35 and 100
+calls. The network is the `UNet2DModel` inside our U-Net (2 x 2 patches, labels), the number of images that of our run.
 
     python benchmarks/diffusers_baseline.py --data mnist --root PATH --steps 1000 --out outputs/diffusers_mnist
 """

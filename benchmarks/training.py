@@ -1,9 +1,9 @@
-r"""What the training loop costs over a bare forward/backward/optimizer step of the same network and batch (at most 5 %).
+r"""What the training loop costs over a bare forward/backward/optimizer step of the same network and batch.
 
-    python benchmarks/training.py            # the MNIST network, batch 128; prints the ratio, median of several rounds
+    python benchmarks/training.py            # the MNIST network, batch 128; prints the ratio, at most 1.05
 
-Rounds of the loop (data, keyed noise, logging, averages, checks) and of bare steps alternate, so that the noise of the machine
-meets both.
+Rounds of the loop (data, keyed noise, logging, averages, checks) and of bare steps alternate, so that the noise of the
+machine meets both; medians of several rounds.
 """
 
 import argparse
@@ -88,9 +88,11 @@ def main() -> None:
         loop.append(loop_seconds(options.steps, options.batch, source))
     ratios = [a / b for a, b in zip(loop, bare, strict=True)]
     print(f"precision {precision}, batch {options.batch}, {options.rounds} rounds of {options.steps} steps")
-    print(f"bare step      {statistics.median(bare) * 1e3:8.1f} ms  {options.batch / statistics.median(bare):6.0f} images/s")
-    print(f"training loop  {statistics.median(loop) * 1e3:8.1f} ms  {options.batch / statistics.median(loop):6.0f} images/s")
-    print(f"ratio          {statistics.median(ratios):8.3f}     (of the rounds: {', '.join(f'{r:.3f}' for r in ratios)})")
+    for name, seconds in (("bare step", bare), ("training loop", loop)):
+        middle = statistics.median(seconds)
+        print(f"{name:14} {middle * 1e3:8.1f} ms  {options.batch / middle:6.0f} images/s")
+    rounds = ", ".join(f"{r:.3f}" for r in ratios)
+    print(f"{'ratio':14} {statistics.median(ratios):8.3f}     (of the rounds: {rounds})")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from scoregen.config import conf_dir
 from scoregen.losses import DenoisingScoreMatching
@@ -102,3 +104,28 @@ class Recorder(DenoisingScoreMatching):
     def forward(self, model, x_0, label=None, generator=None, quantile=None):
         Recorder.seen.setdefault(self.step, []).extend(quantile.tolist())
         return super().forward(model, x_0, label, generator, quantile)
+
+
+def idx(array: np.ndarray) -> bytes:
+    r"""An array of bytes in the format of MNIST's files."""
+    return bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
+def mnist_like(root: Path, name: str, n: int = 20) -> np.ndarray:
+    r"""A data set of n images in the layout of torchvision's MNIST; the training images."""
+    generator = np.random.default_rng(0)
+    folder = root / name / "raw"
+    folder.mkdir(parents=True)
+    parts = {part: generator.integers(0, 256, (n, 28, 28), dtype=np.uint8) for part in ("train", "t10k")}
+    for part, images in parts.items():
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.arange(n, dtype=np.uint8) % 10))
+    return parts["train"]
+
+
+def image_folder(root: Path, modes=("L", "L", "L"), sizes=((6, 4),) * 3, classes=("", "", "")) -> Path:
+    r"""A folder of three PNGs; grey ones have the values 0, 17 and 34."""
+    for i, (mode, size, part) in enumerate(zip(modes, sizes, classes, strict=True)):
+        (root / part).mkdir(exist_ok=True, parents=True)
+        Image.new(mode, size, 17 * i if mode == "L" else None).save(root / part / f"{i}.png")
+    return root

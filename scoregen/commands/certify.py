@@ -54,7 +54,7 @@ def _check(config: dict[str, Any]) -> None:
 def _certify(config: dict[str, Any], out: Path) -> None:
     import torch
 
-    from scoregen.parallel import rank
+    from scoregen import parallel
     from scoregen.smoothing.certify import SmoothedClassifier
     from scoregen.smoothing.choice import make_method
     from scoregen.smoothing.classifiers import probe
@@ -83,7 +83,7 @@ def _certify(config: dict[str, Any], out: Path) -> None:
     if config["purify"]["checkpoint"] is not None:
         description |= {"purify": config["purify"], "sampler": config["sampler"]}
     found = certify_dataset(g, source.test, indices, method, config["seed"], out, description)
-    if rank() == 0:
+    if parallel.rank() == 0:
         _report(found, source.test, noise, out)
 
 

@@ -87,12 +87,12 @@ def _sample(config: dict[str, Any], sampler: dict[str, Any], out: Path) -> Path:
 def _measure(config: dict[str, Any], samples: str | Path, source, extractor, settings, file: Path) -> Any:
     r"""One evaluation: the report, printed and written by the first process."""
     from scoregen.metrics import evaluate, read_samples
-    from scoregen.parallel import rank
+    from scoregen.parallel import device, rank
 
     images = read_samples(samples)
     protocol = {"samples": str(samples), **_provenance(samples)}
     cache = None if config["cache"] is None else Path(config["cache"])
-    report = evaluate(images, source, extractor, settings, cache, parallel.device(), protocol)
+    report = evaluate(images, source, extractor, settings, cache, device(), protocol)
     if isinstance(protocol.get("label"), str | list):
         report.warnings.append(_BALANCED)
     if rank() == 0:

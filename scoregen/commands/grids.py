@@ -1,5 +1,7 @@
 r"""Grids of the same seeds in one call, two calls, ...: what a consistency model is trained for."""
 
+from typing import Any
+
 from scoregen.commands.hooks import SAMPLE_STREAM, cycled_labels
 from scoregen.data import Source
 from scoregen.parallel import rank
@@ -30,9 +32,10 @@ class FewCalls(Hook):
     def __call__(self, moment: Moment) -> None:
         if rank() != 0:
             return
+        sde: Any = moment.model.sde
         label = cycled_labels(moment.model, self.n)
         for calls in range(1, len(self.levels) + 2):
-            sampler = Consistency(calls, Levels([moment.model.sde.s_max, *self.levels[: calls - 1]]))
+            sampler = Consistency(calls, Levels([sde.s_max, *self.levels[: calls - 1]]))
             draws = generators(self.seed, SAMPLE_STREAM, 0, range(self.n))
             samples = sampler(moment.model, (self.n, *self.source.shape), label=label, generator=draws)
             path = moment.folder / "samples" / f"calls_{calls}_step_{moment.step:08d}.png"

@@ -1,4 +1,4 @@
-r"""What a run may watch while it trains: the held-out loss, to stop early, and the quality of its samples, to keep the best."""
+r"""What a run may watch as it trains: the held-out loss, to stop early; its samples, to keep the best."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -23,9 +23,9 @@ _FROZEN = 12  # stream of the held-out noise
 class EarlyStopping(Hook):
     r"""Stops when the held-out denoising score-matching loss has not improved for `patience` evaluations.
 
-        Noise and noise levels are frozen: evaluation k and evaluation k + 1 see the same noisy images, so their difference is
-        that of the weights. The same number of training images is evaluated too; the excess of the held-out over the training
-        loss in each quantile of the noise levels shows where the network has begun to memorise.
+        Noise and noise levels are frozen: every evaluation sees the same noisy images, so differences are those of the
+        weights. The same number of training images is evaluated too; the excess of the held-out over the training loss
+        in each quantile of the noise levels shows where the network has begun to memorise.
 
     Args:
         source: its `test` part is held out. loss: the training loss, called without gradients.
@@ -73,7 +73,7 @@ class EarlyStopping(Hook):
         self.stop = len(history) - 1 - best >= self.patience
 
     def _losses(self, model: nn.Module, data: ArrayDataset) -> Tensor:
-        r"""The loss of the first n images, in the order of their frozen noise levels (low to high), on every process."""
+        r"""The loss of the first n images in the order of their frozen noise levels, low to high, on every process."""
         n = min(self.n, len(data))
         device = next(model.parameters()).device
         parts = {}

@@ -127,7 +127,7 @@ class CIFAR10(_Torchvision):
 
 
 class Npz(Source):
-    r"""A NumPy archive with `train_images` (N, H, W[, C]); if it has them, `train_labels`, `test_images`, `test_labels`.
+    r"""A NumPy archive with `train_images` (N, H, W[, C]); optionally `train_labels`, `test_images`, `test_labels`.
 
     uint8 images are read as x/255; floats as they are. A table (N, D) under `train_images` or `x` is data too.
 

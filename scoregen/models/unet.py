@@ -72,10 +72,8 @@ class UNet(nn.Module):
         r"""z (B, C, H, W), c_noise (B,), label (B,) or None -> (B, C, H, W)."""
         height, width = z.shape[-2:]
         z = functional.pad(z, (0, -width % self.multiple, 0, -height % self.multiple), mode="reflect")
-        if self.num_classes is not None:
-            label = label_or_null(label, len(z), self.num_classes, z.device)
-        else:
-            label = None
+        classes = self.num_classes
+        label = None if classes is None else label_or_null(label, len(z), classes, z.device)
         z = functional.pixel_unshuffle(z, self.patch_size)
         z = self.net(z, c_noise * _TIME_SCALE, class_labels=label, return_dict=False)[0]
         return functional.pixel_shuffle(z, self.patch_size)[..., :height, :width]

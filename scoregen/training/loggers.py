@@ -16,6 +16,7 @@ class Logger(ABC):
 
     def open(self, folder: Path, config: dict[str, Any], step: int) -> None:
         r"""Starts in a run folder, or continues there after `step` steps."""
+        return
 
     @abstractmethod
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -23,9 +24,11 @@ class Logger(ABC):
 
     def picture(self, step: int, name: str, path: Path) -> None:
         r"""A picture that was written to `path`."""
+        return
 
     def close(self) -> None:
         r"""Flushes and ends."""
+        return
 
 
 class NoLogger(Logger):

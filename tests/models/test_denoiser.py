@@ -77,13 +77,10 @@ def test_the_network_sees_unit_variance_and_a_quarter_of_log_s():
     u = noisy()
     Denoiser(network, EDM(), SD)(u, LEVELS, label)
     z, c_noise, seen = network.asked
-    torch.testing.assert_close(z, u / torch.tensor([[math.hypot(s, SD)] for s in LEVELS.tolist()], dtype=u.dtype),
-    rtol=1e-12, atol=0)
-    torch.testing.assert_close(c_noise, LEVELS.log() / 4, rtol=1e-15,
-   
-   
-    atol=0) assert seen is
-    label
+    scale = torch.tensor([[math.hypot(s, SD)] for s in LEVELS.tolist()], dtype=u.dtype)
+    torch.testing.assert_close(z, u / scale, rtol=1e-12, atol=0)
+    torch.testing.assert_close(c_noise, LEVELS.log() / 4, rtol=1e-15, atol=0)
+    assert seen is label
 
 
 @pytest.mark.parametrize("prediction", TABLE)

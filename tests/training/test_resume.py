@@ -79,7 +79,7 @@ def test_the_first_weights_are_a_function_of_the_seed(tmp_path):
 
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_accumulation_equals_the_whole_batch(tmp_path, accumulate):
-    r"""The same samples, noise and noise levels; float32 sums in another order (eps keeps Adam from magnifying rounding)."""
+    r"""The same samples, noise and levels; float32 sums in another order (eps keeps Adam from magnifying rounding)."""
     overrides = [*TOY, "trainer.steps=5", "+trainer.optimizer.eps=1e-4"]
     whole = weights(train(tmp_path / "1", *overrides))
     parts = weights(train(tmp_path / "n", *overrides, f"trainer.accumulate={accumulate}"))

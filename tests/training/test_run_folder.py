@@ -6,8 +6,13 @@ import yaml
 from scoregen.errors import UserError
 from scoregen.training import prepare, write_config
 
-CONFIG = {"seed": 0, "model": {"width": 3}, "data": {"root": "a", "n": 5}, "trainer": {"steps": 5, "batch_size": 8},
-"logger": {"a": 1}}
+CONFIG = {
+    "seed": 0,
+    "model": {"width": 3},
+    "data": {"root": "a", "n": 5},
+    "trainer": {"steps": 5, "batch_size": 8},
+    "logger": {"a": 1},
+}
 
 
 def changed(**values) -> dict:
@@ -37,113 +42,9 @@ def test_a_folder_that_holds_a_run_is_refused_unless_resumed(tmp_path):
 )
 def test_a_changed_configuration_names_the_key_and_both_values(tmp_path, new, key, old_value, new_value):
     write_config(tmp_path, CONFIG)
-    with pytest.raises(UserError,
-   
-   
-   
-    match=rf"{key}: the
-   
-   
-   
-   
-    run
- 
-  
-   
-  
-   
-  
-   
-  
-   
-  
-   
-    in .*
-   
-   
-    has
-  
-   
-    {old_value}, asked
-  
-   
-  
-   
-   
-   
-   
-   
-   
-   
-    for
-   
-  
-   
-  
-   
-  
-   
-  
-   
-  
-   
-  
-   
-  
-   
-  
-   
-    is
-  
-   
-  
-   
-    {new_value};
-   
-   
-   
-   
-   
-   
-   
-    .*(old
- 
-  
-   
- 
-  
-   
- 
-  
-   
- 
-  
-   
- 
-  
-   
- 
-  
-   
- 
-  
-   
- 
-  
-   
- 
-  
-   
- 
-  
-   
- 
-  
-   
-    value)"):
-       
-       
-       
+    with pytest.raises(
+        UserError, match=rf"{key}: the run in .* has {old_value}, asked for is {new_value}; .*(old value)"
+    ):
         prepare(tmp_path, new, "auto")
 
 
