@@ -24,7 +24,7 @@ demo: $(STAMP) ## trains on real digits, samples, writes outputs/demo/report.htm
 	@echo "report:   outputs/demo/report.html"
 
 test: $(STAMP) ## the tests, which are the specification
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(STAMP) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

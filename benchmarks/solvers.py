@@ -32,6 +32,7 @@ from scoregen.samplers import (  # noqa: E402
 )
 
 CALLS = (4, 6, 8, 12, 18, 24, 32, 64)
+PLOTTED = ("diffusers DPM-Solver++ 3M", "diffusers UniPC(2)", "diffusers UniPC(3)", "azula vAB(3)", "azula zEAB(4)")
 MIXTURE = standard_mixture()
 Solver = Callable[[Tensor, int], Tensor]
 
@@ -47,7 +48,8 @@ def ours() -> dict[str, Solver]:
     }
     samplers |= {f"ExponentialABM({o})": lambda k, o=o: ExponentialABM(k, order=o) for o in (1, 2, 3)}
     samplers |= {f"VelocityABM({o})": lambda k, o=o: VelocityABM(k, order=o) for o in (1, 2, 3, 4)}
-    samplers["VelocityABM(3, scale=1)"] = lambda k: VelocityABM(k, order=3, scale=1.0)
+    samplers["VelocityABM(4, limit=20)"] = lambda k: VelocityABM(k, limit=20.0)
+    samplers["VelocityABM(4, scale=1)"] = lambda k: VelocityABM(k, scale=1.0)
     return {name: runner(build) for name, build in samplers.items()}
 
 
@@ -157,8 +159,18 @@ def plot(mine: dict, other: dict, path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(7.5, 5))
     for names, style in (
-        (("VelocityABM(4)", "VelocityABM(3)", "ExponentialABM(1)", "ExponentialAB(2, damped)", "Heun", "DDIM"), "o-"),
-        ([n for n in other if n.split("(")[0] in ("azula vAB", "diffusers UniPC", "diffusers DPM-Solver++ 3M")], "s--"),
+        (
+            (
+                "VelocityABM(4, limit=20)",
+                "VelocityABM(4)",
+                "ExponentialABM(1)",
+                "ExponentialAB(2, damped)",
+                "Heun",
+                "DDIM",
+            ),
+            "o-",
+        ),
+        ([n for n in other if n in PLOTTED], "s--"),
     ):
         for name in names:
             axes.loglog(CALLS, [error for error, _ in (mine | other)[name]], style, label=name, markersize=4)
@@ -171,7 +183,7 @@ def plot(mine: dict, other: dict, path: Path) -> None:
 
 
 def trained(path: str, batch: int = 32) -> None:
-    r"""RMSE on a trained network, to 200 steps of order 3 from the same start."""
+    r"""RMSE on a trained network, to 200 steps from the same start."""
     import scoregen
     from scoregen.checkpoint import read_config
     from scoregen.rng import generators
@@ -184,13 +196,16 @@ def trained(path: str, batch: int = 32) -> None:
     def sample(sampler: Sampler) -> Tensor:
         return sampler(denoiser, shape, label=label, generator=generators(0, 0, 0, range(batch)))
 
-    end = sample(VelocityABM(200, order=3))
+    end = sample(VelocityABM(200))
     builds = {"DDIM": DDIM, "Heun": lambda k: Heun((k + 1) // 2)}
     builds |= {"ExponentialAB(2, damped)": lambda k: ExponentialAB(k, damped=True), "ExponentialABM(1)": ExponentialABM}
     builds |= {f"VelocityABM({o})": lambda k, o=o: VelocityABM(k, order=o) for o in (1, 2, 3, 4)}
-    print(f"\n| {batch} images of shape {shape[1:]}, RMSE at calls: | 8 | 18 | 32 |\n|---|---|---|---|")
+    builds["VelocityABM(4, limit=20)"] = lambda k: VelocityABM(k, limit=20.0)
+    print(
+        f"\n| {batch} images of shape {shape[1:]}, RMSE at calls: | 4 | 8 | 12 | 18 | 32 |\n|---|---|---|---|---|---|"
+    )
     for name, build in builds.items():
-        errors = [(sample(build(k)) - end).square().mean().sqrt().item() for k in (8, 18, 32)]
+        errors = [(sample(build(k)) - end).square().mean().sqrt().item() for k in (4, 8, 12, 18, 32)]
         print(f"| {name} | " + " | ".join(f"{e:.1e}" for e in errors) + " |")
 
 

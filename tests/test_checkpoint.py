@@ -114,7 +114,7 @@ def test_weights_of_another_model_are_refused_in_one_line(copy):
         scoregen.load(copy)
     config["model"]["network"] |= {"width": 8, "depth": 2}
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(UserError, match="the file lacks 'network.into.1.bias' and 3 more") as caught:
+    with pytest.raises(UserError, match=r"the file lacks 'network.into.1.bias' and 3 more") as caught:
         scoregen.load(copy)
     assert "\n" not in str(caught.value)
 
@@ -178,7 +178,7 @@ def test_pickles_are_never_read(copy, monkeypatch):
     torch.save({"a": torch.zeros(1)}, copy / "ema.safetensors")
     monkeypatch.setattr("pickle.Unpickler", lambda *a, **k: pytest.fail("a pickle was read"))
     monkeypatch.setattr("torch.load", lambda *a, **k: pytest.fail("a pickle was read"))
-    with pytest.raises(UserError, match="ema.safetensors' is missing or damaged"):
+    with pytest.raises(UserError, match=r"ema.safetensors' is missing or damaged"):
         scoregen.load(copy)
 
 

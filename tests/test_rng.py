@@ -42,7 +42,7 @@ def test_moments_over_keys_are_those_of_the_law():
     normal, uniform = (f((4000,), generators(0, 1, 0, range(4000)), torch.float64) for f in (randn, rand))
     assert abs(normal.mean()) < 5 / 4000**0.5 and abs(normal.var() - 1) < 5 * (2 / 4000) ** 0.5
     assert abs(uniform.mean() - 0.5) < 5 / (12 * 4000) ** 0.5
-    assert 0 <= uniform.min() and uniform.max() < 1
+    assert uniform.min() >= 0 and uniform.max() < 1
     lagged = (normal[1:] * normal[:-1]).mean()
     assert abs(lagged) < 5 / 4000**0.5
 
@@ -73,7 +73,7 @@ def test_shards_are_a_partition(monkeypatch, world):
         monkeypatch.setenv("RANK", str(rank))
         assert (parallel.rank(), parallel.world_size()) == (rank, world)
         parts.append(parallel.shard(range(7)))
-    assert sorted(sum(parts, [])) == list(range(7))
+    assert sorted(index for part in parts for index in part) == list(range(7))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 

@@ -102,7 +102,8 @@ class Recorder(DenoisingScoreMatching):
         Recorder.seen = {} if step == 0 else Recorder.seen
 
     def forward(self, model, x_0, label=None, generator=None, quantile=None):
-        Recorder.seen.setdefault(self.step, []).extend(quantile.tolist())
+        if quantile is not None:  # the check before a run gives none
+            Recorder.seen.setdefault(self.step, []).extend(quantile.tolist())
         return super().forward(model, x_0, label, generator, quantile)
 
 

@@ -95,6 +95,7 @@ def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:
     from scoregen.smoothing.classifiers import read_classifier
     from scoregen.smoothing.purify import PurifiedClassifier
 
+    classifier: Any
     if config["checkpoint"] is not None:
         classifier = load(config["checkpoint"], config["weights"], device)
         if hasattr(classifier, "sde"):

@@ -169,7 +169,7 @@ def _plans(name: str, calls: list[int], checkpoint: str) -> list[tuple[dict[str,
     return list(found.values())
 
 
-def _sampler_node(name: str) -> dict[str, Any]:
+def _sampler_node(name: str) -> Any:
     r"""conf/sampler/<name>.yaml, composed by the running command."""
     from hydra import compose
     from omegaconf import OmegaConf

@@ -12,8 +12,8 @@ _STREAM = 101
 class Batches:
     r"""The indices of the samples of each micro-batch of one process, epoch after epoch in a new order.
 
-    Position p of the endless stream is entry p mod N of the permutation of epoch p // N; step k holds the positions k
-    B to (k + 1) B - 1. Micro-batch m of process r takes the contiguous block number m * processes + r of them.
+    Position p of the endless stream is entry p mod N of the permutation of epoch p // N; step k holds the positions
+    k B to (k + 1) B - 1. Micro-batch m of process r takes the contiguous block number m * processes + r of them.
 
     Args:
         size: number of samples N.

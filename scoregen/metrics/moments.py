@@ -78,7 +78,7 @@ class Moments:
     def mean(self) -> Tensor:
         r"""The mean (D,)."""
         self._require(1)
-        return self._mean
+        return torch.as_tensor(self._mean)
 
     @property
     def covariance(self) -> Tensor:

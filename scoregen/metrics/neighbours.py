@@ -17,7 +17,7 @@ from scoregen.metrics.distances import Features, feature_pair, nearest
 class NearestNeighbours(NamedTuple):
     r"""Nearest training images of generated ones, and what is suspicious about them."""
 
-    index: Tensor  # (N, k) into the training set, nearest first
+    index: Tensor  # type: ignore[assignment]  # (N, k) into the training set, nearest first
     distance: Tensor  # (N, k)
     ratio: Tensor  # (N,) nearest training distance over nearest held-out distance
     threshold: float  # the alpha-quantile of the held-out images' own ratio

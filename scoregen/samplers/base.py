@@ -129,13 +129,15 @@ class _Bound:
     r"""D(u, s) with the label bound, remembering its last output and counting its calls."""
 
     def __init__(self, denoiser: Any, label: Tensor | None) -> None:
-        self.denoiser, self.label, self.calls, self.last = denoiser, label, 0, None
+        self.denoiser, self.label, self.calls = denoiser, label, 0
+        self.last: Tensor | None = None
         self.sde = denoiser.sde
 
     def __call__(self, u: Tensor, s: Tensor) -> Tensor:
         self.calls += 1
-        self.last = self.denoiser(u, s) if self.label is None else self.denoiser(u, s, self.label)
-        return self.last
+        denoised = self.denoiser(u, s) if self.label is None else self.denoiser(u, s, self.label)
+        self.last = denoised
+        return denoised
 
 
 def _default_noise(generator: Generators) -> Noise:

@@ -62,7 +62,8 @@ def load(folder: str | Path) -> Run:
         FileNotFoundError: when there are none.
         ValueError: when files are damaged or of different jobs.
     """
-    header, records = None, {}
+    header = None
+    records: dict[int, Any] = {}
     for path in sorted(Path(folder).glob("certificates*.jsonl")):
         found, lines, _ = _read(path)
         if found is None:

@@ -25,7 +25,8 @@ class EMA:
     def __init__(self, model: nn.Module, halflife: float = 500_000, warmup: float = 0.05) -> None:
         check_average(halflife, warmup)
         self.halflife, self.warmup = halflife, warmup
-        buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point()}
+        saved = model.state_dict().keys()  # a buffer that is not saved is no running statistic
+        buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in saved}
         self._sources = dict(model.named_parameters()) | buffers
         self.weights = {name: p.detach().clone() for name, p in self._sources.items()}
 

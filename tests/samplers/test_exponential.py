@@ -83,7 +83,7 @@ def test_moulton_is_exact_one_degree_higher(order):
 def test_velocity_steps_integrate_polynomials_on_the_straight_path(order):
     # a velocity tau^(order - 1) is integrated exactly by `order` values
     c = 0.7
-    sampler = VelocityABM(8, order=order, scale=c)
+    sampler = VelocityABM(8, order=order, scale=c, limit=1e9)
 
     def time(s):
         return s / (c + s)
@@ -92,6 +92,26 @@ def test_velocity_steps_integrate_polynomials_on_the_straight_path(order):
     end = sampler.advance(U, 1.2, 0.4, history)
     x = U * (1 - time(1.2)) + (time(0.4) ** order - time(1.2) ** order) / order
     torch.testing.assert_close(end * (1 - time(0.4)), x, rtol=1e-12, atol=1e-12)
+
+
+def test_velocity_weights_do_not_amplify_beyond_the_limit():
+    # tau-steps that grow threefold, as at the start of a coarse Karras grid
+    nodes, step = [0.0, 0.1, 0.1 + 0.1 / 3, 0.1 + 0.1 / 3 + 0.1 / 9], -0.3
+    counts = {}
+    for limit in (1.0, 4.5, 30.0, 1e9):
+        weights = VelocityABM(8, limit=limit)._weights(nodes, step)
+        assert sum(weights) == pytest.approx(step) and sum(map(abs, weights)) <= limit * abs(step) * (1 + 1e-12)
+        counts[limit] = len(weights)
+    assert counts == {1.0: 1, 4.5: 2, 30.0: 3, 1e9: 4}
+
+
+def test_limit_of_one_leaves_predictor_one_and_corrector_two():
+    oracle = standard_mixture()
+    grid = Karras()(oracle.sde, 9, 5.0)
+    ends = [
+        VelocityABM(9, order=k, limit=limit).integrate(oracle, U, grid, None) for k, limit in ((4, 1 + 1e-9), (1, 1e9))
+    ]
+    torch.testing.assert_close(ends[0], ends[1])
 
 
 def test_velocity_is_the_time_derivative_on_the_straight_path():
@@ -144,6 +164,7 @@ def test_history_is_dropped_after_time_travel():
         (lambda: ExponentialABM(order=0), "order must be an integer from 1 to 3"),
         (lambda: VelocityABM(order=5), "order must be an integer from 1 to 4"),
         (lambda: VelocityABM(scale=0.0), "scale must be > 0"),
+        (lambda: VelocityABM(limit=0.5), "limit must be >= 1"),
         (lambda: ExponentialAB(order=3, damped=True), "damped weights exist for order 2 only"),
     ],
 )

@@ -62,3 +62,13 @@ def test_two_swaps_restore_and_one_exchanges():
 def test_negative_arguments_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be >= 0, got {name}=-1"):
         EMA(model_of(0.0), **{name: -1})
+
+
+def test_running_statistics_are_averaged_and_unsaved_buffers_are_not():
+    model = torch.nn.BatchNorm1d(1, dtype=torch.float64)
+    model.register_buffer("scratch", torch.zeros(1), persistent=False)
+    ema = EMA(model, halflife=8, warmup=0.0)
+    model.running_mean.fill_(4.0)
+    ema.update(8, 8)
+    assert ema.weights["running_mean"].item() == pytest.approx(2.0)
+    assert set(ema.weights) == {"weight", "bias", "running_mean", "running_var"}
