@@ -56,7 +56,7 @@ def check_steps(steps: int) -> int:
 
 
 def _fractions(steps: int) -> Tensor:
-    return torch.linspace(0, 1, steps, dtype=torch.float64)
+    return torch.linspace(0, 1, steps, dtype=torch.float64, device="cpu")
 
 
 class Karras(Grid):

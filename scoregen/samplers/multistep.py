@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scoregen.samplers.base import Denoise, Noise, Sampler
 from scoregen.samplers.grids import Grid
+from scoregen.sde.path import as_time
 
 # (noise ratio, interpolated value), the newest first
 History = Sequence[tuple[float, Tensor]]
@@ -59,8 +60,8 @@ class AdamsBashforthMoulton(Sampler):
 
 def polynomial_weights(q: Sequence[float], integrals: Sequence[float]) -> list[float]:
     r"""The weights w of values at the distinct nodes q with sum_j w_j q_j^i = integrals_i."""
-    powers = torch.tensor([[node**i for node in q] for i in range(len(q))], dtype=torch.float64)
-    return torch.linalg.solve(powers, torch.tensor(integrals, dtype=torch.float64)).tolist()
+    powers = as_time([[node**i for node in q] for i in range(len(q))])
+    return torch.linalg.solve(powers, as_time(integrals)).tolist()
 
 
 def weighted_sum(u: Tensor, weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:

@@ -146,7 +146,7 @@ class GeometricBrownianMotion(SDE):
         self._check()
 
     def _check(self) -> None:
-        t = torch.linspace(0, 1, 65, dtype=torch.float64)
+        t = torch.linspace(0, 1, 65, dtype=torch.float64, device="cpu")
         vol, log_drift = self._vol(t), self._log_drift(t)
         if not bool((vol.isfinite() & (vol > 0)).all()):
             raise ValueError(

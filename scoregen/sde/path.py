@@ -10,6 +10,7 @@ Coefficients are float64 on the CPU, whatever the device of the data; callers ca
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch import Tensor
 SMALLEST_NOISE, LARGEST_NOISE = 2e-3, 200.0
 
 
-def as_time(t: Tensor | float) -> Tensor:
+def as_time(t: Any) -> Tensor:
     r"""A time, noise ratio or other coefficient as a float64 tensor on the CPU."""
     return torch.as_tensor(t, dtype=torch.float64, device="cpu")
 
