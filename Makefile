@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DATA ?= data
 
 .PHONY: help env demo test lint bench clean
 
@@ -32,9 +33,12 @@ lint: $(STAMP) ## format, lint, types, import contracts
 	$(BIN)/mypy scoregen
 	$(BIN)/lint-imports
 
-bench: $(STAMP) ## speed and quality beside peers (longer)
+bench: $(STAMP) ## speed and quality beside peers; with DATA=FOLDER (of MNIST) also certification
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	for name in training solvers likelihood conditioning consistency; do \
+		echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	test ! -d "$(DATA)" || for part in speed ladder attack; do \
+		echo "== certify, $$part"; $(BIN)/python benchmarks/certify.py --data "$(DATA)" --part $$part || exit 1; done
 
 clean: ## removes the environment
 	rm -rf $(VENV)

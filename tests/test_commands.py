@@ -258,6 +258,11 @@ def test_an_archive_holds_the_unrounded_images(digits, tmp_path):
     np.testing.assert_array_equal((archive[:, 0].clip(0, 1) * 255).round(), pixels(png))
 
 
+def test_an_archive_holds_the_labels_that_were_asked_for(digits, tmp_path):
+    npz = sample(digits, tmp_path, *SAMPLING, "format=npz", "label=[3,1]")
+    assert np.load(npz / "samples.npz")["labels"].tolist() == [3, 1, 3, 1, 3]
+
+
 BAD_SAMPLING = {
     "none": ([], "checkpoint: give checkpoint=outputs"),
     "missing": (["checkpoint=x"], "checkpoint: 'x' does not exist"),

@@ -49,7 +49,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     _generate(denoiser, sampler, shape, labels, parallel.shard(todo), config, out)
     parallel.barrier()
     if parallel.rank() == 0:
-        _finish(config, out)
+        _finish(config, labels, out)
 
 
 def _check(config: dict[str, Any]) -> None:
@@ -202,8 +202,8 @@ def _write(sample, path: Path) -> None:
     os.replace(partial, path)
 
 
-def _finish(config: dict[str, Any], out: Path) -> None:
-    r"""The grid, and the archive for format=npz."""
+def _finish(config: dict[str, Any], labels: Any, out: Path) -> None:
+    r"""The grid, and the archive (images, and labels where they were asked for) for format=npz."""
     import numpy as np
     import torch
 
@@ -215,7 +215,7 @@ def _finish(config: dict[str, Any], out: Path) -> None:
     if config["format"] == "npz":
         images = np.stack([_read(_path(out, i, "npz")) for i in range(config["n"])])
         partial = out / ".samples.partial.npz"
-        np.savez(partial, images=images)
+        np.savez(partial, images=images, **({} if labels is None else {"labels": labels.numpy()}))
         os.replace(partial, out / "samples.npz")
         print(out / "samples.npz")
 
