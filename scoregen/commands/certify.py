@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scoregen.config import build, entry
+from scoregen.command_line import entry
+from scoregen.config import build
 from scoregen.errors import UserError, closest
 
 _KEYS = (

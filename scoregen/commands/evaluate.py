@@ -3,7 +3,8 @@ r"""Evaluation: samples from a file or from a checkpoint, measured against data;
 from pathlib import Path
 from typing import Any
 
-from scoregen.config import accepts, build, entry
+from scoregen.command_line import entry
+from scoregen.config import accepts, build
 from scoregen.errors import UserError, closest
 
 _SAMPLING = ("checkpoint", "weights", "n", "batch_size", "seed", "label", "guidance")

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from scoregen.config import build, entry, typed
+from scoregen.command_line import entry
+from scoregen.config import build, typed
 from scoregen.errors import UserError, closest
 
 _VALUES: dict[str, Any] = {

@@ -3,7 +3,8 @@ r"""Training from a configuration."""
 from pathlib import Path
 from typing import Any
 
-from scoregen.config import accepts, build, entry, typed
+from scoregen.command_line import entry
+from scoregen.config import accepts, build, typed
 from scoregen.errors import UserError, closest
 
 _GROUPS = ("data", "sde", "model", "loss", "sampler", "trainer", "logger")
