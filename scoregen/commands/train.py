@@ -23,7 +23,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     import torch
 
     from scoregen.checkpoint import build_model, find, load_weights
-    from scoregen.parallel import barrier, rank, world_size
+    from scoregen.parallel import barrier, rank
     from scoregen.rng import derive_seed
     from scoregen.training import JSONLines, Trainer, prepare, write_config
 
@@ -52,8 +52,6 @@ def run(config: dict[str, Any], folder: Path) -> None:
     trainer.fit(model, loss, source, folder, config, start, loggers, hooks)
     if rank() == 0:
         print(f"done: {folder}/report.html" if (folder / "report.html").exists() else f"done: {folder}")
-    if world_size() > 1:
-        torch.distributed.destroy_process_group()
 
 
 def fill_model(model: dict[str, Any], source: Any, conditional: bool) -> dict[str, Any]:
