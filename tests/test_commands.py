@@ -258,6 +258,15 @@ def test_an_archive_holds_the_unrounded_images(digits, tmp_path):
     np.testing.assert_array_equal((archive[:, 0].clip(0, 1) * 255).round(), pixels(png))
 
 
+def test_random_labels_belong_to_the_image(digits, tmp_path):
+    few = sample(digits, tmp_path / "few", *SAMPLING, "format=npz", "label=random", "batch_size=2")
+    many = sample(digits, tmp_path / "many", *SAMPLING, "format=npz", "label=random", "n=40")
+    few, many = np.load(few / "samples.npz"), np.load(many / "samples.npz")
+    assert few["labels"].tolist() == many["labels"][:5].tolist()
+    assert len(set(many["labels"].tolist())) > 5
+    np.testing.assert_allclose(few["images"], many["images"][:5], atol=1e-5)
+
+
 def test_an_archive_holds_the_labels_that_were_asked_for(digits, tmp_path):
     npz = sample(digits, tmp_path, *SAMPLING, "format=npz", "label=[3,1]")
     assert np.load(npz / "samples.npz")["labels"].tolist() == [3, 1, 3, 1, 3]
@@ -273,9 +282,9 @@ BAD_SAMPLING = {
     "type": (["n=few"], "n: must be an integer, got 'few'"),
     "format": (["checkpoint=x", "format=jpg"], r"format: must be png or npz, got 'jpg'. Did you mean 'png'\?"),
     "weights": (["checkpoint=x", "weights=emma"], r"weights: must be ema or model, got 'emma'. Did you mean 'ema'\?"),
-    "label": (["RUN", "label=10"], r"label: must lie in 0..9 \(or be 'all'\), got 10"),
+    "label": (["RUN", "label=10"], r"label: must lie in 0..9 \(or be 'all' or 'random'\), got 10"),
     "label-list": (["RUN", "label=[]"], "label: must not be an empty list"),
-    "label-text": (["RUN", "label=three"], r"label: must lie in 0..9 \(or be 'all'\), got 'three'"),
+    "label-text": (["RUN", "label=three"], r"label: must lie in 0..9 \(or be 'all' or 'random'\), got 'three'"),
     "guidance": (["RUN", "guidance=2"], "guidance: needs labels, got guidance=2.0 without; give label=all"),
     "guidance-inf": (["RUN", "guidance=inf", "label=1"], "guidance: scale must be finite"),
     "unconditional": (["TOY", "label=1"], "label: the model is unconditional, got label=1"),

@@ -94,7 +94,7 @@ def _measure(config: dict[str, Any], samples: str | Path, source, extractor, set
     protocol = {"samples": str(samples), **_provenance(samples)}
     cache = None if config["cache"] is None else Path(config["cache"])
     report = evaluate(images, source, extractor, settings, cache, device(), protocol)
-    if isinstance(protocol.get("label"), str | list):
+    if isinstance(protocol.get("label"), str | list) and protocol["label"] != "random":
         report.warnings.append(_BALANCED)
     if rank() == 0:
         print(report.table())

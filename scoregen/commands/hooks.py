@@ -16,6 +16,7 @@ from scoregen.training import Hook, Moment
 from scoregen.training.loggers import read_metrics
 
 SAMPLE_STREAM = 11
+LABEL_STREAM = 13
 _FRAMES = 10
 
 

@@ -30,7 +30,7 @@ class EarlyStopping(Hook):
     Args:
         source: its `test` part is held out. loss: the training loss, called without gradients.
         every: steps between evaluations. patience: evaluations without improvement that end the run.
-        n: images of each part. bins: quantiles of the noise level that are logged.
+        n: noisy images of each part; a part with fewer images is gone through again, with other noise. bins: quantiles of the noise level that are logged.
         seed: of the frozen noise. batch_size: images at a time.
 
     Reference: arXiv 2401.15604 (early stopping of score matching).
@@ -48,9 +48,10 @@ class EarlyStopping(Hook):
         batch_size: int = 250,
     ) -> None:
         super().__init__(every)
-        if min(patience, n, bins, batch_size) < 1:
+        if min(patience, n, bins, batch_size) < 1 or n < bins:
             raise ValueError(
-                f"patience, n, bins and batch_size must be >= 1, got {patience}, {n}, {bins} and {batch_size}."
+                f"patience, n, bins and batch_size must be >= 1 and n >= bins, "
+                f"got patience={patience}, n={n}, bins={bins}, batch_size={batch_size}."
             )
         self.source, self.loss = source, loss
         self.patience, self.n, self.bins, self.seed, self.batch_size = patience, n, bins, seed, batch_size
@@ -60,7 +61,9 @@ class EarlyStopping(Hook):
         held_out = self._losses(moment.model, self.source.test)
         training = self._losses(moment.model, self.source.train)
         values = {"heldout_loss": held_out.mean().item(), "heldout_excess": (held_out.mean() - training.mean()).item()}
-        for k, (a, b) in enumerate(zip(held_out.chunk(self.bins), training.chunk(self.bins), strict=True)):
+        for k, (a, b) in enumerate(
+            zip(held_out.tensor_split(self.bins), training.tensor_split(self.bins), strict=True)
+        ):
             values[f"heldout_excess_bin{k}"] = (a.mean() - b.mean()).item()
         past = [
             v["heldout_loss"] for v in read_metrics(moment.folder) if "heldout_loss" in v and v["step"] < moment.step
@@ -73,13 +76,13 @@ class EarlyStopping(Hook):
         self.stop = len(history) - 1 - best >= self.patience
 
     def _losses(self, model: nn.Module, data: ArrayDataset) -> Tensor:
-        r"""The loss of the first n images in the order of their frozen noise levels, low to high, on every process."""
-        n = min(self.n, len(data))
+        r"""The loss of n noisy images in the order of their frozen noise levels, low to high, on every process."""
+        n = self.n
         device = next(model.parameters()).device
         parts = {}
         for first in shard(range(0, n, self.batch_size)):
             places = range(first, min(first + self.batch_size, n))
-            x, label = data[places.start : places.stop]
+            x, label = data[[place % len(data) for place in places]]
             # levels run through the law once, in the order of the images, which is itself without meaning
             quantile = (torch.tensor(list(places), dtype=torch.float64) + 0.5) / n
             draws = generators(self.seed, _FROZEN, 0, places)

@@ -39,7 +39,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     parallel.initialize()
     device = parallel.device()
     model = load(checkpoint, config["weights"], device)
-    labels = _labels(config["label"], config["n"], model)
+    labels = _labels(config["label"], config["n"], model, config["seed"])
     denoiser = _guided(model, config["guidance"], labels)
     shape = _shape(checkpoint)
     out = _output(config, folder, checkpoint, shape)
@@ -71,21 +71,26 @@ def _check(config: dict[str, Any]) -> None:
         raise UserError("checkpoint: give checkpoint=outputs/.../checkpoints/last (or a run folder).")
 
 
-def _labels(label: Any, n: int, model: Any):
-    r"""None, one label for all, or a list that is repeated; "all" cycles through the classes."""
+def _labels(label: Any, n: int, model: Any, seed: int):
+    r"""None, one label for all, or a list that is repeated; "all" cycles through the classes, "random" draws each."""
     import torch
+
+    from scoregen.commands.hooks import LABEL_STREAM
+    from scoregen.rng import generator
 
     if label is None:
         return None
     classes = getattr(model, "num_classes", None)
     if not classes:
         raise UserError(f"label: the model is unconditional, got label={label}; leave it out.")
+    if label == "random":  # independent draws, as data are: what kernel distances expect
+        return torch.cat([torch.randint(classes, (1,), generator=generator(seed, LABEL_STREAM, i)) for i in range(n)])
     values = list(range(classes)) if label == "all" else label if isinstance(label, list) else [label]
     if not values:
         raise UserError("label: must not be an empty list; give label=all, label=3 or label=[0,1].")
     for value in values:
         if type(value) is not int or not 0 <= value < classes:
-            raise UserError(f"label: must lie in 0..{classes - 1} (or be 'all'), got {value!r}.")
+            raise UserError(f"label: must lie in 0..{classes - 1} (or be 'all' or 'random'), got {value!r}.")
     return torch.tensor([values[i % len(values)] for i in range(n)])
 
 

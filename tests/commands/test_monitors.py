@@ -1,0 +1,160 @@
+r"""Early stopping, quality and accuracy: values of oracles, the same whatever the batches, and what they keep."""
+
+import json
+
+import pytest
+import torch
+from tiny import TOY, numbers, train
+
+from scoregen.commands.monitors import Accuracy, EarlyStopping, Quality
+from scoregen.data import ArrayDataset
+from scoregen.losses import DenoisingScoreMatching, LogUniform
+from scoregen.losses.score_matching import DataWeighting
+from scoregen.metrics import Pixels, frechet_distance
+from scoregen.models.denoiser import AbstractDenoiser
+from scoregen.rng import generator
+from scoregen.samplers import DDIM
+from scoregen.sde import EDM
+from scoregen.training import Moment
+
+
+class Source:
+    shape = (1, 2, 2)
+
+    def __init__(self, train, test, label=None):
+        self.train, self.test = ArrayDataset(train, label), ArrayDataset(test, label)
+
+
+class Constant(AbstractDenoiser):
+    r"""D = the value of its parameter."""
+
+    sigma_data = 0.5
+
+    def __init__(self, value=0.0):
+        super().__init__()
+        self.sde, self.value = EDM(0.002, 80.0), torch.nn.Parameter(torch.tensor(value))
+
+    def forward(self, u, s, label=None):
+        return u * 0 + self.value
+
+
+class Noisy(Constant):
+    r"""D = u: the error is s eps, so it shows the noise."""
+
+    def forward(self, u, s, label=None):
+        return u
+
+
+class Journal:
+    r"""A run folder that keeps what a hook logs and saves."""
+
+    def __init__(self, folder):
+        self.folder, self.step, self.saved, self.logged = folder, 0, [], []
+
+    def moment(self, model):
+        self.step += 1
+        return Moment(self.step, model, self.folder, self.log, lambda *_: None, lambda name: self.saved.append(name))
+
+    def log(self, values):
+        self.logged.append(values)
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": self.step, **values}) + "\n")
+
+
+def loss():
+    return DenoisingScoreMatching(LogUniform(), DataWeighting(), label_dropout=0.0)
+
+
+def zeros_and_ones():
+    return Source(torch.zeros(30, 1, 2, 2), torch.ones(30, 1, 2, 2))
+
+
+def test_the_excess_is_held_out_minus_training_loss(tmp_path):
+    r"""D = 0, training data 0, held-out data 1: losses 0 and 1 at every noise level."""
+    journal = Journal(tmp_path)
+    EarlyStopping(zeros_and_ones(), loss(), every=1, n=30, bins=3)(journal.moment(Constant()))
+    expected = {"heldout_loss": 1.0, "heldout_excess": 1.0} | {f"heldout_excess_bin{k}": 1.0 for k in range(3)}
+    assert journal.logged == [pytest.approx(expected)]
+
+
+def test_the_noise_is_frozen_and_independent_of_the_batches(tmp_path):
+    journal = Journal(tmp_path)
+    for batch_size in (250, 250, 7):
+        EarlyStopping(zeros_and_ones(), loss(), every=1, n=30, batch_size=batch_size)(journal.moment(Noisy()))
+    first, again, other = (values["heldout_loss"] for values in journal.logged)
+    assert first == again == pytest.approx(other, rel=1e-6)
+
+
+def test_noise_levels_run_from_low_to_high(tmp_path):
+    r"""With D = u the loss is s^2, so each quarter of the levels has more of it: seen through a training part of 0."""
+    levels = []
+
+    class Recording(Noisy):
+        def forward(self, u, s, label=None):
+            levels.extend(torch.as_tensor(s).tolist())
+            return u
+
+    EarlyStopping(zeros_and_ones(), loss(), every=1, n=30)(Journal(tmp_path).moment(Recording()))
+    assert levels[:30] == sorted(levels[:30])
+    assert levels[:30] == levels[30:]
+
+
+def test_it_keeps_the_best_and_stops_after_its_patience(tmp_path):
+    r"""Held-out losses (1 - value)^2: better, better, worse, worse; the third hook resumes from the log."""
+    journal, stops = Journal(tmp_path), []
+    for value in (0.5, 0.9, 0.7, 0.6):
+        hook = EarlyStopping(zeros_and_ones(), loss(), every=1, patience=2, n=30)
+        hook(journal.moment(Constant(value)))
+        stops.append(hook.stop)
+    assert stops == [False, False, False, True]
+    assert journal.saved == ["best_heldout", "best_heldout"]
+
+
+def test_a_run_that_memorises_is_ended(tmp_path):
+    r"""20 training points: the run stops where the held-out loss has turned, and the best step has its checkpoint."""
+    train(tmp_path, *TOY, "data.n=20", "trainer.steps=400", "early_stopping.every=20", "early_stopping.patience=1",
+          "trainer.optimizer.lr=0.03", "model.network.width=64", "trainer.checkpoint_every=400")  # fmt: skip
+    history = {line["step"]: line["heldout_loss"] for line in numbers(tmp_path) if "heldout_loss" in line}
+    best = min(history, key=history.get)
+    assert max(history) == best + 20 < 400
+    state = json.loads((tmp_path / "checkpoints" / "best_heldout" / "state.json").read_text())
+    assert state["step"] == best
+
+
+def test_quality_is_the_distance_of_its_samples_and_keeps_the_best(tmp_path):
+    r"""Samples of D = v are the constant v: the distance to data of mean m and the same part of the covariance."""
+    real = torch.rand((40, 1, 2, 2), generator=generator(0))
+    source, journal = Source(real, real), Journal(tmp_path)
+    for value, batch_size in ((0.2, 100), (0.4, 100), (0.4, 3), (0.3, 3)):
+        hook = Quality(source, DDIM(1), Pixels(), every=1, n=8, batch_size=batch_size)
+        hook(journal.moment(Constant(value)))
+    expected = frechet_distance(torch.full((8, 4), 102 / 255), real.flatten(1))  # .4 on the grid of 8 bits
+    distances = [values[Pixels().frechet_name] for values in journal.logged]
+    assert distances[1] == pytest.approx(expected, rel=1e-2)
+    assert distances[1] == distances[2]
+    assert journal.saved == ["best"] * sum(d < min(distances[:i], default=9e9) for i, d in enumerate(distances))
+
+
+def test_accuracy_is_the_share_of_right_answers(tmp_path):
+    class FirstPixel(torch.nn.Module):
+        num_classes = 2
+
+        def __init__(self):
+            super().__init__()
+            self.zero = torch.nn.Parameter(torch.zeros(()))
+
+        def forward(self, x):
+            return torch.stack([0.5 - x[:, 0, 0, 0], x[:, 0, 0, 0] - 0.5], 1) + self.zero
+
+    label = torch.arange(20) % 2
+    images = label.float().view(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone()
+    images[:5] = 1 - images[:5]
+    journal = Journal(tmp_path)
+    Accuracy(Source(images, images, label), None, every=1, batch_size=3)(journal.moment(FirstPixel()))
+    assert journal.logged == [{"accuracy": 15 / 20}]
+
+
+@pytest.mark.parametrize("changes", [{"patience": 0}, {"n": 0}, {"bins": 0}, {"every": 0}])
+def test_bad_settings_are_refused(changes):
+    with pytest.raises(ValueError, match="must be >= 1"):
+        EarlyStopping(zeros_and_ones(), loss(), **{"every": 1, **changes})
