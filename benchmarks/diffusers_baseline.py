@@ -2,7 +2,8 @@ r"""diffusers' training example for image generation on our network and budget: 
 
 DDPM's noise-prediction loss (`DDPMScheduler`, 1000 linear betas), AdamW with the example's betas and weight decay,
 cosine schedule with warm-up, `EMAModel` with warm-up, bf16 where it is native; then `DDIMScheduler` with 18, 35 and 100
-calls. The network is the `UNet2DModel` inside `model=unet_small` (2 x 2 patches, labels), the number of images that of our run.
+calls. The network is the `UNet2DModel` inside `model=unet_small` (2 x 2 patches, labels), the number of images that of
+our run.
 
     python benchmarks/diffusers_baseline.py --data mnist --root PATH --steps 1500 --out outputs/diffusers_mnist
 """

@@ -30,7 +30,8 @@ class EarlyStopping(Hook):
     Args:
         source: its `test` part is held out. loss: the training loss, called without gradients.
         every: steps between evaluations. patience: evaluations without improvement that end the run.
-        n: noisy images of each part; a part with fewer images is gone through again, with other noise. bins: quantiles of the noise level that are logged.
+        n: noisy images of each part; a part with fewer images is gone through again, with other noise.
+        bins: quantiles of the noise level that are logged.
         seed: of the frozen noise. batch_size: images at a time.
 
     Reference: arXiv 2401.15604 (early stopping of score matching).

@@ -65,28 +65,28 @@ def loss():
     return DenoisingScoreMatching(LogUniform(), DataWeighting(), label_dropout=0.0)
 
 
-def zeros_and_ones():
-    return Source(torch.zeros(30, 1, 2, 2), torch.ones(30, 1, 2, 2))
+def halves_and_ones():
+    return Source(torch.full((30, 1, 2, 2), 0.5), torch.ones(30, 1, 2, 2))
 
 
 def test_the_excess_is_held_out_minus_training_loss(tmp_path):
-    r"""D = 0, training data 0, held-out data 1: losses 0 and 1 at every noise level."""
+    r"""D = 0, training data 1/2, held-out data 1: losses 1/4 and 1 at every noise level."""
     journal = Journal(tmp_path)
-    EarlyStopping(zeros_and_ones(), loss(), every=1, n=30, bins=3)(journal.moment(Constant()))
-    expected = {"heldout_loss": 1.0, "heldout_excess": 1.0} | {f"heldout_excess_bin{k}": 1.0 for k in range(3)}
+    EarlyStopping(halves_and_ones(), loss(), every=1, n=30, bins=3)(journal.moment(Constant()))
+    expected = {"heldout_loss": 1.0, "heldout_excess": 0.75} | {f"heldout_excess_bin{k}": 0.75 for k in range(3)}
     assert journal.logged == [pytest.approx(expected)]
 
 
 def test_the_noise_is_frozen_and_independent_of_the_batches(tmp_path):
     journal = Journal(tmp_path)
     for batch_size in (250, 250, 7):
-        EarlyStopping(zeros_and_ones(), loss(), every=1, n=30, batch_size=batch_size)(journal.moment(Noisy()))
+        EarlyStopping(halves_and_ones(), loss(), every=1, n=30, batch_size=batch_size)(journal.moment(Noisy()))
     first, again, other = (values["heldout_loss"] for values in journal.logged)
     assert first == again == pytest.approx(other, rel=1e-6)
 
 
 def test_noise_levels_run_from_low_to_high(tmp_path):
-    r"""With D = u the loss is s^2, so each quarter of the levels has more of it: seen through a training part of 0."""
+    r"""With D = u the loss is s^2, so held-out and training images are seen at the same levels."""
     levels = []
 
     class Recording(Noisy):
@@ -94,7 +94,7 @@ def test_noise_levels_run_from_low_to_high(tmp_path):
             levels.extend(torch.as_tensor(s).tolist())
             return u
 
-    EarlyStopping(zeros_and_ones(), loss(), every=1, n=30)(Journal(tmp_path).moment(Recording()))
+    EarlyStopping(halves_and_ones(), loss(), every=1, n=30)(Journal(tmp_path).moment(Recording()))
     assert levels[:30] == sorted(levels[:30])
     assert levels[:30] == levels[30:]
 
@@ -103,7 +103,7 @@ def test_it_keeps_the_best_and_stops_after_its_patience(tmp_path):
     r"""Held-out losses (1 - value)^2: better, better, worse, worse; the third hook resumes from the log."""
     journal, stops = Journal(tmp_path), []
     for value in (0.5, 0.9, 0.7, 0.6):
-        hook = EarlyStopping(zeros_and_ones(), loss(), every=1, patience=2, n=30)
+        hook = EarlyStopping(halves_and_ones(), loss(), every=1, patience=2, n=30)
         hook(journal.moment(Constant(value)))
         stops.append(hook.stop)
     assert stops == [False, False, False, True]
@@ -157,4 +157,4 @@ def test_accuracy_is_the_share_of_right_answers(tmp_path):
 @pytest.mark.parametrize("changes", [{"patience": 0}, {"n": 0}, {"bins": 0}, {"every": 0}])
 def test_bad_settings_are_refused(changes):
     with pytest.raises(ValueError, match="must be >= 1"):
-        EarlyStopping(zeros_and_ones(), loss(), **{"every": 1, **changes})
+        EarlyStopping(halves_and_ones(), loss(), **{"every": 1, **changes})
