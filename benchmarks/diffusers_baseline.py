@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3, help="the example's 1e-4 is worse at this budget")
     parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--spacing", nargs="+", default=["leading", "trailing"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -86,7 +87,7 @@ def main() -> None:
     net = UNet(source.shape, (32, 64), layers=1, num_classes=10, patch_size=2).net
     scheduler = train(net, source, options.steps, options.batch, options.lr, options.seed)
     net.eval()
-    for spacing, calls in product(("leading", "trailing"), (18, 35, 100)):
+    for spacing, calls in product(options.spacing, (18, 35, 100)):
         folder = options.out / f"ddim_{spacing}_{calls:03d}"
         folder.mkdir(parents=True, exist_ok=True)
         images = sample(net, scheduler, calls, spacing, options.n, 100, options.seed)

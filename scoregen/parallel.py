@@ -61,3 +61,27 @@ def gather(value) -> list:
     values = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+class _GatherRows(torch.autograd.Function):
+    r"""Concatenates over processes; the gradient of a row is the sum over all processes that used it."""
+
+    @staticmethod
+    def forward(context, x: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient.chunk(world_size())[rank()]
+
+
+def gather_rows(x: torch.Tensor) -> torch.Tensor:
+    r"""Tensors (B, ...) of all processes, in rank order, (world B, ...), with gradients to where the rows came from.
+
+    The gradient is that of the sum of all processes' losses. B must be the same everywhere.
+    """
+    return _GatherRows.apply(x) if dist.is_initialized() and world_size() > 1 else x

@@ -39,7 +39,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
 
     _check(config)
     source = build(config["data"], where="data")
-    extractor = build(_with_channels(config["features"], source), where="features")
+    extractor = build(with_channels(config["features"], source), where="features")
     settings = build(config["metrics"], where="metrics")
     parallel.initialize()
     out = Path(parallel.gather(str(Path(config["out"] or folder).resolve()))[0])
@@ -67,7 +67,7 @@ def _check(config: dict[str, Any]) -> None:
         raise UserError(f"calls: must be a list of integers >= 1 such as [8,18,35], got {calls!r}.")
 
 
-def _with_channels(node: dict[str, Any], source: Any) -> dict[str, Any]:
+def with_channels(node: dict[str, Any], source: Any) -> dict[str, Any]:
     r"""The extractor's node with what only the data know."""
     open_channels = accepts(node, "channels") and node.get("channels") is None
     return {**node, "channels": source.shape[0]} if open_channels else node

@@ -156,10 +156,18 @@ class Accuracy(Hook):
     Args:
         source: its `test` part is used. loss: its `noise_sigma`, if it has one, is the noise.
         every: steps. seed: of the noise. batch_size: images at a time.
+        keep_best: keeps checkpoints/best; for data whose held-out part comes from the training part (data.validation).
     """
 
-    def __init__(self, source: Source, loss: Loss, every: int, seed: int = 0, batch_size: int = 250) -> None:
+    def __init__(
+        self, source: Source, loss: Loss, every: int, seed: int = 0, batch_size: int = 250, keep_best: bool = False
+    ) -> None:
         super().__init__(every)
+        if keep_best and not getattr(source, "validation", 0):
+            raise ValueError(
+                "keep_best needs a validation part, else it would select on test data; give data.validation."
+            )
+        self.keep_best = keep_best
         self.source, self.noise_sigma = source, float(getattr(loss, "noise_sigma", 0.0))
         self.seed, self.batch_size = seed, batch_size
 
@@ -173,4 +181,9 @@ class Accuracy(Hook):
                 draws = generators(self.seed, _FROZEN, 0, range(first, first + len(x)))
                 x = x + self.noise_sigma * randn(x.shape, draws)
             right += int((moment.model(x.to(device)).argmax(1).cpu() == label).sum())
-        moment.log({"accuracy": sum(gather(right)) / len(test)})
+        accuracy = sum(gather(right)) / len(test)
+        past = [v["accuracy"] for v in read_metrics(moment.folder) if "accuracy" in v and v["step"] < moment.step]
+        best = gather(max(past, default=0.0))[0]
+        moment.log({"accuracy": accuracy})
+        if self.keep_best and accuracy > best:
+            moment.save("best")

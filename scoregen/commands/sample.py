@@ -1,11 +1,13 @@
 r"""Sampling from a checkpoint: sharded over processes, one seed an image, resumable."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from scoregen.command_line import entry
+from scoregen.commands.interpolate import interpolate
+from scoregen.commands.output import claim
+from scoregen.commands.restore import VALUES, restore
 from scoregen.config import build, typed
 from scoregen.errors import UserError, closest
 
@@ -19,8 +21,9 @@ _VALUES: dict[str, Any] = {
     "seed": int,
     "guidance": float,
     "dry_run": bool,
+    **VALUES,
 }
-_KEYS = (*_VALUES, "label", "sampler")
+_KEYS = (*_VALUES, "label", "sampler", "interpolate", "interpolation")
 
 
 def run(config: dict[str, Any], folder: Path) -> None:
@@ -30,6 +33,10 @@ def run(config: dict[str, Any], folder: Path) -> None:
         config: resolved configuration. folder: Hydra's run folder, where the samples go unless `out` is given.
     """
     _check(config)
+    if config["restore"] is not None:
+        return restore(config, folder)
+    if config["interpolate"] is not None:
+        return interpolate(config, folder)
 
     from scoregen import parallel
     from scoregen.checkpoint import find, load
@@ -39,9 +46,9 @@ def run(config: dict[str, Any], folder: Path) -> None:
     parallel.initialize()
     device = parallel.device()
     model = load(checkpoint, config["weights"], device)
-    labels = _labels(config["label"], config["n"], model, config["seed"])
-    denoiser = _guided(model, config["guidance"], labels)
-    shape = _shape(checkpoint)
+    labels = labels_of(config["label"], config["n"], model, config["seed"])
+    denoiser = guided(model, config["guidance"], labels)
+    shape = image_shape(checkpoint)
     out = _output(config, folder, checkpoint, shape)
     todo = [i for i in range(config["n"]) if not _path(out, i, config["format"]).exists()]
     _announce(config, checkpoint, sampler, out, len(todo))
@@ -69,9 +76,11 @@ def _check(config: dict[str, Any]) -> None:
             )
     if config["checkpoint"] is None:
         raise UserError("checkpoint: give checkpoint=outputs/.../checkpoints/last (or a run folder).")
+    if config["restore"] is None and config["looks"] is not None:
+        raise UserError(f"looks: needs restore=PATH, the speckled images, got looks={config['looks']} without.")
 
 
-def _labels(label: Any, n: int, model: Any, seed: int):
+def labels_of(label: Any, n: int, model: Any, seed: int):
     r"""None, one label for all, or a list that is repeated; "all" cycles through the classes, "random" draws each."""
     import torch
 
@@ -94,7 +103,8 @@ def _labels(label: Any, n: int, model: Any, seed: int):
     return torch.tensor([values[i % len(values)] for i in range(n)])
 
 
-def _guided(model: Any, guidance: float, labels: Any) -> Any:
+def guided(model: Any, guidance: float, labels: Any) -> Any:
+    r"""The denoiser under classifier-free guidance, where it is asked for."""
     if guidance == 1:
         return model
     if labels is None:
@@ -109,11 +119,15 @@ def _guided(model: Any, guidance: float, labels: Any) -> Any:
         raise UserError(f"guidance: {error}") from error
 
 
-def _shape(checkpoint: Path) -> tuple[int, ...]:
+def image_shape(checkpoint: Path) -> tuple[int, ...]:
+    r"""Shape of what the denoiser of a checkpoint makes, (*S)."""
     from scoregen.checkpoint import read_config
 
     model = read_config(checkpoint)["model"]
-    shape = model.get("network", model).get("shape")
+    node = model
+    while "network" in node:  # adapters stand around a network
+        node = node["network"]
+    shape = node.get("shape")
     if "network" not in model or shape is None:
         raise UserError(
             f"checkpoint: '{checkpoint}' holds no denoiser ({model['_target_']}); give one of a diffusion model."
@@ -127,42 +141,17 @@ def _path(out: Path, index: int, kind: str) -> Path:
 
 def _output(config: dict[str, Any], folder: Path, checkpoint: Path, shape: tuple[int, ...]) -> Path:
     r"""The output folder, with a record of what it holds; refuses one that holds something else."""
-    from scoregen.parallel import barrier, gather, rank
+    from scoregen.parallel import gather
 
     out = Path(gather(str(Path(config["out"] or folder).resolve()))[0])
     record = {k: config[k] for k in ("weights", "format", "seed", "label", "guidance", "sampler")}
     record["checkpoint"] = str(checkpoint)
     if config["format"] == "png" and not (len(shape) == 3 and shape[0] in (1, 3)):
         raise UserError(f"format: png needs grey or RGB images, the model makes shape {shape}; give format=npz.")
-    _check_empty_or_same(out, record)
-    barrier()  # every process has read the record before the first one writes it
-    if rank() == 0 and not config["dry_run"]:
+    claim(out, record, "samples.json", ("images", "parts", "grid.png", "samples.npz"), write=not config["dry_run"])
+    if not config["dry_run"]:
         _path(out, 0, config["format"]).parent.mkdir(parents=True, exist_ok=True)
-        partial = out / ".samples.json.partial"
-        partial.write_text(json.dumps(record, indent=1))
-        os.replace(partial, out / "samples.json")
-    barrier()
     return out
-
-
-def _check_empty_or_same(out: Path, record: dict[str, Any]) -> None:
-    path = out / "samples.json"
-    if not path.exists():
-        strange = sorted(name for name in ("images", "parts", "grid.png", "samples.npz") if (out / name).exists())
-        if strange:
-            raise UserError(
-                f"out: '{out}' holds '{strange[0]}' that is not of sample.py (no samples.json); give another out."
-            )
-        return
-    try:
-        old = dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"out: '{path}' is damaged ({error}); give another out.") from error
-    for k, value in record.items():
-        if old.get(k) != value:
-            raise UserError(
-                f"out: '{out}' holds other samples ({k} was {old.get(k)!r}, now {value!r}); give another out."
-            )
 
 
 def _announce(config: dict[str, Any], checkpoint: Path, sampler: Any, out: Path, todo: int) -> None:

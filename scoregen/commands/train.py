@@ -8,7 +8,7 @@ from scoregen.config import accepts, build, typed
 from scoregen.errors import UserError, closest
 
 _GROUPS = ("data", "sde", "model", "loss", "sampler", "trainer", "logger")
-_HOOKS = ("early_stopping", "quality", "accuracy", "few_calls", "preview")
+_HOOKS = ("early_stopping", "quality", "accuracy", "few_calls", "lora_export", "preview")
 _VALUES = {"seed": int, "conditional": bool, "init": str | None, "data_moments": str | None, "dry_run": bool}
 _WEIGHTS = 5  # stream of the first weights
 
@@ -23,6 +23,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     import torch
 
     from scoregen.checkpoint import build_model, find, load_weights
+    from scoregen.commands.lora import adapt, give_prompts
     from scoregen.parallel import barrier, rank
     from scoregen.rng import derive_seed
     from scoregen.training import JSONLines, Trainer, prepare, write_config
@@ -34,12 +35,14 @@ def run(config: dict[str, Any], folder: Path) -> None:
     loss = build(config["loss"], where="loss")
     torch.manual_seed(derive_seed(config["seed"], _WEIGHTS))
     model = build_model(config)
+    if config["init"] is not None:
+        load_weights(model, find(config["init"], "init") / "ema.safetensors")
+    adapt(config, model)
+    give_prompts(model, source)
     _check_optimizer(trainer, model)
     _check_loss(loss, model, source, trainer.steps)
     hooks = _hooks(config, source, loss, model)
     loggers = [JSONLines(), build(config["logger"], where="logger")] if rank() == 0 else []
-    if config["init"] is not None:
-        load_weights(model, find(config["init"], "init") / "ema.safetensors")
     if config["data_moments"] is not None:
         _set_moments(model, source, config["data_moments"])
     start = prepare(folder, config, trainer.resume)
@@ -82,7 +85,7 @@ def describe(model: Any, source: Any, trainer: Any, folder: Path, start: Path | 
 
 
 def _check_keys(config: dict[str, Any]) -> None:
-    known = (*_GROUPS, *_HOOKS, *_VALUES, "chart")
+    known = (*_GROUPS, *_HOOKS, *_VALUES, "chart", "lora")
     for key in config:
         if key not in known:
             raise UserError(f"{key}: not a key of the training configuration. {closest(key, known)}")
@@ -99,7 +102,7 @@ def _check_keys(config: dict[str, Any]) -> None:
 def _check_optimizer(trainer: Any, model: Any) -> None:
     r"""Makes the optimizer once, so that a value out of range is an error before any work."""
     try:
-        trainer.optimizer([p for p in model.parameters() if p.requires_grad])
+        trainer.make_optimizer(model)
     except (ValueError, TypeError) as error:
         raise UserError(f"trainer.optimizer: {error}.") from error
 
@@ -141,7 +144,7 @@ def _shared_folder(folder: Path) -> Path:
 def _hooks(config: dict[str, Any], source: Any, loss: Any, model: Any) -> list[Any]:
     r"""Monitors and previews that are switched on (those with `every`); previews come last, they draw the log."""
     sampler = build(config["sampler"], where="sampler")
-    offered = {"source": source, "loss": loss, "sampler": sampler, "config": config}
+    offered = {"source": source, "loss": loss, "sampler": sampler, "config": config, "model": model}
     hooks = []
     for name in _HOOKS:
         node = config.get(name)

@@ -3,8 +3,11 @@ r"""Data sets, augmentations, and batches as a function of the step."""
 from scoregen.data.augment import Augmentation, Chain, Flip, Shift
 from scoregen.data.base import ArrayDataset, Source
 from scoregen.data.batches import Batches
+from scoregen.data.captions import CaptionedFolder, LazyImages
 from scoregen.data.images import CIFAR10, KMNIST, MNIST, Digits, FashionMNIST, Folder, Npz
+from scoregen.data.tables import BreastCancer, PositiveTable, Wine
 from scoregen.data.toy import Toy2D
+from scoregen.data.views import ColourViews, GreyViews
 
 __all__ = [
     "CIFAR10",
@@ -13,13 +16,20 @@ __all__ = [
     "ArrayDataset",
     "Augmentation",
     "Batches",
+    "BreastCancer",
+    "CaptionedFolder",
     "Chain",
+    "ColourViews",
     "Digits",
     "FashionMNIST",
     "Flip",
     "Folder",
+    "GreyViews",
+    "LazyImages",
     "Npz",
+    "PositiveTable",
     "Shift",
     "Source",
     "Toy2D",
+    "Wine",
 ]

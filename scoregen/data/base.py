@@ -90,9 +90,14 @@ class Source(ABC):
 
 def split(x: Tensor, label: Tensor | None, train: bool, held_out: float = 0.1, seed: int = 0) -> ArrayDataset:
     r"""One part of data that come without a split: a fixed permutation, the last fraction held out."""
-    if len(x) < 2:
-        raise ValueError(f"there must be at least 2 samples, one of them held out, got {len(x)}.")
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    cut = len(x) - max(1, round(held_out * len(x)))
-    part = order[:cut] if train else order[cut:]
+    part = part_of(len(x), train, held_out, seed)
     return ArrayDataset(x[part], None if label is None else label[part])
+
+
+def part_of(count: int, train: bool, held_out: float = 0.1, seed: int = 0) -> Tensor:
+    r"""The indices of one part of `count` samples that come without a split."""
+    if count < 2:
+        raise ValueError(f"there must be at least 2 samples, one of them held out, got {count}.")
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    cut = count - max(1, round(held_out * count))
+    return order[:cut] if train else order[cut:]

@@ -43,15 +43,20 @@ class _Torchvision(Source):
         root: folder that holds (or will hold) the files.
         download: fetches what is missing.
         augmentation: applied to training batches.
+        validation: so many training images are held out in place of the test part, for selection; 0 for none.
     """
 
     num_classes = 10
     class_name: str
     subset: str | None = None
 
-    def __init__(self, root: str = "data", download: bool = True, augmentation: Augmentation | None = None) -> None:
+    def __init__(
+        self, root: str = "data", download: bool = True, augmentation: Augmentation | None = None, validation: int = 0
+    ) -> None:
         super().__init__(augmentation)
-        self.root, self.download = root, download
+        if validation < 0:
+            raise ValueError(f"validation must be >= 0 images, got validation={validation}.")
+        self.root, self.download, self.validation = root, download, validation
         if self._subset_path is not None:
             self.name = self._subset_path.stem
 
@@ -61,6 +66,14 @@ class _Torchvision(Source):
         return path if path is not None and path.is_file() else None
 
     def load(self, train: bool) -> ArrayDataset:
+        if not self.validation:
+            return self._part(train)
+        whole = self._part(train=True)
+        if self.validation >= len(whole):
+            raise ValueError(f"validation must leave images to train on, got {self.validation} of {len(whole)}.")
+        return split(whole.x, whole.label, train, self.validation / len(whole))
+
+    def _part(self, train: bool) -> ArrayDataset:
         if self._subset_path is not None:
             return _load_npz(self._subset_path, train)
         repair_torchvision()
@@ -85,6 +98,7 @@ class MNIST(_Torchvision):
         root: folder that holds (or will hold) the files.
         download: fetches what is missing.
         augmentation: applied to training batches.
+        validation: so many training images are held out in place of the test part, for selection; 0 for none.
     """
 
     name, class_name = "mnist", "MNIST"
@@ -97,6 +111,7 @@ class FashionMNIST(_Torchvision):
         root: folder that holds (or will hold) the files.
         download: fetches what is missing.
         augmentation: applied to training batches.
+        validation: so many training images are held out in place of the test part, for selection; 0 for none.
     """
 
     name, class_name = "fashion_mnist", "FashionMNIST"
@@ -109,6 +124,7 @@ class KMNIST(_Torchvision):
         root: folder that holds (or will hold) the files.
         download: fetches what is missing.
         augmentation: applied to training batches.
+        validation: so many training images are held out in place of the test part, for selection; 0 for none.
     """
 
     name, class_name, subset = "kmnist", "KMNIST", "kmnist_10k.npz"
@@ -121,6 +137,7 @@ class CIFAR10(_Torchvision):
         root: folder that holds (or will hold) the files.
         download: fetches what is missing.
         augmentation: applied to training batches.
+        validation: so many training images are held out in place of the test part, for selection; 0 for none.
     """
 
     name, class_name, subset = "cifar10", "CIFAR10", "cifar10_subset.npz"
@@ -191,27 +208,32 @@ class Folder(Source):
                 )
 
     def load(self, train: bool) -> ArrayDataset:
-        x = torch.stack([self._read(file) for file in self.files])
+        x = torch.stack([read_image(file, self.size) for file in self.files])
         label = None
         if self.classes:
             order = {path: i for i, path in enumerate(self.classes)}
             label = torch.tensor([order.get(file.parent, -1) for file in self.files])
         return split(x, label, train)
 
-    def _read(self, file: Path) -> torch.Tensor:
-        from PIL import Image
 
-        with _opened(file) as image:
-            image = _plain(image)
-            if self.size:
-                scale = self.size / min(image.size)
-                image = image.resize(
-                    [max(self.size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC
-                )
-                left, top = ((side - self.size) // 2 for side in image.size)
-                image = image.crop((left, top, left + self.size, top + self.size))
-            pixels = torch.from_numpy(np.array(image))
-        return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+def read_image(file: Path, size: int | None = None, mode: str | None = None) -> torch.Tensor:
+    r"""The bytes (C, H, W) of an image file.
+
+    Args:
+        size: shorter side after resizing, then cropped square; None for the image as it is.
+        mode: of Pillow, "RGB" or "L", to convert to; None for the file's own.
+    """
+    from PIL import Image
+
+    with _opened(file) as image:
+        image = _plain(image) if mode is None else image.convert(mode)
+        if size:
+            scale = size / min(image.size)
+            image = image.resize([max(size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
+            left, top = ((side - size) // 2 for side in image.size)
+            image = image.crop((left, top, left + size, top + size))
+        pixels = torch.from_numpy(np.array(image))
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
 
 
 @contextmanager

@@ -41,6 +41,9 @@ class Loss(nn.Module, ABC):
             (B,).
         """
 
+    def begin(self, model: nn.Module) -> None:
+        r"""Told the model once by the trainer, before a checkpoint is read: state beside it is made here."""
+
     def at(self, step: int, steps: int) -> None:
         r"""Told by the trainer before each of its `steps` steps: what a loss schedules is a function of them."""
 

@@ -19,9 +19,11 @@ from scoregen.metrics.manifold import DensityCoverage, PrecisionRecall, density_
 from scoregen.metrics.measurement import Settings
 from scoregen.metrics.moments import Moments
 from scoregen.metrics.neighbours import NearestNeighbours, nearest_neighbours
+from scoregen.metrics.reconstruction import Reconstruction, reconstruction_error, reconstruction_sweep, ssim
 from scoregen.metrics.reference import reference_features
 from scoregen.metrics.report import Number, Report
 from scoregen.metrics.samples import read_record, read_samples
+from scoregen.metrics.smoothness import Smoothness, constant_speed_path, istd
 
 __all__ = [
     "ClassBalance",
@@ -37,13 +39,16 @@ __all__ = [
     "Pixels",
     "PrecisionRecall",
     "RandomConvolution",
+    "Reconstruction",
     "Report",
     "Settings",
+    "Smoothness",
     "as_unit",
     "bits_per_dim",
     "class_balance",
     "classifier_features",
     "confidence",
+    "constant_speed_path",
     "density_coverage",
     "dequantise",
     "energy_distance",
@@ -52,11 +57,15 @@ __all__ = [
     "frechet_distance",
     "frechet_distance_gaussian",
     "frechet_interval",
+    "istd",
     "kernel_distance",
     "nearest_neighbours",
     "precision_recall",
     "read_record",
     "read_samples",
+    "reconstruction_error",
+    "reconstruction_sweep",
     "reference_features",
+    "ssim",
     "uint8_round_trip",
 ]

@@ -4,11 +4,16 @@ from scoregen.models.adapter import from_diffusers
 from scoregen.models.clamp import Clamp
 from scoregen.models.classifier import Classifier
 from scoregen.models.denoiser import AbstractDenoiser, Denoiser
+from scoregen.models.flat import FlatMLP
 from scoregen.models.guidance import Autoguidance, ClassifierFreeGuidance
 from scoregen.models.inverse import PiGDM, Replacement
+from scoregen.models.latent import LatentDiffusion
+from scoregen.models.lora import LoRA, merge_adapters
 from scoregen.models.mlp import MLP
 from scoregen.models.observation import Inpainting, LinearObservation, MatrixObservation, Observation
+from scoregen.models.raw import RawDenoiser
 from scoregen.models.unet import UNet
+from scoregen.models.vit import ViT, ViTClassifier
 from scoregen.models.wrapper import DenoiserWrapper
 
 __all__ = [
@@ -20,12 +25,19 @@ __all__ = [
     "ClassifierFreeGuidance",
     "Denoiser",
     "DenoiserWrapper",
+    "FlatMLP",
     "Inpainting",
+    "LatentDiffusion",
     "LinearObservation",
+    "LoRA",
     "MatrixObservation",
     "Observation",
     "PiGDM",
+    "RawDenoiser",
     "Replacement",
     "UNet",
+    "ViT",
+    "ViTClassifier",
     "from_diffusers",
+    "merge_adapters",
 ]

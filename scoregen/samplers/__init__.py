@@ -3,16 +3,24 @@ r"""Samplers over D(u, s), and the grids of noise ratios that they walk."""
 from scoregen.samplers.adaptive import AdaptiveFlow
 from scoregen.samplers.base import Sampler
 from scoregen.samplers.ddim import DDIM, Ancestral, Consistency
+from scoregen.samplers.despeckle import Despeckler, log_moments, speckle
 from scoregen.samplers.diffusers_sampler import DiffusersSampler
 from scoregen.samplers.exponential import ExponentialAB, ExponentialABM
 from scoregen.samplers.grids import Grid, Karras, Levels, LogLinear, PowerTime, TimeTravel, UniformTime
 from scoregen.samplers.heun import Heun
 from scoregen.samplers.inversion import decode, edit, encode, interpolate, slerp, variance_preserving
 from scoregen.samplers.likelihood import Likelihood, log_likelihood
-from scoregen.samplers.multiplicative import AmbientLangevin, DaleLangevin, dale_langevin_step
+from scoregen.samplers.multiplicative import (
+    AmbientLangevin,
+    DaleLangevin,
+    DalePaper,
+    EqualTimes,
+    dale_langevin_step,
+)
 from scoregen.samplers.ode import RK2, RK4, RK45, ODESolver
 from scoregen.samplers.scheduler import SamplerScheduler
 from scoregen.samplers.sde import EulerMaruyama, PredictorCorrector
+from scoregen.samplers.tiles import Tiled
 from scoregen.samplers.velocity import VelocityABM
 
 __all__ = [
@@ -25,7 +33,10 @@ __all__ = [
     "Ancestral",
     "Consistency",
     "DaleLangevin",
+    "DalePaper",
+    "Despeckler",
     "DiffusersSampler",
+    "EqualTimes",
     "EulerMaruyama",
     "ExponentialAB",
     "ExponentialABM",
@@ -40,6 +51,7 @@ __all__ = [
     "PredictorCorrector",
     "Sampler",
     "SamplerScheduler",
+    "Tiled",
     "TimeTravel",
     "UniformTime",
     "VelocityABM",
@@ -49,6 +61,8 @@ __all__ = [
     "encode",
     "interpolate",
     "log_likelihood",
+    "log_moments",
     "slerp",
+    "speckle",
     "variance_preserving",
 ]

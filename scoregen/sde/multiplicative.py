@@ -176,6 +176,11 @@ class GeometricBrownianMotion(SDE):
     def sigma(self, t: Tensor | float) -> Tensor:
         return self.variance(t).sqrt()
 
+    def _time_of(self, s: Tensor) -> Tensor:
+        if callable(self.volatility):
+            return super()._time_of(s)
+        return (s / (self.scale * float(self.volatility))) ** 2
+
     def coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
         t = as_time(t)
         return torch.zeros_like(t), self.scale * self._log_drift(t), (self.scale * self._vol(t)) ** 2

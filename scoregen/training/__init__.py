@@ -1,6 +1,7 @@
 r"""Training: the loop, averages, schedules, loggers and hooks."""
 
 from scoregen.training.ema import EMA
+from scoregen.training.exponentiated_gradient import ExponentiatedGradient
 from scoregen.training.hooks import Hook, Moment
 from scoregen.training.loggers import JSONLines, Logger, NoLogger, TensorBoard, WandB
 from scoregen.training.run import prepare, write_config
@@ -11,6 +12,7 @@ __all__ = [
     "EMA",
     "Constant",
     "Cosine",
+    "ExponentiatedGradient",
     "Hook",
     "InverseSqrt",
     "JSONLines",

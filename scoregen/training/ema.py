@@ -11,7 +11,7 @@ class EMA:
     r"""The average of a model's parameters with a half-life in images.
 
     Args:
-        model: its parameters and floating-point buffers (running statistics) are followed.
+        model: its trainable parameters and floating-point buffers (running statistics) are followed.
         halflife: images after which a weight's share has halved; 0 copies the last weights.
         warmup: the half-life is at most this fraction of the images seen, so that the start is forgotten; 0 switches
             it off.
@@ -27,7 +27,9 @@ class EMA:
         self.halflife, self.warmup = halflife, warmup
         saved = model.state_dict().keys()  # a buffer that is not saved is no running statistic
         buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in saved}
-        self._sources = dict(model.named_parameters()) | buffers
+        # a frozen parameter is its own average
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._sources = trained | buffers
         self.weights = {name: p.detach().clone() for name, p in self._sources.items()}
 
     def beta(self, batch: int, images: int) -> float:

@@ -9,7 +9,7 @@ from scoregen.checkpoint import find, read_config
 from scoregen.errors import UserError
 
 # What a resumed run may do differently without ceasing to be the same run.
-FREE = ("logger", "sampler", "preview", "early_stopping", "quality", "accuracy", "few_calls", "dry_run")
+FREE = ("logger", "sampler", "preview", "early_stopping", "quality", "accuracy", "few_calls", "lora_export", "dry_run")
 FREE_IN_TRAINER = (
     "resume",
     "steps",

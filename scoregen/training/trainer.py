@@ -32,6 +32,7 @@ class Trainer:
         batch_size: global batch size, over all processes and micro-batches.
         accumulate: micro-batches a step.
         optimizer: makes the optimizer from the parameters; AdamW at 1e-3 unless given.
+        layer_decay: factor in (0, 1] of the learning rate from each layer of the model to the one below it; None: 1.
         schedule: factor of its learning rate; constant unless given.
         ema_halflife: of the averaged weights, in images. ema_warmup: see `EMA`.
         clip: largest gradient norm; None for no clipping.
@@ -57,6 +58,7 @@ class Trainer:
         ema_halflife: float = 500_000,
         ema_warmup: float = 0.05,
         clip: float | None = 1.0,
+        layer_decay: float | None = None,
         precision: str = "auto",
         log_every: int = 50,
         checkpoint_every: int = 1000,
@@ -82,12 +84,16 @@ class Trainer:
             raise ValueError(f"workers must be >= 0, got workers={workers}.")
         if clip is not None and not clip > 0:
             raise ValueError(f"clip must be > 0 or null, got clip={clip}.")
+        if layer_decay is not None and not 0 < layer_decay <= 1:
+            raise ValueError(
+                f"layer_decay must satisfy 0 < layer_decay <= 1 or be null, got layer_decay={layer_decay}."
+            )
         check_average(ema_halflife, ema_warmup, "ema_")
         self.steps, self.batch_size, self.accumulate = steps, batch_size, accumulate
         self.optimizer = optimizer or (lambda params: torch.optim.AdamW(params, lr=1e-3))
         self.schedule = Constant() if schedule is None else schedule
         self.ema_halflife, self.ema_warmup, self.clip = ema_halflife, ema_warmup, clip
-        self.precision = mixed_precision(precision)
+        self.layer_decay, self.precision = layer_decay, mixed_precision(precision)
         self.log_every, self.checkpoint_every = log_every, checkpoint_every
         self.keep_last, self.keep_every = keep_last, keep_every
         self.max_skipped, self.workers, self.resume, self.seed = max_skipped, workers, resume, seed
@@ -124,9 +130,10 @@ class Trainer:
         AcceleratorState._reset_state()  # else a second run in this process could not have another precision
         accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=self.precision)
         model.to(accelerator.device)
+        loss.begin(model)
         loss.to(accelerator.device)
-        optimizer = self.optimizer([p for p in model.parameters() if p.requires_grad])
-        base_rates = [group["lr"] for group in optimizer.param_groups]
+        optimizer = self.make_optimizer(model)
+        base_rates = [group["lr"] * group.get("rate", 1.0) for group in optimizer.param_groups]
         ema = EMA(model, self.ema_halflife, self.ema_warmup)
         done = self._restore(start, model, loss, optimizer, ema)
         loop = Loop(
@@ -138,6 +145,23 @@ class Trainer:
                 opened.callback(logger.close)
             loop.run()
         return ema
+
+    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        r"""The optimizer of a model's trainable parameters, in a group a layer where rates decay with the depth.
+
+        Raises:
+            ValueError: a layer_decay for a model that does not name its layers.
+        """
+        if self.layer_decay is None:
+            return self.optimizer([p for p in model.parameters() if p.requires_grad])
+        if not hasattr(model, "layers"):
+            raise ValueError(f"layer_decay must be null for a {type(model).__name__}, got {self.layer_decay}")
+        groups = []
+        for depth, layer in enumerate(reversed(model.layers())):  # the last layer first, whose rate is logged
+            parameters = [p for p in layer if p.requires_grad]
+            if parameters:
+                groups.append({"params": parameters, "rate": self.layer_decay**depth})
+        return self.optimizer(groups)
 
     def _restore(self, start, model, loss, optimizer, ema) -> Progress:
         if start is None:

@@ -154,6 +154,29 @@ def test_accuracy_is_the_share_of_right_answers(tmp_path):
     assert journal.logged == [{"accuracy": 15 / 20}]
 
 
+class Says(torch.nn.Module):
+    r"""Gives every image the same class."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer, self.zero = answer, torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return torch.nn.functional.one_hot(torch.full((len(x),), self.answer), 3) + self.zero
+
+
+def test_accuracy_keeps_the_best_on_a_validation_part_and_never_on_test_data(tmp_path):
+    images, label = torch.zeros(10, 1, 2, 2), torch.tensor([0] * 5 + [1] * 3 + [2] * 2)
+    source, journal = Source(images, images, label), Journal(tmp_path)
+    with pytest.raises(ValueError, match="keep_best needs a validation part"):
+        Accuracy(source, None, every=1, keep_best=True)
+    source.validation = 10
+    hook = Accuracy(source, None, every=1, keep_best=True)
+    for count, answer in enumerate((2, 1, 2, 1, 0), start=1):
+        hook(journal.moment(Says(answer)))
+        assert len(journal.saved) == [1, 2, 2, 2, 3][count - 1]
+
+
 @pytest.mark.parametrize("changes", [{"patience": 0}, {"n": 0}, {"bins": 0}, {"every": 0}])
 def test_bad_settings_are_refused(changes):
     with pytest.raises(ValueError, match="must be >= 1"):

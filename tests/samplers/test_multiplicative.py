@@ -6,8 +6,22 @@ import warnings
 import pytest
 import torch
 from oracles import Independent, affine_law, log_normal_mixture
+from tiny import compose
 
-from scoregen.samplers import AmbientLangevin, DaleLangevin, Grid, Heun, VelocityABM, dale_langevin_step
+from scoregen.config import build
+from scoregen.samplers import (
+    AmbientLangevin,
+    Ancestral,
+    DaleLangevin,
+    DalePaper,
+    EulerMaruyama,
+    ExponentialABM,
+    Grid,
+    Heun,
+    PredictorCorrector,
+    VelocityABM,
+    dale_langevin_step,
+)
 from scoregen.sde import VE, GeometricBrownianMotion, GeometricOU, Multiplicative
 
 GBM = GeometricBrownianMotion(0.8)
@@ -189,3 +203,158 @@ def test_ambient_flips_at_high_volatility_are_counted(steps, fraction):
 def test_ambient_refuses_an_additive_process():
     with pytest.raises(TypeError, match=r"AmbientLangevin needs a multiplicative process .*got EDM"):
         AmbientLangevin(2)(Independent(0.0, 1.0), (1, 1))
+
+
+class Steps(Grid):
+    r"""t = 1 - k/N, written out."""
+
+    def levels(self, sde, s_max, s_min, steps):
+        return sde.noise_ratio(1 - torch.arange(steps, dtype=torch.float64) / steps)
+
+
+@pytest.mark.parametrize(("std", "kept"), [(0.5, 0.88), (0.2, 0.74), (0.1, 0.64)])
+@pytest.mark.parametrize("data_range", [None, (0.5, 3.0)], ids=["plain", "standardised"])
+def test_the_released_loop_loses_spread(std, kept, data_range):
+    sde = GeometricBrownianMotion(0.8, data_range=data_range)
+    oracle = Independent(0.0, (sde.scale * std) ** 2, sde)
+    var = std**2 + 0.64
+    for k in range(1000):
+        var = var * (1 - 6.16545e-4 * 0.64 / (std**2 + 0.64 * (1 - k / 1000))) ** 2
+        var += 6.16545e-4 * 0.64 * 0.995 ** (2 * k)
+    grid = Steps()(sde, 1000)
+    _, ours = affine_law(DalePaper(), oracle, grid, 0.0, sde.scale**2 * (std**2 + 0.64))
+    torch.testing.assert_close(DalePaper().grid(sde, 1000), grid)
+    assert math.sqrt(ours) / sde.scale == pytest.approx(math.sqrt(var), rel=1e-6)
+    assert math.sqrt(var) / std == pytest.approx(kept, abs=5e-3)
+
+
+def test_repeats_and_noiseless_steps_of_the_released_loop():
+    # CIFAR-10's form in small: two levels of three steps, then two noiseless ones, by hand
+    sampler = DalePaper(2, step_size=0.05, repeats=3, decay=0.5, denoising=2)
+    u, draws = torch.tensor([[1.3]], dtype=torch.float64), iter([0.3, -0.4, 1.0, 0.7, 0.2, -1.1])
+    y, zs = 1.3, [0.3, -0.4, 1.0, 0.7, 0.2, -1.1]
+    for k, v in enumerate((0.64, 0.32)):
+        for z in zs[3 * k : 3 * k + 3]:
+            y += 0.05 * 0.64 * (0.3 - y) / (0.25 + v) + 0.5**k * math.sqrt(0.05) * 0.8 * z
+    for _ in range(2):
+        y += 0.05 * 0.64 * (0.3 - y) / (0.25 + 0.32)
+    end = sampler.integrate(DATA, u, sampler.grid(GBM, 2), lambda u: torch.full_like(u, next(draws)))
+    assert end.item() == pytest.approx(y, rel=1e-9)
+
+
+def test_the_released_loop_with_consistent_settings_is_consistent():
+    sampler = DalePaper(400, step_size=1 / 400, decay=1.0)
+    _, var = affine_law(sampler, DATA, sampler.grid(GBM, 400), 0.3, 0.89)
+    assert math.sqrt(var) == pytest.approx(0.5, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"step_size": 0.0}, "step_size must be > 0"),
+        ({"repeats": 0}, "repeats must be an integer >= 1"),
+        ({"denoising": -1}, "denoising one >= 0"),
+        ({"decay": 1.5}, "decay must lie in"),
+    ],
+)
+def test_bad_settings_of_the_released_loop_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DalePaper(**arguments)
+
+
+@pytest.mark.parametrize("name", ["dale_paper", *(f"dale_paper_{d}" for d in ("fashion_mnist", "kmnist", "cifar10"))])
+def test_the_named_settings_are_of_the_released_loop(name):
+    node = compose(f"sampler={name}", name="sample")["sampler"]
+    assert isinstance(build(node), DalePaper)
+    # all four take about 0.62 of the way, however it is cut
+    assert 0.55 < node["steps"] * node["step_size"] * node["repeats"] < 0.7
+
+
+@pytest.mark.parametrize(("steps", "mean", "std"), [(64, -0.0040, 0.0057), (256, -0.0017, 0.0020)])
+def test_ambient_error_shrinks_as_published(steps, mean, std):
+    # n = 100k draws: standard errors 1.6e-3 and 1.1e-3, of the reference about the same; 3 joint standard errors
+    generator = torch.Generator().manual_seed(steps)
+
+    def noise(u):
+        return torch.randn(u.shape, generator=generator, dtype=u.dtype)
+
+    u = 0.3 + math.sqrt(0.89) * noise(torch.empty(100_000, 1, dtype=torch.float64))
+    out = AmbientLangevin(steps).integrate(DATA, u, uniform_variance(steps), noise)
+    assert out.mean().item() - 0.3 == pytest.approx(mean, abs=7e-3)
+    assert out.std().item() - 0.5 == pytest.approx(std, abs=5e-3)
+
+
+class Euler(EulerMaruyama):
+    r"""Euler-Maruyama on the reverse SDE of y = log X in the time t, straight from its drift."""
+
+    def step(self, denoise, u, s, n, noise, memory):
+        t, t_next = (s**2 / 0.64).item(), (n**2 / 0.64).item()
+        h = (denoise(u, s) - u) / s**2 - 1
+        drift = 0.32 - 1.5 * 0.64 - 0.64 * h
+        return u + drift * (t_next - t) + 0.8 * math.sqrt(t - t_next) * noise(u), None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_dale_langevin_is_euler_maruyama_on_log_x_to_rounding(dtype):
+    def ends(sampler):
+        generator = torch.Generator().manual_seed(1)
+        u = torch.linspace(-2, 3, 50, dtype=dtype)[:, None]
+        return sampler.integrate(
+            DATA, u, uniform_variance(40)[:-1], lambda u: torch.randn(u.shape, generator=generator, dtype=dtype)
+        )
+
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(ends(DaleLangevin(40)), ends(Euler(40)), rtol=0, atol=400 * eps)
+
+
+class Single(Independent):
+    r"""The same law for states in single precision."""
+
+    def parameters(self):
+        return iter((self.mean.float(),))
+
+    def __call__(self, u, s, label=None):
+        return super().__call__(u.double(), s).to(u)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.1, 1.0])
+def test_samples_are_positive_in_float32(offset):
+    # data times 1e-3 and 1e3; the floor of a sample is -offset up to the rounding of the subtraction
+    sde = GeometricBrownianMotion(3.0, offset=offset)
+    oracle = Single(torch.tensor([-7.0, 0.0, 7.0]), 1.0, sde)
+    u = 5 * torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    for sampler in (DaleLangevin(8), Heun(8), Ancestral(8), ExponentialABM(8), PredictorCorrector(8), DalePaper(20)):
+        generator = torch.Generator().manual_seed(0)
+        x = sampler(oracle, start=(sde.from_u(u, 1.0), 1.0), generator=generator)
+        assert x.dtype == torch.float32
+        assert bool((x > 0).all() if offset == 0 else (x >= -offset - 1e-7).all())
+
+
+@pytest.mark.parametrize("kind", [Ancestral, Heun, ExponentialABM, PredictorCorrector], ids=lambda k: k.__name__)
+def test_every_sampler_scales_with_the_data(kind):
+    a, generator = 7.0, torch.Generator()
+    plain, scaled = Independent(0.3, 0.25, GBM), Independent(0.3 + math.log(a), 0.25, GBM)
+    x_t = torch.linspace(0.5, 4, 8, dtype=torch.float64)[:, None]
+    one = kind(8)(plain, start=(x_t, 1.0), generator=generator.manual_seed(0))
+    other = kind(8)(scaled, start=(a * x_t, 1.0), generator=generator.manual_seed(0))
+    torch.testing.assert_close(other, a * one)
+
+
+@pytest.mark.parametrize("level", [0.1, 0.8])
+def test_the_corrector_has_half_the_drift(level):
+    # X exp(eta/2 (1 + h) + sqrt(eta) z) keeps the law of the level; with the full drift it would keep q^2, half the
+    # variance. PredictorCorrector's step is r s, so eta = (r s)^2, and its law is that of the recursion
+    # V <- V (1 - eta/(2 q))^2 + eta, whose fixed point is q (1 + O(eta/q))
+    q, r = 0.25 + level**2, 0.1
+    eta = (r * level) ** 2
+    sampler = PredictorCorrector(1, predictor=Still(1), corrections=1, step_size=r)
+    _, var = affine_law(sampler, DATA, torch.tensor([level, level / 2], dtype=torch.float64), 0.3, q)
+    assert var == pytest.approx(q * (1 - eta / (2 * q)) ** 2 + eta, rel=1e-12)
+    assert abs(var / q - 1) < (eta / q) ** 2  # full drift: eta/q
+
+
+class Still(EulerMaruyama):
+    r"""A predictor that does nothing."""
+
+    def step(self, denoise, u, s, n, noise, memory):
+        return u, None

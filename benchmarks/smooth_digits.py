@@ -1,0 +1,214 @@
+r"""What smoothness penalties buy and cost on digits: python benchmarks/smooth_digits.py [--out FOLDER] [--steps 2500]
+
+Trains every variant of conf/experiment/smooth_digits*.yaml on three seeds, measures it and prints the table of
+docs/smooth.md. Finished runs are kept in the folder, so the command goes on where it stopped.
+"""
+
+import argparse
+import copy
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoregen.checkpoint import build_model, read_tensors
+from scoregen.commands.train import fill_model
+from scoregen.config import build, conf_dir
+from scoregen.data import Digits
+from scoregen.metrics.features import FeatureExtractor
+from scoregen.training.schedule import Cosine
+
+LOG_NORMAL = "_target_=scoregen.losses.LogNormal"
+EDM = ["sde=edm", f"loss.base_loss.noise_levels.{LOG_NORMAL}"]
+OU = ["sde=geometric_ou", "model.sigma_data=0.78"]
+# name: (experiment, overrides, seeds)
+VARIANTS: dict[str, tuple[str, list[str], int]] = {
+    "VP none": ("smooth_digits", [], 3),
+    "VP paper .1": ("smooth_digits_paper", [], 3),
+    "VP eq8 1": ("smooth_digits_eq8", [], 3),
+    "VP latent per level 3": ("smooth_digits_latent", [], 3),
+    "VP penalty .001": ("smooth_digits_penalty", [], 3),
+    "VP OT pairing": ("smooth_digits_ot", [], 3),
+    "EDM none": ("smooth_digits", ["sde=edm", f"loss.noise_levels.{LOG_NORMAL}"], 1),
+    "EDM paper .1": ("smooth_digits_paper", EDM, 1),
+    "EDM eq8 1": ("smooth_digits_eq8", EDM, 1),
+    "EDM latent per level 3": ("smooth_digits_latent", EDM, 1),
+    "EDM penalty .001": ("smooth_digits_penalty", EDM, 1),
+    "EDM OT pairing": ("smooth_digits_ot", EDM, 1),
+    "geometric OU none": ("smooth_digits", OU, 1),
+    "geometric OU paper .1": ("smooth_digits_paper", OU, 1),
+    "geometric OU eq8 1": ("smooth_digits_eq8", OU, 1),
+    "geometric OU latent per level 3": ("smooth_digits_latent", OU, 1),
+    "geometric OU penalty .001": ("smooth_digits_penalty", OU, 1),
+    "geometric OU OT pairing": ("smooth_digits_ot", OU, 1),
+}
+
+
+def composed(name: str, seed: int, source: Digits) -> dict[str, Any]:
+    r"""The configuration of a variant, as train.py would have it."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    experiment, overrides, _ = VARIANTS[name]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        found = compose("train", overrides=[f"+experiment={experiment}", f"seed={seed}", *overrides])
+    config: dict[str, Any] = OmegaConf.to_container(found, resolve=True)
+    config["model"] = fill_model(config["model"], source, config["conditional"])
+    return config
+
+
+def train(name: str, seed: int, steps: int, source: Digits, file: Path) -> nn.Module:
+    r"""The averaged model of a variant: the trainer's recipe without its checkpoints, or what the file holds."""
+    config = composed(name, seed, source)
+    torch.manual_seed(seed)
+    model, loss = build_model(config), build(config["loss"])
+    if file.exists():
+        model.load_state_dict(read_tensors(file))
+        return model.eval()
+    from safetensors.torch import save_file
+
+    optimizer = build(config["trainer"]["optimizer"])(model.parameters())
+    average, schedule, g = copy.deepcopy(model), Cosine(warmup=0), torch.Generator().manual_seed(seed)
+    x, batch, rate = source.train[:][0], config["trainer"]["batch_size"], optimizer.param_groups[0]["lr"]
+    keep = 0.5 ** (batch / config["trainer"]["ema_halflife"])
+    for step in range(steps):
+        loss.at(step, steps)
+        optimizer.param_groups[0]["lr"] = rate * schedule(step, steps)
+        loss(model, x[torch.randint(len(x), (batch,), generator=g)], None, g).mean().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config["trainer"]["clip"])
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in average.state_dict().items()}, file.with_suffix(".partial"))
+    file.with_suffix(".partial").rename(file)
+    return average.eval()
+
+
+class DigitFeatures(FeatureExtractor):
+    r"""32 features of a small digit classifier, trained in a few seconds."""
+
+    def __init__(self, source: Digits) -> None:
+        super().__init__("digits-32")
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 32), nn.ReLU())
+        self.head = nn.Linear(32, 10)
+        x, label = source.train[:]
+        optimizer = torch.optim.Adam(self.parameters(), 2e-3)
+        for step in range(600):
+            part = torch.randint(len(x), (256,), generator=torch.Generator().manual_seed(step))
+            loss = nn.functional.cross_entropy(self.head(self.body(x[part].flatten(1))), label[part])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        test, label = source.test[:]
+        right = self.head(self.body(test.flatten(1))).argmax(1) == label
+        print(f"features: test accuracy {right.float().mean():.3f}")
+
+    def extract(self, images: Tensor) -> Tensor:
+        return self.body(images.flatten(1))
+
+
+def measure(model: nn.Module, source: Digits, features: FeatureExtractor, pairs: int, samples: int) -> dict[str, float]:
+    r"""The numbers of a row."""
+    from scoregen.metrics import extract_features, frechet_distance, istd, reconstruction_error, uint8_round_trip
+    from scoregen.rng import generators
+    from scoregen.samplers import DDIM
+    from scoregen.samplers.latent import FromNoise
+
+    generate = FromNoise(model, DDIM(50))
+    found = istd(generate, source.train, pairs=pairs, extractor=features, batch_size=100)
+    images = DDIM(50)(model, (samples, 1, 8, 8), generator=generators(0, 11, 0, range(samples)))
+    real = extract_features(features, uint8_round_trip(source.train.x))
+    quality = frechet_distance(extract_features(features, uint8_round_trip(images)), real)
+    inversion = reconstruction_error(model, source.test[:][0], steps=50)
+    return {
+        "ISTD": found.istd,
+        "CV": found.cv,
+        "largest/mean": found.largest,
+        "step": found.step,
+        "ends": found.distance,
+        "FD": quality,
+        "FD mid": found.frechet,
+        "inversion": inversion.mse,
+    }
+
+
+def table(rows: dict[str, list[dict[str, float]]]) -> str:
+    r"""Means over seeds, with the standard deviation of ISTD and FD where there are several."""
+    columns = list(next(iter(rows.values()))[0])
+    lines = ["| variant | seeds | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for name, found in rows.items():
+        cells = [name, str(len(found))]
+        for column in columns:
+            values = [row[column] for row in found]
+            cell = f"{statistics.mean(values):.3g}" if column != "ISTD" else f"{statistics.mean(values):.4f}"
+            if len(values) > 1 and column in ("ISTD", "FD"):
+                cell += f" ± {statistics.stdev(values):.2g}"
+            cells.append(cell)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def strips(models: dict[str, nn.Module], path: Path) -> Path:
+    r"""One interpolation of each model, the same noises, as rows."""
+    from scoregen.metrics.smoothness import noise_pairs, path_images
+    from scoregen.pictures import save_grid
+    from scoregen.samplers import DDIM
+    from scoregen.samplers.latent import FromNoise
+
+    a, b = noise_pairs(3, (1, 8, 8), seed=1)
+    rows = []
+    for pair in range(3):
+        for model in models.values():
+            rows.append(path_images(FromNoise(model, DDIM(50)), a[pair : pair + 1], b[pair : pair + 1], 11)[0])
+    return save_grid(torch.cat(rows), path, columns=11)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/smooth_digits_table"))
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--pairs", type=int, default=300)
+    parser.add_argument("--samples", type=int, default=3000)
+    parser.add_argument("--only", default="", help="names that contain this")
+    parser.add_argument("--train", action="store_true", help="only train")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    source = Digits()
+    chosen = [(n, s) for s in range(3) for n, (_, _, seeds) in VARIANTS.items() if s < seeds and options.only in n]
+    chosen.sort(key=lambda run: not run[0].startswith("VP"))
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name, _ in chosen}
+    features = None if options.train else DigitFeatures(source)
+    for name, seed in chosen:
+        file = options.out / str(options.steps) / f"{name.replace(' ', '_')}_{seed}.safetensors"
+        model = train(name, seed, options.steps, source, file)
+        if features is None:
+            continue
+        record = file.with_suffix(".json")
+        if not record.exists():
+            found = measure(model, source, features, options.pairs, options.samples)
+            if not all(map(math.isfinite, found.values())):
+                raise SystemExit(f"{name}, seed {seed}: numbers that are not finite: {found}")
+            record.write_text(json.dumps(found))
+        rows[name].append(json.loads(record.read_text()))
+        print(f"{name}, seed {seed}: {rows[name][-1]}", flush=True)
+    if features is not None:
+        print(table(rows))
+        first = {
+            n: train(
+                n, 0, options.steps, source, options.out / str(options.steps) / f"{n.replace(' ', '_')}_0.safetensors"
+            )
+            for n in VARIANTS
+            if n.startswith("VP")
+        }
+        print(strips(first, options.out / "smooth_strips.png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+r"""Intensity images to restore: a picture, a folder of pictures, or the `images` of an .npz file.
+
+Both kinds have names and sizes, give image k as float32 (C, H, W), and keep results as they found their images: 8 and
+16-bit ones are fractions of full scale and come back rounded, float ones are as they are.
+"""
+
+import os
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoregen.errors import UserError, absent
+
+SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
+_MODES = ("L", "RGB", "I;16", "F")
+
+
+class Intensities(ABC):
+    r"""Images, and the places of their results in an output folder."""
+
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @abstractmethod
+    def key(self, k: int) -> int:
+        r"""What the noise of image k is keyed by: the same in whatever company it comes."""
+
+    @abstractmethod
+    def shape(self, k: int) -> tuple[int, int, int]:
+        r"""(C, H, W) of image k."""
+
+    @abstractmethod
+    def read(self, k: int) -> Tensor:
+        r"""Image k, float32 (C, H, W)."""
+
+    @abstractmethod
+    def place(self, k: int, out: Path) -> Path:
+        r"""The file that says that image k is done."""
+
+    @abstractmethod
+    def write(self, k: int, out: Path, mean: Tensor, deviation: Tensor | None) -> None:
+        r"""Writes the result of image k (C, H, W) and the standard deviation of its pixels, atomically."""
+
+    def finish(self, out: Path) -> Path:
+        r"""Called once, when every image is done; what to look at."""
+        return out
+
+
+class Pictures(Intensities):
+    r"""A picture or a folder of them; results under images/ by the same names, deviations under std/ as .npy.
+
+    Args:
+        path: a file, or a folder that is searched recursively.
+    """
+
+    def __init__(self, path: Path) -> None:
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not files or files[0].suffix.lower() not in SUFFIXES:
+            raise UserError(f"restore: no pictures ({', '.join(SUFFIXES)}) and no .npz at '{path}'.")
+        self.root = path.parent if path.is_file() else path
+        self.names = [str(p.relative_to(self.root)) for p in files]
+
+    def key(self, k: int) -> int:
+        return zlib.crc32(Path(self.names[k]).as_posix().encode())
+
+    def _opened(self, k: int) -> tuple[np.ndarray, str]:
+        from PIL import Image
+
+        try:
+            with Image.open(self.root / self.names[k]) as image:
+                mode, pixels = image.mode, np.array(image)
+        except OSError as error:
+            raise UserError(f"restore: '{self.names[k]}' is not a readable picture ({error}); remove it.") from error
+        if mode not in _MODES:
+            raise UserError(
+                f"restore: '{self.names[k]}' has mode {mode}; convert it to grey (8, 16 bits or float) or RGB."
+            )
+        return pixels, mode
+
+    def shape(self, k: int) -> tuple[int, int, int]:
+        pixels, _ = self._opened(k)
+        return (pixels.shape[2] if pixels.ndim == 3 else 1, *pixels.shape[:2])
+
+    def read(self, k: int) -> Tensor:
+        pixels, _ = self._opened(k)
+        return _fraction(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+    def place(self, k: int, out: Path) -> Path:
+        return out / "images" / self.names[k]
+
+    def write(self, k: int, out: Path, mean: Tensor, deviation: Tensor | None) -> None:
+        from PIL import Image
+
+        if deviation is not None:
+            values = _interleaved(deviation)
+            _atomic((out / "std" / self.names[k]).with_suffix(".npy"), lambda file: np.save(file, values))
+        before, _ = self._opened(k)
+        picture = Image.fromarray(_as(before.dtype, _interleaved(mean)))
+        place = self.place(k, out)
+        options = {"quality": 95} if SUFFIXES[place.suffix.lower()] == "JPEG" else {}
+        _atomic(place, lambda file: picture.save(file, format=SUFFIXES[place.suffix.lower()], **options))
+
+
+class Archive(Intensities):
+    r"""`images` (N, H, W[, C]) or (N, C, H, W) of an .npz file; results in restored.npz as `images` and `std`.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                names = sorted(archive.files)
+                images = archive["images"] if "images" in names else None
+        except (ValueError, TypeError, OSError, AttributeError, EOFError, BadZipFile) as error:
+            raise UserError(f"restore: '{path}' is not a readable .npz file without pickled objects.") from error
+        if images is None:
+            raise UserError(f"restore: '{path}' must hold 'images', got {names}.")
+        if images.ndim not in (3, 4) or images.dtype.kind not in "uf":
+            raise UserError(
+                f"restore: 'images' must be (N, H, W), (N, H, W, C) or (N, C, H, W) of unsigned integers or floats, "
+                f"got {images.shape} of {images.dtype}."
+            )
+        self.images = images
+        self.last = images.ndim == 4 and images.shape[-1] in (1, 3) and images.shape[1] not in (1, 3)
+        self.names = [f"images[{k}]" for k in range(len(images))]
+
+    def key(self, k: int) -> int:
+        return k
+
+    def shape(self, k: int) -> tuple[int, int, int]:
+        channels, height, width = self.read(k).shape
+        return channels, height, width
+
+    def read(self, k: int) -> Tensor:
+        image = self.images[k]
+        return _fraction(image[None] if image.ndim == 2 else image.transpose(2, 0, 1) if self.last else image)
+
+    def place(self, k: int, out: Path) -> Path:
+        return out / "parts" / f"{k:06d}.npz"
+
+    def write(self, k: int, out: Path, mean: Tensor, deviation: Tensor | None) -> None:
+        parts = {"images": self._laid_out(mean)} | ({} if deviation is None else {"std": self._laid_out(deviation)})
+        _atomic(self.place(k, out), lambda file: np.savez(file, **parts))
+
+    def _laid_out(self, x: Tensor) -> np.ndarray:
+        values = x.float().cpu().numpy()
+        return values[0] if self.images.ndim == 3 else values.transpose(1, 2, 0) if self.last else values
+
+    def finish(self, out: Path) -> Path:
+        parts = []
+        for k in range(len(self)):
+            with np.load(self.place(k, out)) as part:
+                parts.append(dict(part))
+        whole = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+        whole["images"] = _as(self.images.dtype, whole["images"])
+        _atomic(out / "restored.npz", lambda file: np.savez(file, **whole))
+        return out / "restored.npz"
+
+
+def open_intensities(path: str) -> Intensities:
+    r"""The images at a path."""
+    if not Path(path).exists():
+        raise UserError(f"restore: {absent(path)}")
+    place = Path(path).resolve()
+    images = Archive(place) if place.suffix == ".npz" and place.is_file() else Pictures(place)
+    if len(images) == 0:
+        raise UserError(f"restore: '{path}' holds no images.")
+    return images
+
+
+def _fraction(pixels: np.ndarray) -> Tensor:
+    r"""Integers as fractions of full scale, floats as they are."""
+    scale = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
+    return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32) / np.float32(scale))
+
+
+def _as(dtype: np.dtype, values: np.ndarray) -> np.ndarray:
+    r"""The inverse of `_fraction`: rounded and cut to full scale for integers."""
+    if dtype.kind != "u":
+        return values.astype(dtype)
+    full = np.iinfo(dtype).max
+    return (values.astype(np.float64).clip(0, 1) * full).round().astype(dtype)
+
+
+def _interleaved(x: Tensor) -> np.ndarray:
+    r"""(C, H, W) as (H, W) or (H, W, C)."""
+    values = x.float().cpu().numpy()
+    return values[0] if len(values) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))
+
+
+def _atomic(path: Path, write: Callable) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        write(file)
+    os.replace(partial, path)

@@ -1,0 +1,50 @@
+r"""Output folders of resumable commands, with a record of what they hold."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from scoregen.errors import UserError
+
+
+def claim(out: Path, record: dict[str, Any], name: str, known: tuple[str, ...], write: bool) -> None:
+    r"""Makes a folder the output of a command, or goes on with one that is; on every process.
+
+    Args:
+        out: the folder. record: plain data of which the results are a function. name: of the file that holds it.
+        known: what the command writes there. write: False only looks.
+
+    Raises:
+        UserError: the folder holds such files of something else.
+    """
+    from scoregen.parallel import barrier, rank
+
+    _check_empty_or_same(out, record, name, known)
+    barrier()  # every process has read the record before the first one writes it
+    if rank() == 0 and write:
+        out.mkdir(parents=True, exist_ok=True)
+        partial = out / f".{name}.partial"
+        partial.write_text(json.dumps(record, indent=1))
+        os.replace(partial, out / name)
+    barrier()
+
+
+def _check_empty_or_same(out: Path, record: dict[str, Any], name: str, known: tuple[str, ...]) -> None:
+    path = out / name
+    if not path.exists():
+        strange = sorted(k for k in known if (out / k).exists())
+        if strange:
+            raise UserError(
+                f"out: '{out}' holds '{strange[0]}' that is not of sample.py (no {name}); give another out."
+            )
+        return
+    try:
+        old = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"out: '{path}' is damaged ({error}); give another out.") from error
+    for k, value in record.items():
+        if old.get(k) != value:
+            raise UserError(
+                f"out: '{out}' holds other samples ({k} was {old.get(k)!r}, now {value!r}); give another out."
+            )

@@ -1,0 +1,119 @@
+r"""A folder of images with captions, read when they are asked for: such images are too many to keep."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoregen.data.augment import Augmentation
+from scoregen.data.base import Source, part_of
+from scoregen.data.images import IMAGE_SUFFIXES, read_image
+from scoregen.errors import UserError, absent, closest
+
+METADATA = "metadata.jsonl"
+
+
+class CaptionedFolder(Source):
+    r"""Colour images with a caption each; the label of an image is the number of its caption in `captions`.
+
+    Captions stand in metadata.jsonl, one {"file_name": ..., "text": ...} a line (as Hugging Face's imagefolder), or
+    beside every image in a file of the same name with the ending .txt. A tenth of the images is held out.
+
+    Args:
+        path: the folder; without metadata.jsonl it is searched recursively.
+        size: images are resized (shorter side) and cropped to size x size.
+        augmentation: applied to training batches.
+
+    Raises:
+        UserError: no images, or an image or a caption without the other; names the file.
+    """
+
+    def __init__(self, path: str, size: int = 512, augmentation: Augmentation | None = None) -> None:
+        super().__init__(augmentation)
+        if size < 1:
+            raise ValueError(f"size must be >= 1 pixel, got size={size}.")
+        folder = Path(path)
+        if not folder.is_dir():
+            raise UserError(f"data.path: {absent(folder) if not folder.exists() else f'{folder} is not a folder.'}")
+        self.size, self.name = size, folder.name
+        table = folder / METADATA
+        pairs = _from_table(table) if table.exists() else _from_texts(folder)
+        self.files = [file for file, _ in pairs]
+        self.captions = tuple(dict.fromkeys(text for _, text in pairs))
+        numbers = {text: k for k, text in enumerate(self.captions)}
+        self._label = torch.tensor([numbers[text] for _, text in pairs])
+
+    def load(self, train: bool) -> Any:
+        part = part_of(len(self.files), train)
+        return LazyImages([self.files[i] for i in part.tolist()], self._label[part], self.size)
+
+
+class LazyImages:
+    r"""Image files as a data set of (3, size, size) in [0, 1] that keeps only their names.
+
+    Args:
+        files: of the images. label: (N,) integers. size: sides.
+    """
+
+    def __init__(self, files: Sequence[Path], label: Tensor, size: int) -> None:
+        self.files, self.label, self.size = list(files), label, size
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int | slice | Sequence[int]) -> tuple[Tensor, Tensor]:
+        chosen = torch.arange(len(self))[index]
+        pixels = [read_image(self.files[i], self.size, "RGB") for i in chosen.flatten().tolist()]
+        x = torch.stack(pixels).float() / 255 if pixels else torch.zeros(0, 3, self.size, self.size)
+        return (x if chosen.ndim else x[0]), self.label[chosen]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        r"""The whole batch at once, for a DataLoader without a collate function."""
+        return self[torch.as_tensor(indices)]
+
+    def fingerprint(self) -> str:
+        r"""A hash of the content, for caches and protocols."""
+        content = hashlib.sha256(str((self.size, self.label.tolist())).encode())
+        for file in self.files:
+            content.update(file.read_bytes())
+        return content.hexdigest()[:16]
+
+
+def _from_table(table: Path) -> list[tuple[Path, str]]:
+    pairs = []
+    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"data.path: line {number} of '{table}'"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where} is not JSON ({error}).") from error
+        for key in ("file_name", "text"):
+            if not isinstance(row, dict) or not isinstance(row.get(key), str):
+                raise UserError(f"{where} must have the text '{key}', got {line}. {closest(key, row)}")
+        file = table.parent / row["file_name"]
+        if not file.is_file():
+            raise UserError(f"{where}: {absent(file)}")
+        pairs.append((file, row["text"]))
+    if not pairs:
+        raise UserError(f'data.path: \'{table}\' is empty; it takes one {{"file_name": ..., "text": ...}} a line.')
+    return pairs
+
+
+def _from_texts(folder: Path) -> list[tuple[Path, str]]:
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise UserError(f"data.path: no images ({', '.join(IMAGE_SUFFIXES)}) under '{folder}'.")
+    without = [file for file in files if not file.with_suffix(".txt").is_file()]
+    if without:
+        raise UserError(
+            f"data.path: {len(without)} of the {len(files)} images under '{folder}' have no caption, the first is "
+            f"'{without[0].relative_to(folder)}'. Give {METADATA} with file_name and text a line, or a text file "
+            f"beside every image ('{without[0].with_suffix('.txt').name}')."
+        )
+    return [(file, file.with_suffix(".txt").read_text(encoding="utf-8").strip()) for file in files]

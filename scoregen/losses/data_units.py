@@ -1,0 +1,66 @@
+r"""Denoising score matching with its squared errors counted in data units.
+
+On a chart x = psi(y), to first order |psi(D) - psi(y_0)|^2 = psi'(D)^2 |D - y_0|^2, so
+
+    L = E_s E w(s) sum_p psi'(D_p)^{2 power} (D_p - y_{0,p})^2 / dim,      the factor without gradient
+
+D is a function of the noisy u, and so is the factor: at every u the minimiser is still E[y_0 | u], by any power. What
+changes is where a network of finite size makes its errors. On a log chart psi' grows with the intensity, and plain
+score matching spends itself on the darkest pixels, whose logarithms differ the most.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from scoregen.losses.score_matching import DenoisingScoreMatching, NoiseLevels, Weighting, drop_labels, stratified
+from scoregen.rng import Generators, randn
+from scoregen.sde.path import expand
+
+
+class DataUnitMatching(DenoisingScoreMatching):
+    r"""Denoising score matching whose squared errors count as they do in data units, for despeckling.
+
+    Args:
+        noise_levels: law of the noise ratio; EDM's log-normal unless given.
+        weighting: w(s); EDM's unless given.
+        label_dropout: probability of training a sample without its label, for classifier-free guidance.
+        power: 0 counts errors in chart coordinates (plain score matching), 1 in data units.
+        high: largest chart coordinate of the data, 1 for a standardised chart; psi' is taken no farther up, where only
+            an untrained network goes.
+
+    Raises:
+        ValueError: power outside [0, 1], label_dropout outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        noise_levels: NoiseLevels | None = None,
+        weighting: Weighting | None = None,
+        label_dropout: float = 0.1,
+        power: float = 1.0,
+        high: float = 1.0,
+    ) -> None:
+        super().__init__(noise_levels, weighting, label_dropout)
+        if not 0 <= power <= 1:
+            raise ValueError(f"power must lie in [0, 1], got power={power}; 1 counts errors in data units.")
+        self.power, self.high = power, high
+
+    def forward(
+        self,
+        model: nn.Module,
+        x_0: Tensor,
+        label: Tensor | None = None,
+        generator: Generators = None,
+        quantile: Tensor | None = None,
+    ) -> Tensor:
+        y = model.sde.to_chart(x_0)
+        if quantile is None:
+            quantile = stratified(len(y), generator)
+        s = self.noise_levels(model.sde, quantile)
+        label = drop_labels(model, label, self.label_dropout, generator)
+        u = y + expand(s, y) * randn(y.shape, generator, y.dtype, y.device)
+        denoised = model(u, s, label)
+        with torch.no_grad():  # a function of u alone, so that E[y_0 | u] stays the minimiser
+            slope = model.sde.chart.inverse_derivatives(denoised.clamp(max=self.high))[0] ** (2 * self.power)
+        error = (slope * (denoised - y).square()).flatten(1).mean(1)
+        return self.weighting(s, model.sigma_data).to(error) * error

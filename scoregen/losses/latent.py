@@ -1,0 +1,44 @@
+r"""Losses of a denoiser of latents, on images."""
+
+from torch import Tensor, nn
+
+from scoregen.losses.score_matching import Loss
+from scoregen.rng import Generators
+
+
+class LatentLoss(Loss):
+    r"""Another loss on the latents of images, drawn from the posterior of the model's autoencoder.
+
+    Args:
+        base_loss: any loss of a denoiser.
+
+    Raises:
+        TypeError: base_loss is no loss; in `forward` for a model without `latents`.
+    """
+
+    def __init__(self, base_loss: Loss) -> None:
+        super().__init__()
+        if not isinstance(base_loss, Loss):
+            raise TypeError(f"base_loss must be a loss of scoregen.losses, got {type(base_loss).__name__}.")
+        self.base_loss = base_loss
+
+    def at(self, step: int, steps: int) -> None:
+        self.base_loss.at(step, steps)
+
+    def metrics(self) -> dict[str, float]:
+        return self.base_loss.metrics()
+
+    def forward(
+        self,
+        model: nn.Module,
+        x_0: Tensor,
+        label: Tensor | None = None,
+        generator: Generators = None,
+        quantile: Tensor | None = None,
+    ) -> Tensor:
+        if not hasattr(model, "latents"):
+            raise TypeError(
+                f"LatentLoss needs a model with latents (model=latent_diffusion), got {type(model).__name__}; give "
+                "loss=score_matching."
+            )
+        return self.base_loss(model, model.latents(x_0, generator), label, generator, quantile)

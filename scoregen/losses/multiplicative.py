@@ -1,0 +1,137 @@
+r"""Score matching of positive data against a known score, and without noise targets.
+
+    h = X grad_X log p_t(X) = (score of log X_t) - 1,   X = x + offset            the Hyvarinen score
+
+    explicit (M-ESM)        E lambda |h_theta - h|^2
+    denoising (M-DSM)       E lambda |h_theta + 1 + (log(X_t/X_0) - m)/v|^2 = M-ESM + const
+    non-negative, one level E sum[2 X psi + X^2 psi' + X^2 psi^2/2] = E |h_theta - h|^2/2 - E |h|^2/2,  psi = h_theta/X
+
+M-DSM is `DenoisingScoreMatching`: |D - y_0|^2 = (a v)^2 |...|^2 for geometric Brownian motion (a: y = a log X + b), so
+`DataWeighting` is lambda = v^2 and `NoiseWeighting` lambda = v, up to the constant a^2.
+
+Reference: Hyvarinen (2007), Some extensions of score matching; Shetty, Prasath, Seelamantula (2025), arXiv 2510.02730.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from scoregen.losses.score_matching import (
+    DataWeighting,
+    Loss,
+    NoiseLevels,
+    UniformTime,
+    Weighting,
+    drop_labels,
+    stratified,
+)
+from scoregen.models.raw import log_rate
+from scoregen.rng import Generators, rand, randn
+from scoregen.sde.path import expand
+
+Score = Callable[[Tensor, Tensor], Tensor]
+
+
+class ExplicitScoreMatching(Loss):
+    r"""Score matching against a known Hyvarinen score: w(s) |D_theta - D|^2 / dim with D = u + s sigma (1 + h)/a.
+
+        Denoising score matching with the same noise levels and weighting differs from it by a constant: so a model can
+        be fitted to a law in closed form without the noise of the targets, and the distance to the exact score be
+        measured.
+
+    Args:
+        score: (x_t, t) -> h (B, *S) for noisy data x_t (B, *S) at times t (B,).
+        noise_levels: law of the noise ratio; t uniform unless given.
+        weighting: w(s); 1, which is lambda = v^2, unless given.
+
+    Raises:
+        TypeError: on a call with a model of an additive process.
+    """
+
+    def __init__(
+        self, score: Score, noise_levels: NoiseLevels | None = None, weighting: Weighting | None = None
+    ) -> None:
+        super().__init__()
+        self.score = score
+        self.noise_levels = UniformTime() if noise_levels is None else noise_levels
+        self.weighting = DataWeighting() if weighting is None else weighting
+
+    def forward(
+        self,
+        model: nn.Module,
+        x_0: Tensor,
+        label: Tensor | None = None,
+        generator: Generators = None,
+        quantile: Tensor | None = None,
+    ) -> Tensor:
+        sde = model.sde
+        rate, y = log_rate(sde), sde.to_chart(x_0)
+        if quantile is None:
+            quantile = stratified(len(y), generator)
+        s = self.noise_levels(sde, quantile)
+        t = sde.time_of(s)
+        label = drop_labels(model, label, 0.0, generator)
+        u = y + expand(s, y) * randn(y.shape, generator, y.dtype, y.device)
+        exact = u + expand(s * sde.sigma(t) / rate, u) * (1 + self.score(sde.from_u(u, t), t))
+        error = (model(u, s, label) - exact).square().flatten(1).mean(1)
+        return self.weighting(s, model.sigma_data).to(error) * error
+
+
+class NonNegativeScoreMatching(Loss):
+    r"""Hyvarinen's score matching for non-negative data, at one noise level: (2 X psi + X^2 psi' + X^2 psi^2/2) / dim.
+
+        It needs no target, but the derivative of the network: one more backward pass a probe. In z = log X it is
+        h + dh/dz + h^2/2. The values are half the explicit loss, less a constant, so they may be negative; the sum
+        over the dimensions is estimated by signs z' (dh/dz) z and is exact in expectation.
+
+    Args:
+        s: the noise ratio of the level, > 0 (in model coordinates). Small: the score of the data themselves.
+        probes: Rademacher probes for the derivative, >= 1.
+
+    Raises:
+        ValueError: s or probes out of range. TypeError: on a call with a model of an additive process.
+
+    Reference: Hyvarinen (2007), Some extensions of score matching, Computational Statistics & Data Analysis 51,
+        section 3; Song et al. (2019), arXiv 1905.07088 (probes).
+    """
+
+    def __init__(self, s: float, probes: int = 1) -> None:
+        super().__init__()
+        if not 0 < s < math.inf:
+            raise ValueError(f"s must be > 0 and finite, got s={s}; a small one stands for the data themselves.")
+        if not isinstance(probes, int) or probes < 1:
+            raise ValueError(f"probes must be an integer >= 1, got probes={probes}.")
+        self.s, self.probes = float(s), probes
+
+    def forward(
+        self,
+        model: nn.Module,
+        x_0: Tensor,
+        label: Tensor | None = None,
+        generator: Generators = None,
+        quantile: Tensor | None = None,
+    ) -> Tensor:
+        sde = model.sde
+        rate, y = log_rate(sde), sde.to_chart(x_0)
+        t = sde.time_of(self.s)
+        label = drop_labels(model, label, 0.0, generator)
+        noise = randn(y.shape, generator, y.dtype, y.device)
+        graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            z = ((y + self.s * noise) / rate).detach().requires_grad_()  # dz = d log X_t / alpha
+            u = rate * z
+            step = float(self.s * sde.sigma(t) / rate)
+            h = (model(u, torch.full((len(u),), self.s, dtype=torch.float64), label) - u) / step - 1
+            slope = self._slope(h, z, generator, graph) / float(sde.alpha(t))
+        return (h + h.square() / 2).flatten(1).mean(1) + slope
+
+    def _slope(self, h: Tensor, z: Tensor, generator: Generators, graph: bool) -> Tensor:
+        r"""The mean of dh/dz over the dimensions of each sample, by probes, (B,)."""
+        total = h.new_zeros(len(h))
+        for _ in range(self.probes):
+            signs = (rand(h.shape, generator, h.dtype, h.device) < 0.5).to(h) * 2 - 1
+            (pulled,) = torch.autograd.grad(h, z, signs, create_graph=graph, retain_graph=True)
+            total = total + (pulled * signs).flatten(1).mean(1)
+        return total / self.probes

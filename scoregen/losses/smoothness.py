@@ -1,0 +1,261 @@
+r"""Smoothness of the map from noise to data: penalties on the Jacobian J_x = dD/dx_t beside any other loss.
+
+    step-wise variation   (w |J_x^T v| - a)^2,   a: running mean of w |J_x^T v|
+    plain penalty         |J_x^T v|^2 / kappa^2,  kappa = alpha sd^2/(alpha^2 sd^2 + sigma^2)
+
+v is a random direction of about unit length, x_t and D are in chart coordinates (the logarithm for a multiplicative
+process), and J_x = J_u / alpha with the Jacobian J_u = dD/du in EDM coordinates, which is what the code computes. A
+shift of the process changes nothing. kappa is the Jacobian of isotropic normal data.
+
+J is square, so |J^T v| and |J v| have the same law (that of the singular values with random weights): all estimators
+serve one loss.
+
+Reference: Guo et al. (2024), arXiv 2312.04410, equations 8 to 13; Karras et al. (2020), arXiv 1912.04958, section 3.2
+(path length).
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from scoregen.errors import closest
+from scoregen.losses.jacobian import ESTIMATORS, Estimator, Witness
+from scoregen.losses.score_matching import Loss
+from scoregen.parallel import gather
+from scoregen.rng import Generators
+from scoregen.sde.process import SDE
+
+EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # noise ratios between levels, of per-level targets and of the log
+
+
+def _paper(sde: SDE, t: Tensor) -> Tensor:
+    return sde.variance(t) / sde.alpha(t)
+
+
+def _eq8(sde: SDE, t: Tensor) -> Tensor:
+    return 1 / sde.alpha(t)
+
+
+def _latent(sde: SDE, t: Tensor) -> Tensor:
+    return torch.ones_like(t)
+
+
+# w / alpha, the factors of |J_u^T v|; w is sigma^2, 1 and alpha
+WEIGHTS: dict[str, Callable[[SDE, Tensor], Tensor]] = {"paper": _paper, "eq8": _eq8, "latent": _latent}
+# the noise ratios between the targets a
+TARGETS: dict[str, tuple[float, ...]] = {"global": (), "per_level": EDGES}
+
+
+class JacobianLoss(Loss):
+    r"""Another loss plus a penalty on |J^T v| at the noisy points where that loss called the denoiser.
+
+        The points, noise levels and labels (dropped ones included) are those of the first call with a gradient. Without
+        gradients (held-out evaluation) it is the other loss alone. Steps without a penalty cost what they always did.
+
+    Args:
+        base_loss: any loss of a denoiser.
+        strength: lambda >= 0.
+        estimator: "finite_difference", "vjp" or an `Estimator`.
+        every: the penalty is computed at every k-th step with k times its weight: the same gradient on average.
+
+    Raises:
+        ValueError: values out of range, unknown names. TypeError: base_loss is no loss.
+    """
+
+    def __init__(self, base_loss: Loss, strength: float, estimator: Estimator | str, every: int) -> None:
+        super().__init__()
+        if not isinstance(base_loss, Loss):
+            raise TypeError(f"base_loss must be a loss of scoregen.losses, got {type(base_loss).__name__}.")
+        if not 0 <= strength < math.inf:
+            raise ValueError(f"strength must be >= 0 and finite, got strength={strength}.")
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+            raise ValueError(f"every must be an integer >= 1 (steps), got every={every}.")
+        self.base_loss, self.strength, self.every = base_loss, float(strength), every
+        self.estimator = lookup("estimator", estimator, ESTIMATORS)() if isinstance(estimator, str) else estimator
+        self.step: int | None = None
+        self._sums = torch.zeros(4, len(EDGES) + 1)
+
+    def begin(self, model: nn.Module) -> None:
+        self.base_loss.begin(model)
+
+    def at(self, step: int, steps: int) -> None:
+        self.base_loss.at(step, steps)
+        self.step = step
+
+    def forward(
+        self,
+        model: nn.Module,
+        x_0: Tensor,
+        label: Tensor | None = None,
+        generator: Generators = None,
+        quantile: Tensor | None = None,
+    ) -> Tensor:
+        due = self.step is None or self.step % self.every == 0
+        if not (due and self.strength and torch.is_grad_enabled()):
+            return self.base_loss(model, x_0, label, generator, quantile)
+        witness = Witness(model, self.estimator)
+        value = self.base_loss(witness, x_0, label, generator, quantile)
+        norm = self.estimator.norm(witness, generator)
+        s, t = witness.s, model.sde.time_of(witness.s)
+        weighted = self.factor(model, s, t).to(norm) * norm
+        penalty = self.penalty(weighted, s)
+        self._record(s, norm / model.sde.alpha(t).to(norm), weighted, penalty)
+        return value + self.strength * self.every * penalty.to(value)
+
+    @abstractmethod
+    def factor(self, model: Any, s: Tensor, t: Tensor) -> Tensor:
+        r"""The factor (B,) of |J_u^T v| at noise ratios s (B,) and their times t (B,), all float64 on the CPU."""
+
+    @abstractmethod
+    def penalty(self, weighted: Tensor, s: Tensor) -> Tensor:
+        r"""The penalty (B,) of the weighted norms (B,) at noise ratios s (B,)."""
+
+    @abstractmethod
+    def goal(self, s: Tensor) -> Tensor:
+        r"""Where the weighted norm should be, (B,), for the log."""
+
+    @torch.no_grad()
+    def _record(self, s: Tensor, norm: Tensor, weighted: Tensor, penalty: Tensor) -> None:
+        goal = self.goal(s).to(norm)
+        rows = torch.stack([torch.ones_like(norm), norm, norm * goal / weighted.clamp_min(1e-30), penalty])
+        self._sums = self._sums.to(norm).index_add(1, level(s, EDGES).to(norm.device), rows)
+
+    def metrics(self) -> dict[str, float]:
+        r"""Means since the last call, over all processes, in bins of s.
+
+        jacobian: |J_x^T v|, raw. target: what that would have to be. ratio: of the two. penalty: mean over all bins,
+        without its strength.
+        """
+        count, norm, target, penalty = torch.tensor(gather(self._sums.tolist()), dtype=torch.float64).sum(0)
+        self._sums = torch.zeros_like(self._sums)
+        found = dict(self.base_loss.metrics())
+        for i in count.nonzero().flatten().tolist():
+            name = f"{(0, *EDGES)[i]}-{(*EDGES, 'inf')[i]}"
+            found[f"jacobian/{name}"] = float(norm[i] / count[i])
+            found[f"target/{name}"] = float(target[i] / count[i])
+            found[f"ratio/{name}"] = float(norm[i] / target[i])
+        return found | ({"penalty": float(penalty.sum() / count.sum())} if count.any() else {})
+
+
+class StepwiseVariation(JacobianLoss):
+    r"""Step-wise variation regularisation: (w |J_x^T v| - a)^2 with a running mean a of w |J_x^T v|.
+
+        Equal image changes for equal latent changes. Exact constancy is impossible for real data, so this is a bias.
+        The mean a is over all processes, starts at the first batch's and is saved. A penalty sees the mean of earlier
+        steps, so micro-batches of a step share it.
+
+    Args:
+        base_loss: any loss of a denoiser.
+        weight: w; "paper": sigma^2, what was released (the published equations 9 and 13 invert the exponent of
+            equation 8); "eq8": 1, what equation 8 states; "latent": alpha, the Jacobian in EDM coordinates.
+        target: "global": one a (the paper); "per_level": one for each bin of noise ratios.
+        estimator: "finite_difference" (twice the cost of a step), "vjp" (exact, 2 to 2.6 times) or an `Estimator`.
+        every: the penalty is computed at every k-th step with k times its weight.
+        strength: lambda >= 0. Fidelity: paper, global, 1. VP-like processes with uniform t: eq8, global, 1. VE and EDM:
+            latent, per_level, 1 to 5.
+        rate: of the running mean.
+
+    Raises:
+        ValueError: values out of range, unknown names. TypeError: base_loss is no loss.
+
+    Reference: Guo et al. (2024), arXiv 2312.04410, equations 8 to 13.
+    """
+
+    def __init__(
+        self,
+        base_loss: Loss,
+        weight: str = "eq8",
+        target: str = "global",
+        estimator: Estimator | str = "finite_difference",
+        every: int = 1,
+        strength: float = 1.0,
+        rate: float = 0.01,
+    ) -> None:
+        super().__init__(base_loss, strength, estimator, every)
+        if not 0 < rate <= 1:
+            raise ValueError(f"rate must satisfy 0 < rate <= 1, got rate={rate}.")
+        self._weight, self._edges = lookup("weight", weight, WEIGHTS), lookup("target", target, TARGETS)
+        self.rate = rate
+        levels = len(self._edges) + 1
+        self.register_buffer("a", torch.full((levels,), math.nan))  # nan: no sample of this level was seen yet
+        self.register_buffer("pending", torch.zeros(2, levels))  # sums and numbers of the step that is under way
+
+    def at(self, step: int, steps: int) -> None:
+        super().at(step, steps)
+        self._fold()
+
+    def factor(self, model: Any, s: Tensor, t: Tensor) -> Tensor:
+        return self._weight(model.sde, t)
+
+    def penalty(self, weighted: Tensor, s: Tensor) -> Tensor:
+        if self.step is None:  # a loop that does not call `at`: every call is a step
+            self._fold()
+        self._collect(weighted.detach(), s)
+        return (weighted - self.goal(s)).square()
+
+    def goal(self, s: Tensor) -> Tensor:
+        return self.a[level(s, self._edges).to(self.a.device)]
+
+    @torch.no_grad()
+    def _collect(self, weighted: Tensor, s: Tensor) -> None:
+        rows = torch.stack([weighted, torch.ones_like(weighted)]).to(self.pending)
+        sums = torch.zeros_like(self.pending).index_add(1, level(s, self._edges).to(rows.device), rows)
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        self.pending = self.pending + sums
+        first = self.a.isnan() & (sums[1] > 0)
+        self.a = torch.where(first, sums[0] / sums[1].clamp_min(1), self.a)
+
+    @torch.no_grad()
+    def _fold(self) -> None:
+        r"""Takes what the last step saw into the running means."""
+        total, count = self.pending
+        mean = torch.where(count > 0, total / count.clamp_min(1), self.a)
+        self.a, self.pending = torch.lerp(self.a, mean, self.rate), torch.zeros_like(self.pending)
+
+
+class JacobianPenalty(JacobianLoss):
+    r"""The plain penalty |J_x^T v|^2 / kappa^2, without a target: the control to compare with.
+
+    Args:
+        base_loss: any loss of a denoiser. strength: lambda >= 0; small, .001 to .01.
+        estimator, every: as `StepwiseVariation`.
+
+    Raises:
+        ValueError: values out of range, unknown names. TypeError: base_loss is no loss.
+    """
+
+    def __init__(
+        self,
+        base_loss: Loss,
+        strength: float = 1e-3,
+        estimator: Estimator | str = "finite_difference",
+        every: int = 1,
+    ) -> None:
+        super().__init__(base_loss, strength, estimator, every)
+
+    def factor(self, model: Any, s: Tensor, t: Tensor) -> Tensor:
+        return (model.sigma_data**2 + s**2) / model.sigma_data**2
+
+    def penalty(self, weighted: Tensor, s: Tensor) -> Tensor:
+        return weighted.square()
+
+    def goal(self, s: Tensor) -> Tensor:
+        return torch.ones_like(s)
+
+
+def level(s: Tensor, edges: tuple[float, ...]) -> Tensor:
+    r"""The bin (B,) of noise ratios s (B,)."""
+    return torch.bucketize(s, torch.tensor(edges, dtype=s.dtype, device=s.device))
+
+
+def lookup(name: str, value: str, table: dict[str, Any]) -> Any:
+    r"""The entry of a table, or an error with the closest right name."""
+    if value not in table:
+        raise ValueError(f"{name} must be {', '.join(table)}; got {value!r}. {closest(value, table)}")
+    return table[value]

@@ -1,0 +1,228 @@
+r"""How evenly images change along a path between two noises, and what that says about a generator.
+
+    d_k = |x_{k+1} - x_k|_2,   x_k = G(slerp(z_a, z_b, k/10)),   k = 0..9
+    ISTD = mean over pairs of std_k d_k,   CV = mean of std/mean,   largest/mean = mean of max/mean
+
+ISTD alone can be gamed: re-spacing the weights by image distance, without any training, takes most of it away, a pixel
+cross-fade scores 0, and images that differ less have a smaller one. So it comes with numbers that show this: CV (free
+of scale), the largest step over the mean one, the distance between the ends, the mean step, and the Frechet distance
+of the midpoints to data.
+
+Reference: Guo et al. (2024), arXiv 2312.04410, section 4.2.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoregen.data import ArrayDataset
+from scoregen.metrics.extraction import extract_features, uint8_round_trip
+from scoregen.metrics.features import FeatureExtractor, Pixels
+from scoregen.metrics.frechet import frechet_distance
+from scoregen.metrics.reference import reference_features
+from scoregen.metrics.report import Number
+from scoregen.parallel import gather, shard
+from scoregen.progress import progress
+from scoregen.rng import generators, randn
+from scoregen.samplers.inversion import Blend, slerp
+
+Generate = Callable[[Tensor], Tensor]
+_STREAM = 403
+
+
+@dataclass(frozen=True)
+class Smoothness:
+    r"""The numbers of `istd`, means over pairs, in the units of the data.
+
+    Attributes:
+        istd: standard deviation (ddof 0) of the steps of a path.
+        cv: the same over their mean.
+        largest: largest step over the mean one.
+        step: mean step.
+        distance: between the ends.
+        frechet: Frechet distance of the midpoints to the data; frechet_ends: of the ends, as many images.
+        midpoints: images (N, *S).
+        protocol: everything the numbers depend on.
+    """
+
+    istd: float
+    cv: float
+    largest: float
+    step: float
+    distance: float
+    frechet: float
+    frechet_ends: float
+    midpoints: Tensor
+    protocol: dict[str, Any]
+
+    def numbers(self) -> list[Number]:
+        r"""For a report."""
+        name = self.protocol["features"]
+        return [
+            Number("ISTD", self.istd, "lower", note="std of the steps; can be gamed, read it with the rows below"),
+            Number("CV", self.cv, "lower", note="std / mean"),
+            Number("largest/mean step", self.largest, "lower", floor=1.0),
+            Number("mean step", self.step, "none"),
+            Number("end-to-end distance", self.distance, "none"),
+            Number(f"FD-{name} at midpoints", self.frechet, "lower"),
+            Number(f"FD-{name} at ends", self.frechet_ends, "lower", note="as many images"),
+        ]
+
+
+def istd(
+    generate: Generate,
+    data: ArrayDataset,
+    *,
+    pairs: int = 500,
+    points: int = 11,
+    seed: int = 0,
+    blend: Blend = slerp,
+    extractor: FeatureExtractor | None = None,
+    batch_size: int = 50,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Smoothness:
+    r"""Interpolation standard deviation and the numbers without which it means little.
+
+        Choices: pixels in the units of the data (images: [0, 1]), neither clamped nor rounded for the distances,
+        clamped and rounded to 8 bits for the Frechet distances; Euclidean norm over all pixels and channels; `points`
+        equidistant weights of slerp, ends included; standard deviation with ddof 0 in each path, then the mean over
+        pairs; pair i has the noises of (seed, i) alone, so all models see the same. The sampler and its steps are
+        those of `generate`; the paper's are DDIM with 50.
+
+    Args:
+        generate: standard normal noise (B, *S) to data (B, *S): `samplers.latent.FromNoise`.
+        data: gives the shape, and the reference of the Frechet distances.
+        pairs: number of paths. points: images on each, >= 3.
+        seed: of the noises. blend: of two noises.
+        extractor: of the features for the Frechet distances; pixels unless given.
+        batch_size: pairs at a time. dtype, device: of the noise.
+
+    Raises:
+        ValueError: fewer than 2 pairs or 3 points.
+
+    Reference: Guo et al. (2024), arXiv 2312.04410, section 4.2.
+    """
+    if pairs < 2 or points < 3:
+        raise ValueError(f"istd needs pairs >= 2 and points >= 3, got pairs={pairs}, points={points}.")
+    shape, parts = tuple(data[:1][0].shape[1:]), {}
+    for first in progress(shard(range(0, pairs, batch_size)), description="paths", unit="batch"):
+        a, b = noise_pairs(min(batch_size, pairs - first), shape, seed, first, dtype, device)
+        images = path_images(generate, a, b, points, blend).cpu()
+        middle = generate(blend(a, b, 0.5)).cpu() if points % 2 == 0 else images[points // 2]
+        parts[first] = (steps_of(images), _distance(images[0], images[-1]), middle, images[[0, -1]])
+    found = {first: part for some in gather(parts) for first, part in some.items()}
+    steps, ends, middle, both = (torch.cat(x, dim=d) for x, d in zip(_sorted(found), (1, 0, 0, 1), strict=True))
+    extractor = Pixels() if extractor is None else extractor
+    protocol = {
+        "pairs": pairs,
+        "points": points,
+        "path": getattr(blend, "__name__", str(blend)),
+        "weights": "equidistant, ends included",
+        "pixels": "units of the data, not clamped",
+        "distance": "Euclidean",
+        "std": "ddof 0, mean over pairs",
+        "seed": seed,
+        "features": extractor.name,
+        "midpoint_images": len(middle),
+    }
+    real = reference_features(data, extractor, uint8=data.x.ndim == 4)
+    distances = [frechet_distance(_features(extractor, x), real) for x in (middle, both[0])]
+    return Smoothness(**path_numbers(steps), distance=ends.mean().item(), **_named(distances, middle, protocol))
+
+
+def path_numbers(steps: Tensor) -> dict[str, float]:
+    r"""ISTD, CV, largest/mean and mean of steps (points - 1, B), means over paths; one that stands still has CV 0."""
+    std, mean = steps.std(0, correction=0), steps.mean(0)
+    still = mean == 0
+    safe = torch.where(still, 1.0, mean)
+    largest = torch.where(still, 1.0, steps.amax(0) / safe)
+    values = {"istd": std, "cv": std / safe, "largest": largest, "step": mean}
+    return {name: value.mean().item() for name, value in values.items()}
+
+
+def steps_of(images: Tensor) -> Tensor:
+    r"""Distances (points - 1, B) between neighbours on paths (points, B, *S), float64."""
+    return (images[1:] - images[:-1]).double().flatten(2).norm(dim=2)
+
+
+def noise_pairs(
+    pairs: int,
+    shape: tuple[int, ...],
+    seed: int = 0,
+    first: int = 0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""The two noises (pairs, *S) of pairs first, first + 1, ..."""
+    ends = (generators(seed, _STREAM, end, range(first, first + pairs)) for end in (0, 1))
+    a, b = (randn((pairs, *shape), g, dtype, device) for g in ends)
+    return a, b
+
+
+def path_images(generate: Generate, a: Tensor, b: Tensor, points: int, blend: Blend = slerp) -> Tensor:
+    r"""Images (points, B, *S) at equidistant weights between noises a and b (B, *S)."""
+    return torch.stack([generate(blend(a, b, k / (points - 1))) for k in range(points)])
+
+
+def constant_speed_path(
+    generate: Generate, a: Tensor, b: Tensor, *, points: int = 11, probes: int = 11, blend: Blend = slerp
+) -> tuple[Tensor, Tensor]:
+    r"""Weights at which images change evenly: equal parts of the cumulative image distance over equidistant probes.
+
+        Needs no training, and shows how little ISTD alone says.
+
+    Args:
+        generate, a, b, blend: as for `path_images`.
+        points: images of the path, >= 2. probes: equidistant weights at which the distance is measured, >= 2.
+
+    Returns:
+        Weights (points, B), from 0 to 1, and images (points, B, *S).
+
+    Raises:
+        ValueError: fewer than 2 points or probes.
+    """
+    if points < 2 or probes < 2:
+        raise ValueError(f"constant_speed_path needs points and probes >= 2, got points={points}, probes={probes}.")
+    found = path_images(generate, a, b, probes, blend)
+    length = torch.cat([torch.zeros(1, len(a), dtype=torch.float64), steps_of(found.cpu()).cumsum(0)])
+    weights = torch.stack([_inverse(column, points) for column in length.unbind(1)], dim=1)
+    images = [
+        generate(torch.cat([blend(a[i : i + 1], b[i : i + 1], w) for i, w in enumerate(row)]))
+        for row in weights.tolist()
+    ]
+    return weights, torch.stack(images)
+
+
+def _inverse(length: Tensor, points: int) -> Tensor:
+    r"""Where a piecewise linear, increasing function on [0, 1] takes equidistant values."""
+    import numpy as np
+
+    if length[-1] == 0:
+        return torch.linspace(0, 1, points, dtype=torch.float64)
+    wanted = np.linspace(0, float(length[-1]), points)
+    return torch.from_numpy(np.interp(wanted, length.numpy(), np.linspace(0, 1, len(length))))
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    return (b - a).double().flatten(1).norm(dim=1)
+
+
+def _sorted(found: dict[int, tuple]) -> list[list[Tensor]]:
+    return [list(column) for column in zip(*(found[first] for first in sorted(found)), strict=True)]
+
+
+def _features(extractor: FeatureExtractor, x: Tensor) -> Tensor:
+    return extract_features(extractor, uint8_round_trip(x) if x.ndim == 4 else x)
+
+
+def _named(distances: list[float], middle: Tensor, protocol: dict[str, Any]) -> dict[str, Any]:
+    return {"frechet": distances[0], "frechet_ends": distances[1], "midpoints": middle, "protocol": protocol}
+
+
+def as_row(found: Smoothness) -> dict[str, float]:
+    r"""The numbers alone."""
+    return {k: v for k, v in asdict(found).items() if isinstance(v, float)}

@@ -1,0 +1,52 @@
+r"""The projector of contrastive learning: Linear, batch norm, ReLU, twice, and Linear.
+
+Batch norm sees the whole batch of all processes, so that their number changes nothing but rounding. (torch's
+SyncBatchNorm does that on accelerators only.)
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scoregen.parallel import gather_rows
+
+
+class GlobalBatchNorm(nn.BatchNorm1d):
+    r"""Batch norm of features (B, D) with the mean and variance of the rows of all processes, in float32 at least."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        if not self.training:
+            return super().forward(x)
+        rows = gather_rows(x)
+        mean, variance = rows.mean(0), rows.var(0, unbiased=False)
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+            unbiased = variance * len(rows) / max(1, len(rows) - 1)
+            self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
+        return (x - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
+
+
+class Projector(nn.Module):
+    r"""width -> hidden -> hidden -> out.
+
+    Args:
+        width, hidden, out: numbers of features.
+
+    Raises:
+        ValueError: one of them is < 1.
+    """
+
+    def __init__(self, width: int, hidden: int = 256, out: int = 256) -> None:
+        super().__init__()
+        if min(width, hidden, out) < 1:
+            raise ValueError(f"width, hidden and projection must be >= 1, got {width}, {hidden} and {out}.")
+        self.first, self.first_norm = nn.Linear(width, hidden, bias=False), GlobalBatchNorm(hidden)
+        self.second, self.second_norm = nn.Linear(hidden, hidden, bias=False), GlobalBatchNorm(hidden)
+        self.last = nn.Linear(hidden, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""(B, width) -> (B, out)."""
+        x = functional.relu(self.first_norm(self.first(x)))
+        return self.last(functional.relu(self.second_norm(self.second(x))))

@@ -1,0 +1,54 @@
+r"""A sampler as a function: standard normal noise in, data out. What interpolation and smoothness are measured on."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoregen.samplers.base import Sampler, check_label
+from scoregen.samplers.likelihood import prior_moments
+
+
+class FromNoise:
+    r"""x = G(z): what a deterministic sampler makes of the start u = mean + sqrt(var + s^2) z.
+
+        For z drawn from a generator it is what `sampler(denoiser, shape, generator=...)` gives.
+
+    Args:
+        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        sampler: one that draws no noise on its way.
+        label: (), one label for all, or None.
+
+    Raises:
+        ValueError: on a call, when the sampler draws noise.
+    """
+
+    def __init__(self, denoiser: Any, sampler: Sampler, label: int | None = None) -> None:
+        self.denoiser, self.sampler, self.label = denoiser, sampler, label
+        self.sde = denoiser.sde
+        self.grid = sampler.grid(self.sde, sampler.steps)
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor) -> Tensor:
+        r"""Data (B, *S) from standard normal z (B, *S)."""
+        labels = None if self.label is None else torch.full((len(z),), self.label, device=z.device)
+        check_label(self.denoiser, labels, len(z))
+        mean, std = prior_moments(self.sde, self.grid[0].item(), z)
+        bound = _WithLabel(self.denoiser, labels)
+        return self.sde.from_chart(self.sampler.integrate(bound, mean + std * z, self.grid, self._refuse))
+
+    def _refuse(self, like: Tensor) -> Tensor:
+        raise ValueError(
+            f"sampler must be deterministic to be a function of the noise, {type(self.sampler).__name__} draws more; "
+            "use DDIM with eta=0, Heun without churn or ExponentialABM."
+        )
+
+
+class _WithLabel:
+    r"""D(u, s) with the labels bound."""
+
+    def __init__(self, denoiser: Any, label: Tensor | None) -> None:
+        self.denoiser, self.label, self.sde = denoiser, label, denoiser.sde
+
+    def __call__(self, u: Tensor, s: Tensor) -> Tensor:
+        return self.denoiser(u, s) if self.label is None else self.denoiser(u, s, self.label)

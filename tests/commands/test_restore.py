@@ -1,0 +1,235 @@
+r"""sample.py restore=: what a user gets for folders and archives of speckled images, and one message a mistake."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import DIGITS, command, sample, train
+
+import scoregen
+from scoregen.commands.intensities import open_intensities
+from scoregen.commands.sample import main
+from scoregen.rng import generators
+from scoregen.samplers import DaleLangevin, Despeckler, Karras, Tiled, speckle
+
+DRAWS = ["sampler=despeckle", "sampler.steps=2", "samples=3"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    r"""Multiplicative, and additive."""
+    folder = tmp_path_factory.mktemp("runs")
+    small = [*DIGITS, "trainer.steps=2", "conditional=false"]
+    train(folder / "log", *small, "sde=multiplicative", "sde.offset=0.02")
+    train(folder / "additive", *small)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def intensities(*shape: int, seed: int = 0) -> np.ndarray:
+    x = torch.from_numpy(np.random.default_rng(seed).uniform(0.2, 0.6, shape)).float()
+    return speckle(x, 16, torch.Generator().manual_seed(seed)).clamp(0.01, 1).numpy()
+
+
+def pictures(folder: Path) -> Path:
+    r"""One picture of each kind, of different sizes."""
+    (folder / "sub").mkdir(parents=True)
+    Image.fromarray((intensities(9, 13) * 255).astype(np.uint8)).save(folder / "grey.png")
+    Image.fromarray((intensities(20, 11, 3) * 255).astype(np.uint8)).save(folder / "sub" / "colour.jpg")
+    Image.fromarray((intensities(8, 8) * 65535).astype(np.uint16)).save(folder / "deep.tif")
+    Image.fromarray(intensities(5, 30)).save(folder / "float.tiff")
+    return folder
+
+
+def stack(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as archive:
+        return dict(archive)
+
+
+def test_an_archive_holds_mean_and_deviation_of_the_library(runs, here):
+    x = intensities(3, 9, 14)
+    np.savez(here / "x.npz", images=x)
+    out = sample(runs / "log", here / "out", "restore=x.npz", "looks=4", *DRAWS, "seed=5")
+    found = stack(out / "restored.npz")
+    tiled = Tiled(scoregen.load(runs / "log"), 8, channels=1)
+    sampler = DaleLangevin(2, Karras(1.0))
+    with torch.no_grad():
+        mean, deviation = Despeckler(tiled, 4, sampler).sample_mean(
+            torch.from_numpy(x)[:, None], 3, generators(5, 17, 0, range(3))
+        )
+    np.testing.assert_allclose(found["images"], mean[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(found["std"], deviation[:, 0], rtol=1e-4, atol=1e-6)
+    assert json.loads((out / "restored.json").read_text())["looks"] == 4.0
+
+
+@pytest.mark.parametrize("options", [[], ["probes=0"], ["samples=1", "sampler=despeckle"], DRAWS], ids=str)
+def test_the_result_does_not_depend_on_batches_and_company(options, runs, here):
+    x = intensities(3, 9, 14)
+    np.savez(here / "all.npz", images=x)
+    np.savez(here / "one.npz", images=x[:1])
+    options = ["looks=16", *options]
+    whole = stack(sample(runs / "log", here / "a", "restore=all.npz", *options) / "restored.npz")
+    for name, other in (("all", ["batch_size=1"]), ("one", ["batch_size=2"])):
+        part = stack(sample(runs / "log", here / f"b{name}", f"restore={name}.npz", *options, *other) / "restored.npz")
+        for key in whole:
+            np.testing.assert_allclose(part[key], whole[key][: len(part[key])], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, keys",
+    [([], {"images", "std"}), (["probes=0"], {"images"}), (["samples=1"], {"images"}), (DRAWS, {"images", "std"})],
+    ids=["mean", "geometric", "draw", "draws"],
+)
+def test_deviations_are_there_where_the_estimate_has_them(options, keys, runs, here):
+    np.savez(here / "x.npz", images=intensities(1, 8, 8))
+    assert (
+        stack(sample(runs / "log", here / "out", "restore=x.npz", "looks=4", *options) / "restored.npz").keys() == keys
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 8), (2, 9, 8, 3), (2, 3, 9, 8), (2, 9, 8, 1)], ids=str)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
+def test_archives_come_back_as_they_were_laid_out(shape, dtype, here):
+    x = intensities(*shape)
+    full = 1 if dtype.startswith("f") else np.iinfo(dtype).max
+    images = (x * full).astype(dtype)
+    np.savez(here / "x.npz", images=images)
+    source = open_intensities("x.npz")
+    for k in range(2):
+        image = source.read(k)
+        assert image.dtype == torch.float32 and tuple(image.shape) == source.shape(k) and image.shape[1:] == (9, 8)
+        source.write(k, here, image, None)
+    found = stack(source.finish(here))["images"]
+    assert found.dtype == images.dtype
+    np.testing.assert_allclose(found, images, rtol=1e-6)
+
+
+def test_pictures_come_back_by_name_size_and_mode(here):
+    source = open_intensities(str(pictures(here / "in")))
+    assert source.names == ["deep.tif", "float.tiff", "grey.png", "sub/colour.jpg"]
+    for k, name in enumerate(source.names):
+        source.write(k, here / "out", source.read(k), source.read(k) / 2)
+        with Image.open(here / "in" / name) as before, Image.open(here / "out" / "images" / name) as after:
+            assert (before.mode, before.size, before.format) == (after.mode, after.size, after.format)
+            a, b = (np.asarray(image, dtype=float) for image in (before, after))
+        tolerance = 12 if name.endswith("jpg") else 0  # JPEG changes a picture each time it is saved
+        assert np.abs(a - b).mean() <= tolerance
+        deviation = np.load((here / "out" / "std" / name).with_suffix(".npy"))
+        full = {"deep.tif": 65535, "float.tiff": 1}.get(name, 255)
+        np.testing.assert_allclose(deviation, a / full / 2, rtol=1e-5)
+
+
+def test_a_folder_is_restored_resumed_and_left_alone(runs, here, capsys):
+    pictures(here / "in")
+    before = {p: p.read_bytes() for p in (here / "in").rglob("*") if p.is_file()}
+    options = ["restore=in", "looks=16", *DRAWS]
+    sample(runs / "log", here / "out", *options, "dry_run=true")
+    assert not (here / "out").exists() and "images: 4, 0 already there" in capsys.readouterr().out
+    out = sample(runs / "log", here / "out", *options)
+    made = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert {str(p.relative_to(out)) for p in made} == {
+        "restored.json",
+        *(f"images/{name}" for name in ("deep.tif", "float.tiff", "grey.png", "sub/colour.jpg")),
+        *(f"std/{name}.npy" for name in ("deep", "float", "grey", "sub/colour")),
+    }
+    (out / "images" / "grey.png").unlink()
+    (out / "images" / "deep.tif").write_bytes(b"mine")
+    capsys.readouterr()
+    sample(runs / "log", out, *options)
+    assert "images: 4, 3 already there" in capsys.readouterr().out
+    assert (out / "images" / "grey.png").read_bytes() == made[out / "images" / "grey.png"]
+    assert (out / "images" / "deep.tif").read_bytes() == b"mine"
+    assert {p: p.read_bytes() for p in (here / "in").rglob("*") if p.is_file()} == before
+
+
+def test_scale_and_floor_are_in_the_units_of_the_images(runs, here):
+    x = intensities(1, 8, 8)
+    x[0, 0, :3] = [0, 0.001, 0.01]
+    raised = np.maximum(x, 0.01)
+    found = []
+    for k, (images, options) in enumerate([(x, ["floor=0.01"]), (50 * x, ["floor=0.5", "scale=50"]), (raised, [])]):
+        np.savez(here / f"{k}.npz", images=images)
+        found.append(
+            stack(sample(runs / "log", here / f"o{k}", f"restore={k}.npz", "looks=4", *options) / "restored.npz")
+        )
+    for key in ("images", "std"):
+        np.testing.assert_allclose(found[1][key], 50 * found[0][key], rtol=1e-4)
+        np.testing.assert_allclose(found[2][key], found[0][key], rtol=1e-5)
+
+
+MISTAKES = {
+    "no-looks": (["LOG", "restore=x.npz"], "looks: must be > 0, .* got None"),
+    "looks": (["LOG", "restore=x.npz", "looks=0"], "looks: must be > 0, .* got 0.0"),
+    "looks-type": (["LOG", "restore=x.npz", "looks=many"], "looks: must be a number or null, got 'many'"),
+    "looks-alone": (["LOG", "looks=4"], "looks: needs restore=PATH"),
+    "looks-many": (["LOG", "restore=x.npz", "looks=1e9"], "looks: .*there is nothing to remove"),
+    "additive": (["ADDITIVE", "restore=x.npz", "looks=4"], "checkpoint: despeckling needs a multiplicative process"),
+    "missing": (["LOG", "restore=y.npz", "looks=4"], r"restore: '.*y.npz' does not exist. Did you mean 'x.npz'\?"),
+    "zeros": (
+        ["LOG", "restore=zero.npz", "looks=4"],
+        r"restore: 'images\[1\]': intensities must be finite and > 0, got 64 of 64 .*floor=0.002",
+    ),
+    "infinite": (["LOG", "restore=inf.npz", "looks=4", "floor=0.1"], r"'images\[0\]': intensities must be finite"),
+    "no-images": (["LOG", "restore=other.npz", "looks=4"], r"must hold 'images', got \['x'\]"),
+    "signed": (["LOG", "restore=signed.npz", "looks=4"], r"of unsigned integers or floats, got \(2, 8, 8\) of int64"),
+    "vectors": (["LOG", "restore=flat.npz", "looks=4"], r"must be \(N, H, W\), .* got \(2, 8\)"),
+    "no-archive": (["LOG", "restore=text.npz", "looks=4"], "is not a readable .npz file"),
+    "empty": (["LOG", "restore=empty", "looks=4"], r"no pictures \(.png, .*\) and no .npz at '.*empty'"),
+    "alpha": (["LOG", "restore=rgba", "looks=4"], "'a.png' has mode RGBA; convert it"),
+    "broken": (["LOG", "restore=broken", "looks=4"], "'b.png' is not a readable picture"),
+    "sampler": (
+        ["LOG", "restore=x.npz", "looks=4", "samples=2"],
+        "sampler: the sampler must be stochastic .*ExponentialABM.*sampler=despeckle",
+    ),
+    "samples": (["LOG", "restore=x.npz", "looks=4", "samples=-1"], "samples: must be >= 0, got -1"),
+    "floor": (["LOG", "restore=x.npz", "looks=4", "floor=0"], "floor: must be > 0 and finite, got 0.0"),
+    "tile": (["LOG", "restore=x.npz", "looks=4", "tile=8", "overlap=5"], r"tile: overlap must lie in 0..4"),
+    "label": (["LOG", "restore=x.npz", "looks=4", "label=3"], "label: not used by restore="),
+    "out": (["LOG", "restore=rgb", "looks=4", "out=rgb/out"], "out: '.*' lies in the folder to restore"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_message_and_nothing_is_written(case, runs, here, capsys):
+    good, grey = intensities(2, 8, 8), np.full((8, 8, 4), 99, np.uint8)
+    bad = {"zero": good * np.array([1, 0]).reshape(2, 1, 1), "inf": good + np.inf}
+    for name, images in {
+        "x": good,
+        **bad,
+        "signed": good.astype(int),
+        "flat": good[0, None].repeat(2, 0)[:, 0],
+    }.items():
+        np.savez(here / f"{name}.npz", images=images)
+    np.savez(here / "other.npz", x=good)
+    (here / "text.npz").write_text("x")
+    for name in ("empty", "rgba", "rgb", "broken"):
+        (here / name).mkdir()
+    Image.fromarray(grey).save(here / "rgba" / "a.png")
+    Image.fromarray(grey[..., :3]).save(here / "rgb" / "a.png")
+    (here / "broken" / "b.png").write_text("x")
+    argv, text = MISTAKES[case]
+    known = {"LOG": f"checkpoint={runs / 'log'}", "ADDITIVE": f"checkpoint={runs / 'additive'}"}
+    before = sorted(here.rglob("*"))
+    capsys.readouterr()
+    assert command(main, *[known.get(a, a) for a in argv]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and re.search(text, err), err
+    assert sorted(here.rglob("*")) == before
+
+
+def test_results_of_something_else_are_refused(runs, here, capsys):
+    np.savez(here / "x.npz", images=intensities(1, 8, 8))
+    sample(runs / "log", here / "out", "restore=x.npz", "looks=4")
+    again = [f"checkpoint={runs / 'log'}", "restore=x.npz", "out=out"]
+    for argv, text in ((["looks=8"], "looks was 4.0, now 8.0"), (["looks=4", "floor=0.1"], "floor was None, now 0.1")):
+        assert command(main, *again, *argv) == 1
+        assert text in capsys.readouterr().err

@@ -1,0 +1,431 @@
+r"""Smoothness penalties: estimators against Jacobians, gradients against differences, the running mean, processes."""
+
+import copy
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from oracles import Independent
+from torch import nn
+
+from scoregen.losses import (
+    VJP,
+    ConsistencyTuning,
+    CrossEntropy,
+    DenoisingScoreMatching,
+    FiniteDifference,
+    JacobianPenalty,
+    StepwiseVariation,
+    UniformTime,
+)
+from scoregen.losses.jacobian import Witness
+from scoregen.losses.smoothness import EDGES
+from scoregen.models import Denoiser
+from scoregen.rng import generators, randn
+from scoregen.sde import EDM, VE, VP, Cosine, GeometricBrownianMotion, GeometricOU, Multiplicative, RectifiedFlow, SubVP
+from scoregen.sde.path import expand
+
+B, D = 5, 3
+PROCESSES = {
+    "vp": VP(),
+    "subvp": SubVP(),
+    "ve": VE(0.01, 50.0),
+    "edm": EDM(),
+    "cosine": Cosine(),
+    "rectified flow": RectifiedFlow(),
+    "gbm": GeometricBrownianMotion(0.8, offset=1.0, data_range=(0.0, 1.0)),
+    "gbm with drift": GeometricBrownianMotion(0.8, 0.9, offset=1.0, data_range=(0.0, 1.0)),
+    "geometric ou": GeometricOU(offset=1.0, mean=0.3, data_range=(0.0, 1.0)),
+    "multiplicative": Multiplicative(EDM(), offset=1.0, data_range=(0.0, 1.0)),
+}
+LEVELS = UniformTime()
+QUANTILE = torch.tensor([0.02, 0.3, 0.5, 0.8, 0.98], dtype=torch.float64)
+
+
+class Net(nn.Module):
+    r"""A network with layer normalisation, labels with a null class, and dropout."""
+
+    def __init__(self, num_classes=None, dropout=0.0):
+        super().__init__()
+        self.num_classes = num_classes
+        self.into, self.normed, self.out_of = nn.Linear(D + 1, 8), nn.LayerNorm(8), nn.Linear(8, D)
+        self.label = nn.Embedding((num_classes or 0) + 1, 8)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, z, c_noise, label=None):
+        h = self.into(torch.cat([z, c_noise[:, None]], 1))
+        if label is not None:
+            h = h + self.label(torch.where(label < 0, self.num_classes, label))
+        return self.out_of(self.dropout(self.normed(h).tanh()))
+
+
+def denoiser(sde=None, num_classes=None, dropout=0.0):
+    torch.manual_seed(0)
+    return Denoiser(Net(num_classes, dropout), sde or VP(), prediction="edm").double()
+
+
+def data(n=B, seed=0):
+    return torch.rand(n, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def draws(n=B, step=0):
+    return generators(0, 1, step, range(n))
+
+
+def witnessed(model, estimator, label=None):
+    r"""The points of a base loss and |J_u^T v| there, with v."""
+    witness = Witness(model, estimator)
+    DenoisingScoreMatching(LEVELS)(witness, data(), label, draws(), QUANTILE)
+    g = generators(7, 1, 0, range(B))
+    v = randn((B, D), generators(7, 1, 0, range(B)), torch.float64) / math.sqrt(D)
+    return witness, estimator.norm(witness, g), v
+
+
+def jacobians(model, u, s, label=None):
+    def one(point, i):
+        chosen = None if label is None else label[i : i + 1]
+        return model(point[None], s[i : i + 1], chosen)[0]
+
+    return torch.stack([torch.func.jacrev(lambda point, i=i: one(point, i))(u[i].detach()) for i in range(B)])
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_estimators_are_the_jacobian(name):
+    r"""Reverse mode to rounding, differences of h = 1e-6 to O(h) and rounding / h."""
+    model = denoiser(PROCESSES[name])
+    witness, found, v = witnessed(model, VJP())
+    jacobian = jacobians(model, witness.u, witness.s)
+    expected = torch.einsum("bij,bi->bj", jacobian, v).norm(dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    _, found, v = witnessed(model, FiniteDifference(1e-6))
+    expected = torch.einsum("bij,bj->bi", jacobian, v).norm(dim=1)
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", ["vp", "edm", "gbm"])
+def test_the_error_of_the_difference_falls_with_its_step(name):
+    r"""O(h): the order in the mean over samples, from h = .004 to .001."""
+    model = denoiser(PROCESSES[name])
+    witness, _, v = witnessed(model, VJP())
+    expected = torch.einsum("bij,bj->bi", jacobians(model, witness.u, witness.s), v).norm(dim=1).detach()
+    errors = [(witnessed(model, FiniteDifference(h))[1].detach() / expected - 1).abs().mean() for h in (0.004, 0.001)]
+    assert math.log(errors[0] / errors[1], 4) == pytest.approx(1, abs=0.1)
+    assert errors[1] < 2e-3
+
+
+@pytest.mark.parametrize("name", ["gbm", "gbm with drift", "geometric ou", "multiplicative"])
+def test_log_space_jacobian_is_that_of_data_space_by_the_chain_rule(name):
+    r"""x_0 = psi(D), x_t = psi(y_t): d x_0/d x_t = psi'(D) alpha^-1 J_u / psi'(y_t)."""
+    sde = PROCESSES[name]
+    model = denoiser(sde)
+    t, s = torch.tensor(0.4, dtype=torch.float64), sde.noise_ratio(0.4)
+    x_t = sde.perturb(data(1), t, randn((1, D), draws(1), torch.float64))
+
+    def denoised(x):
+        return sde.from_chart(model.denoised(x[None], t)[0])[0]
+
+    found = torch.func.jacrev(denoised)(x_t[0])
+    u, _ = sde.to_u(x_t, t)
+    in_u = torch.func.jacrev(lambda point: model(point[None], s)[0])(u[0])
+    outer = sde.chart.inverse_derivatives(model(u, s))[0][0]
+    inner = sde.chart.inverse_derivatives(sde.to_chart(x_t))[0][0]
+    torch.testing.assert_close(found, outer[:, None] * in_u / sde.alpha(t) / inner[None, :], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("weight", ["paper", "eq8", "latent"])
+@pytest.mark.parametrize("name", ["vp", "edm", "geometric ou"])
+def test_the_loss_is_the_formula_written_out(name, weight):
+    r"""base + lambda (w |J_x^T v| - a)^2 with J_x = J_u/alpha, a the mean of the first batch."""
+    sde = PROCESSES[name]
+    model = denoiser(sde)
+    base = DenoisingScoreMatching(LEVELS)
+    loss = StepwiseVariation(base, weight, "global", "vjp", strength=0.3)
+    found = loss(model, data(), None, draws(), QUANTILE)
+    g = draws()
+    expected = base(model, data(), None, g, QUANTILE)
+    v = randn((B, D), g, torch.float64) / math.sqrt(D)
+    y, s = sde.to_chart(data()), LEVELS(sde, QUANTILE)
+    u = y + expand(s, y) * randn((B, D), draws(), torch.float64)
+    t = sde.time_of(s)
+    w = {"paper": sde.sigma(t) ** 2, "eq8": torch.ones(B).double(), "latent": sde.alpha(t)}[weight]
+    q = w * torch.einsum("bij,bi->bj", jacobians(model, u, s) / sde.alpha(t)[:, None, None], v).norm(dim=1)
+    torch.testing.assert_close(loss.a, q.mean()[None].float())
+    torch.testing.assert_close(found, expected + 0.3 * (q - q.mean()) ** 2, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("estimator", "tolerance"), [("vjp", 1e-6), ("finite_difference", 1e-6)])
+@pytest.mark.parametrize("kind", [StepwiseVariation, JacobianPenalty])
+def test_parameter_gradient_through_layer_normalisation(estimator, tolerance, kind):
+    r"""Against central differences of the loss, O(h^2) with h = 1e-5; a is fixed before."""
+    model, loss = denoiser(), kind(DenoisingScoreMatching(LEVELS), estimator=estimator, strength=2.0)
+
+    def value():
+        loss.step = 0
+        return loss(model, data(), None, draws(), QUANTILE).sum()
+
+    value().backward()
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    torch.manual_seed(1)
+    directions = [torch.randn_like(p) for p in parameters]
+    slope = sum((p.grad * d).sum() for p, d in zip(parameters, directions, strict=True))
+    values = []
+    for h in (1e-5, -2e-5):
+        with torch.no_grad():
+            for p, d in zip(parameters, directions, strict=True):
+                p += h * d
+        values.append(value().detach())
+    assert float(slope) == pytest.approx(float((values[0] - values[1]) / 2e-5), rel=tolerance)
+
+
+@pytest.mark.parametrize("name", ["vp", "ve", "gbm", "geometric ou"])
+def test_normal_data_have_kappa(name):
+    r"""Isotropic normal data of deviation sd: D is linear, both estimators give |v| kappa in x coordinates."""
+    sde, sd = PROCESSES[name], 0.7
+    oracle = Independent(0.2, sd**2, sde)
+    oracle.num_classes, oracle.sigma_data = None, sd
+    for estimator in (VJP(), FiniteDifference()):
+        witness, found, v = witnessed(oracle, estimator)
+        t = sde.time_of(witness.s)
+        kappa = sde.alpha(t) * sd**2 / (sde.alpha(t) ** 2 * sd**2 + sde.sigma(t) ** 2)
+        torch.testing.assert_close(found.detach(), sde.alpha(t) * kappa * v.norm(dim=1), rtol=1e-5, atol=0)
+        loss = JacobianPenalty(DenoisingScoreMatching(LEVELS), 0.5, estimator)
+        g = draws()
+        base = DenoisingScoreMatching(LEVELS)(oracle, data(), None, g, QUANTILE)
+        v = randn((B, D), g, torch.float64) / math.sqrt(D)
+        penalty = loss(oracle, data(), None, draws(), QUANTILE) - base
+        torch.testing.assert_close(penalty, 0.5 * v.square().sum(1), rtol=1e-5, atol=1e-9)
+
+
+def test_a_shift_changes_nothing():
+    plain, moved = PROCESSES["gbm"], PROCESSES["gbm with drift"]
+    assert float(moved.shift(0.5)) != float(plain.shift(0.5))
+    values = []
+    for sde in (plain, moved):
+        loss = StepwiseVariation(DenoisingScoreMatching(LEVELS), "eq8")
+        values.append(loss(denoiser(sde), data(), None, draws(), QUANTILE))
+    torch.testing.assert_close(*values, rtol=1e-9, atol=0)
+
+
+def gradient(model):
+    found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    model.zero_grad()
+    return found
+
+
+def test_every_fourth_step_has_the_mean_gradient_of_every_step():
+    model, means = denoiser(), []
+    for every in (1, 4):
+        loss, found = StepwiseVariation(DenoisingScoreMatching(LEVELS), every=every), []
+        for step in range(4):
+            loss.at(step, 4)
+            loss(model, data(), None, draws(), QUANTILE).sum().backward()
+            found.append(gradient(model))
+        means.append(torch.stack(found).mean(0))
+    torch.testing.assert_close(*means, rtol=1e-6, atol=1e-9)
+
+
+def test_steps_without_a_penalty_and_evaluations_are_the_base_loss():
+    model, base = denoiser(), DenoisingScoreMatching(LEVELS)
+    loss = StepwiseVariation(base, every=3)
+    expected = base(model, data(), None, draws(), QUANTILE)
+    loss.at(1, 4)
+    assert torch.equal(loss(model, data(), None, draws(), QUANTILE), expected)
+    loss.at(3, 4)
+    assert not torch.equal(loss(model, data(), None, draws(), QUANTILE), expected)
+    fresh = StepwiseVariation(base)
+    with torch.no_grad():
+        assert torch.equal(fresh(model, data(), None, draws(), QUANTILE), expected)
+    assert fresh.a.isnan().all()
+
+
+@pytest.mark.parametrize("target", ["global", "per_level"])
+def test_the_running_mean_starts_at_the_first_batch_and_moves_by_its_rate(target):
+    sde, sd = VP(), 0.7
+    oracle = Independent(0.0, sd**2, sde)
+    oracle.num_classes, oracle.sigma_data = None, sd
+    loss = StepwiseVariation(DenoisingScoreMatching(LEVELS), "latent", target, rate=0.25)
+    s = LEVELS(sde, QUANTILE)
+    place = torch.bucketize(s, torch.tensor(EDGES).double()) if target == "per_level" else torch.zeros(B).long()
+    norms = []
+    for step in range(2):
+        loss.at(step, 3)
+        g = draws(step=step)
+        DenoisingScoreMatching(LEVELS)(oracle, data(), None, g, QUANTILE)
+        norms.append(sd**2 / (sd**2 + s**2) * (randn((B, D), g, torch.float64) / math.sqrt(D)).norm(dim=1))
+        loss(oracle, data(), None, draws(step=step), QUANTILE)
+    loss.at(2, 3)
+    for k in place.unique().tolist():
+        first, second = (q[place == k].mean() for q in norms)
+        assert float(loss.a[k]) == pytest.approx(float(first + 0.25 * (second - first)), rel=1e-5)
+    assert loss.a.isnan().sum() == len(loss.a) - len(place.unique())
+
+
+def test_micro_batches_share_the_mean_of_earlier_steps():
+    model = denoiser()
+    whole, parts = (StepwiseVariation(DenoisingScoreMatching(LEVELS)) for _ in range(2))
+    for loss in (whole, parts):
+        loss.at(0, 3)
+        loss(model, data(), None, draws(), QUANTILE)
+        loss.at(1, 3)
+    whole(model, data(), None, draws(step=1), QUANTILE).sum().backward()
+    expected = gradient(model)
+    for part in (slice(0, 2), slice(2, None)):
+        parts(model, data()[part], None, draws(step=1)[part], QUANTILE[part]).sum().backward()
+    torch.testing.assert_close(gradient(model), expected)
+    for loss in (whole, parts):
+        loss.at(2, 3)
+    torch.testing.assert_close(parts.a, whole.a)
+
+
+def test_state_is_saved_and_goes_on_where_it_was():
+    model = denoiser()
+    losses = [StepwiseVariation(DenoisingScoreMatching(LEVELS), target="per_level") for _ in range(2)]
+    losses[0].at(0, 3)
+    losses[0](model, data(), None, draws(), QUANTILE)
+    state = copy.deepcopy(losses[0].state_dict())
+    assert "a" in state
+    losses[1].load_state_dict(state)
+    values = []
+    for loss in losses:
+        loss.at(1, 3)
+        values.append(loss(model, data(), None, draws(step=1), QUANTILE))
+    assert torch.equal(*values)
+
+
+def test_labels_are_those_of_the_base_loss_null_class_included():
+    model, label = denoiser(num_classes=4), torch.tensor([0, 1, 2, 3, 1])
+    witness = Witness(model, VJP())
+    DenoisingScoreMatching(LEVELS, label_dropout=0.5)(witness, data(), label, draws(), QUANTILE)
+    used = witness._call[2]
+    assert (used == -1).any()
+    assert (used[used >= 0] == label[used >= 0]).all()
+    found = VJP().norm(witness, generators(7, 1, 0, range(B)))
+    v = randn((B, D), generators(7, 1, 0, range(B)), torch.float64) / math.sqrt(D)
+    expected = torch.einsum("bij,bi->bj", jacobians(model, witness.u, witness.s, used), v).norm(dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def test_the_difference_has_one_dropout_mask():
+    r"""With two masks the difference would be of order 1/h: 1e5 and more."""
+    model = denoiser(dropout=0.5).train()
+    _, near, _ = witnessed(model, FiniteDifference(1e-6))
+    assert near.max() < 10
+
+
+def test_full_precision_under_autocast():
+    model = denoiser().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = StepwiseVariation(DenoisingScoreMatching(LEVELS))(model, data().float(), None, draws(), QUANTILE)
+    expected = StepwiseVariation(DenoisingScoreMatching(LEVELS))(model, data().float(), None, draws(), QUANTILE)
+    assert torch.equal(value, expected)
+
+
+def test_any_loss_of_a_denoiser_can_be_wrapped():
+    model, base = denoiser(EDM()), ConsistencyTuning()
+    loss = StepwiseVariation(base, "latent", "per_level", strength=1.0)
+    loss.at(0, 8)
+    value = loss(model, data(), None, draws(), QUANTILE)
+    assert (value > base(model, data(), None, draws(), QUANTILE)).any()
+    names = loss.metrics()
+    assert {"stage", "penalty"} < names.keys()
+
+
+def test_metrics_are_the_norm_its_target_and_their_ratio():
+    r"""One level: the raw norm is that of J_x, target a/w, ratio w |J_x^T v|/a."""
+    sde, model = VP(), denoiser(VP())
+    loss = StepwiseVariation(DenoisingScoreMatching(LEVELS), "paper", estimator="vjp")
+    quantile = torch.full((B,), 0.3, dtype=torch.float64)
+    loss(model, data(), None, draws(), quantile)
+    s = LEVELS(sde, quantile[:1])
+    t = sde.time_of(s)
+    name = next(f"{low}-{high}" for low, high in zip((0, *EDGES), (*EDGES, "inf"), strict=True) if s <= float(high))
+    found = loss.metrics()
+    assert found[f"jacobian/{name}"] * float(sde.sigma(t) ** 2) == pytest.approx(float(loss.a), rel=1e-5)
+    assert found[f"target/{name}"] * float(sde.sigma(t) ** 2) == pytest.approx(float(loss.a), rel=1e-5)
+    assert found[f"ratio/{name}"] == pytest.approx(1.0, rel=1e-5)
+    assert loss.metrics() == {}
+
+
+def joint(number, total):
+    r"""One process's part of a batch of eight: its gradients added up over three steps and processes, a, the log."""
+    model = denoiser()
+    loss = StepwiseVariation(DenoisingScoreMatching(LEVELS), target="per_level", strength=3.0)
+    mine = slice(number, None, total)
+    for step in range(3):
+        loss.at(step, 3)
+        quantile = torch.linspace(0.02, 0.98, 8, dtype=torch.float64)[mine]
+        loss(model, data(8)[mine], None, draws(8, step)[mine], quantile).sum().backward()
+    found, logged = gradient(model), loss.metrics()
+    if total > 1:
+        dist.all_reduce(found)
+    loss.at(3, 4)
+    return found, loss.a, logged
+
+
+def test_two_processes_have_the_target_and_gradient_of_one(tmp_path):
+    r"""This file, run twice as a script, joins the two halves."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path])}
+    arguments = [sys.executable, __file__, str(tmp_path)]
+    processes = [subprocess.Popen([*arguments, str(number)], env=environment) for number in (0, 1)]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    alone = joint(0, 1)
+    for number in (0, 1):
+        together = torch.load(tmp_path / f"{number}.pt")
+        torch.testing.assert_close(together[0], alone[0], rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(together[1], alone[1], equal_nan=True)
+        assert together[2] == pytest.approx(alone[2], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "text"),
+    [
+        (lambda base: StepwiseVariation(base, weight="papper"), ValueError, "Did you mean 'paper'"),
+        (
+            lambda base: StepwiseVariation(base, target="local"),
+            ValueError,
+            "target must be global, per_level; got 'local'",
+        ),
+        (lambda base: StepwiseVariation(base, estimator="jvp"), ValueError, "estimator must be finite_difference, vjp"),
+        (
+            lambda base: StepwiseVariation(base, every=0),
+            ValueError,
+            "every must be an integer >= 1 .steps., got every=0",
+        ),
+        (
+            lambda base: StepwiseVariation(base, strength=-1),
+            ValueError,
+            "strength must be >= 0 and finite, got strength=-1",
+        ),
+        (lambda base: StepwiseVariation(base, rate=0), ValueError, "rate must satisfy 0 < rate <= 1, got rate=0"),
+        (lambda base: StepwiseVariation("dsm"), TypeError, "base_loss must be a loss of scoregen.losses, got str"),
+        (lambda base: FiniteDifference(0.0), ValueError, "h must be > 0 and finite, got h=0.0"),
+    ],
+)
+def test_mistakes_are_named(build, error, text):
+    with pytest.raises(error, match=text):
+        build(DenoisingScoreMatching())
+
+
+def test_a_loss_without_a_denoiser_is_refused():
+    class Other(nn.Linear):
+        sde = VP()
+
+    with pytest.raises(ValueError, match="base_loss must call the denoiser with a gradient"):
+        StepwiseVariation(_Constant())(Other(1, 1), data(), None, draws())
+
+
+class _Constant(CrossEntropy):
+    def forward(self, model, x_0, label=None, generator=None, quantile=None):
+        return x_0.sum(1)
+
+
+if __name__ == "__main__":
+    folder, number = Path(sys.argv[1]), int(sys.argv[2])
+    dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), 2), rank=number, world_size=2)
+    torch.save(joint(number, 2), folder / f"{number}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,202 @@
+r"""Interpolation and smoothness from the command line."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import DIGITS, command, compose, sample, train
+
+from scoregen.commands.sample import main as sample_main
+from scoregen.errors import UserError
+from scoregen.metrics.__main__ import main as metrics_main
+
+FAST = ["sampler=ddim", "sampler.steps=3"]
+SHORT = ["interpolation.frames=4", *FAST]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("runs") / "digits", *DIGITS, "trainer.steps=2")
+
+
+def frames(out):
+    return np.load(out / "frames.npz")["frames"]
+
+
+def first_image(digits, out, seed, *overrides):
+    return np.load(sample(digits, out, *FAST, "n=1", "format=npz", f"seed={seed}", *overrides) / "samples.npz")[
+        "images"
+    ][0]
+
+
+@pytest.mark.parametrize("blend", ["slerp", "linear"])
+def test_the_ends_of_a_path_are_the_images_of_the_seeds(digits, tmp_path, blend):
+    out = sample(digits, tmp_path / "path", *SHORT, "interpolate=[3,8]", f"interpolation.blend={blend}")
+    (path,) = frames(out)
+    assert path.shape == (4, 1, 8, 8)
+    for end, seed in ((0, 3), (-1, 8)):
+        np.testing.assert_allclose(path[end], first_image(digits, tmp_path / str(seed), seed), atol=1e-6)
+    assert np.abs(np.diff(path, axis=0)).reshape(3, -1).max(1).min() > 1e-3
+
+
+def test_a_row_for_each_label_under_guidance(digits, tmp_path):
+    options = ["label=[2,7]", "guidance=2"]
+    found = frames(sample(digits, tmp_path / "path", *SHORT, "interpolate=[3,8]", *options))
+    assert found.shape == (2, 4, 1, 8, 8)
+    one = first_image(digits, tmp_path / "one", 8, "label=7", "guidance=2")
+    np.testing.assert_allclose(found[1, -1], one, atol=1e-6)
+    everything = frames(sample(digits, tmp_path / "all", *SHORT, "interpolate=[3,8]", "label=all", "guidance=2"))
+    np.testing.assert_allclose(everything[[2, 7]], found, atol=1e-6)
+
+
+def test_pictures_show_the_frames(digits, tmp_path):
+    out = sample(digits, tmp_path / "path", *SHORT, "interpolate=[3,8]", "label=[1,2]")
+    with Image.open(out / "path.gif") as gif:
+        assert gif.n_frames == 6  # 4 forth, 2 back
+        assert gif.size[0] == 2 * gif.size[1]
+        assert gif.info["duration"] == 120
+    with Image.open(out / "strip.png") as strip:
+        assert strip.size[0] > 1.9 * strip.size[1]
+
+
+def test_constant_speed_keeps_the_ends_and_evens_the_steps(digits, tmp_path):
+    options = ["interpolate=[3,8]", *FAST, "interpolation.frames=11"]
+    (even,) = frames(sample(digits, tmp_path / "even", *options))
+    (steady,) = frames(sample(digits, tmp_path / "steady", *options, "interpolation.constant_speed=true"))
+    np.testing.assert_allclose(steady[[0, -1]], even[[0, -1]], atol=1e-6)
+    spread = [np.linalg.norm(np.diff(x, axis=0).reshape(10, -1), axis=1).std() for x in (even, steady)]
+    assert spread[1] < spread[0]
+
+
+def test_two_images_are_ends_of_their_path(digits, tmp_path):
+    r"""Encoding and decoding with 128 calls each brings them back."""
+    from scoregen.data import Digits
+
+    x = Digits().test.x[:2].numpy()
+    Image.fromarray((x[0, 0] * 255).round().astype(np.uint8)).save(tmp_path / "a.png")
+    np.save(tmp_path / "b.npy", x[1])
+    for ends in ("[A,A]", "[B,B]"):
+        files = ends.replace("A", str(tmp_path / "a.png")).replace("B", str(tmp_path / "b.npy"))
+        (path,) = frames(sample(digits, tmp_path / ends[1], *SHORT, f"interpolate={files}"))
+        expected = x[0] if "A" in ends else x[1]
+        assert np.abs(path - expected).max() < 0.02
+    files = f"[{tmp_path / 'a.png'},{tmp_path / 'a.png'}]"
+    with pytest.raises(UserError, match="constant_speed: must be false for two images"):
+        sample(digits, tmp_path / "no", *SHORT, f"interpolate={files}", "interpolation.constant_speed=true")
+
+
+BAD = {
+    "one": (["interpolate=[1]"], r"interpolate: must be two seeds \[0,1\] or two images"),
+    "mixed": (["interpolate=[1,a.png]"], "interpolate: must be two seeds"),
+    "number": (["interpolate=1"], "interpolate: must be two seeds"),
+    "missing": (["interpolate=[a.png,b.png]"], "interpolate: 'a.png' does not exist"),
+    "blend": (["interpolate=[0,1]", "interpolation.blend=slurp"], "blend must be slerp or linear, got 'slurp'"),
+    "frames": (["interpolate=[0,1]", "interpolation.frames=1"], "frames must be >= 2"),
+    "stochastic": (["interpolate=[0,1]", "sampler=ancestral"], "sampler: sampler must be deterministic"),
+    "label": (["interpolate=[0,1]", "label=11"], "label: must lie in 0..9"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_mistake_in_interpolation_is_one_message(case, digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    argv, text = BAD[case]
+    sampler = [] if case == "stochastic" else FAST
+    assert command(sample_main, f"checkpoint={digits}", *sampler, *argv) == 1
+    assert re.search(text, capsys.readouterr().err)
+
+
+def test_a_picture_of_another_size_is_refused(digits, tmp_path):
+    Image.new("L", (9, 8)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"'.*a.png' has shape \(1, 8, 9\), the model makes \(1, 8, 8\); resize it"):
+        sample(digits, tmp_path / "out", *SHORT, f"interpolate=[{tmp_path / 'a.png'},{tmp_path / 'a.png'}]")
+
+
+def test_smoothness_is_reported(digits, tmp_path, monkeypatch, capsys):
+    r"""The command line as the page has it."""
+    monkeypatch.chdir(tmp_path)
+    options = ["data=digits", *FAST, "pairs=4", "points=5", "inversion=2", "out=report"]
+    assert command(metrics_main, "smoothness", f"checkpoint={digits}", *options) == 0
+    shown = capsys.readouterr().out
+    names = ["ISTD", "CV", "largest/mean step", "mean step", "end-to-end distance"]
+    names += ["FD-pixels at midpoints", "FD-pixels at ends"]
+    assert all(f"| {name} " in shown for name in names)
+    assert "| DDIMInversion(10) | 20 |" in shown
+    found = json.loads((tmp_path / "report" / "smoothness.json").read_text())
+    assert [m["name"] for m in found["metrics"]] == names
+    protocol = found["metrics"][0]["protocol"]
+    assert (protocol["pairs"], protocol["points"], protocol["network_calls"]) == (4, 5, 3)
+    assert len(found["details"]["inversion"]) == 7
+    for name in ("strips.png", "strips_constant_speed.png"):
+        assert (tmp_path / "report" / name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        ([], "checkpoint: give checkpoint="),
+        (["RUN", "pairs=1"], "pairs: must be >= 2, got 1"),
+        (["RUN", "label=10"], r"label: must lie in 0\.\.9, got 10"),
+        (["RUN", "pears=1"], "pears: there is no key 'pears'. Did you mean 'pairs'"),
+        (["RUN", "data=toy2d"], "data: .* has shape"),
+        (["RUN", "sampler=ancestral"], "smoothness: sampler must be deterministic"),
+    ],
+    ids=["none", "pairs", "label", "key", "data", "sampler"],
+)
+def test_a_mistake_in_the_report_is_one_message(argv, text, digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = [a.replace("RUN", f"checkpoint={digits}") for a in argv]
+    assert command(metrics_main, "smoothness", *arguments) == 1
+    assert re.search(text, capsys.readouterr().err)
+
+
+def test_the_evaluation_is_still_there(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command(metrics_main, "pairs=1") == 1
+    assert "pairs: there is no key 'pairs'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("weight", ["paper", "eq8", "latent"])
+@pytest.mark.parametrize("loss", ["smooth_eq8", "smooth_paper", "smooth_latent"])
+def test_weights_are_words_in_the_configuration(loss, weight):
+    from scoregen.config import build
+
+    node = compose(
+        f"loss={loss}", f"loss.weight={weight}", "loss.target=per_level", "loss.estimator=vjp", "loss.every=4"
+    )
+    found = build(node["loss"])
+    assert (found.every, len(found.a)) == (4, 9)
+
+
+def test_a_killed_run_goes_on_with_its_target(tmp_path):
+    r"""The running mean and what the last step saw are in the checkpoint: the weights agree bit by bit."""
+    from tiny import TOY, weights
+
+    options = [*TOY, "loss=smooth_latent", "trainer.checkpoint_every=2", "trainer.resume=auto"]
+    whole = train(
+        tmp_path / "whole",
+        *options,
+        "trainer.steps=4",
+        "trainer.schedule._target_=scoregen.training.Constant",
+        "~trainer.schedule.final",
+    )
+    parts = train(
+        tmp_path / "parts",
+        *options,
+        "trainer.steps=2",
+        "trainer.schedule._target_=scoregen.training.Constant",
+        "~trainer.schedule.final",
+    )
+    train(
+        tmp_path / "parts",
+        *options,
+        "trainer.steps=4",
+        "trainer.schedule._target_=scoregen.training.Constant",
+        "~trainer.schedule.final",
+    )
+    expected, found = weights(whole), weights(parts)
+    assert "loss.a" in expected
+    for key in expected:
+        np.testing.assert_array_equal(found[key].numpy(), expected[key].numpy())
