@@ -2,7 +2,8 @@ r"""Despeckling beside what a user would pick (PSNR, SSIM): python benchmarks/de
 
 `--part patches` writes the training data of +experiment=despeckle_textures; `--part table` needs the runs of
 +experiment=despeckle_{mnist,fashion_mnist,textures,breast} and leaves out those that are not there; `--part picture`
-draws. Parameters of the classical methods are the best on training images, of the same data and looks.
+draws; `--part spread` compares samplers with a known posterior. Parameters of the classical methods are the best on
+training images, of the same data and looks.
 """
 
 import argparse
@@ -16,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import scoregen
-from scoregen.data import MNIST, FashionMNIST, Npz
-from scoregen.rng import generator, generators
-from scoregen.samplers import DaleLangevin, Despeckler, Karras, Tiled, log_moments, speckle
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+import scoregen  # noqa: E402
+from scoregen.data import MNIST, FashionMNIST, Npz  # noqa: E402
+from scoregen.rng import generator, generators  # noqa: E402
+from scoregen.samplers import DaleLangevin, Despeckler, Karras, Tiled, log_moments, speckle  # noqa: E402
 
 OFFSET = 0.02  # of the experiments: the intensity of a scene x is x + 0.02
+LOG_NORMAL = "ours, mean, 9 calls, were speckle log-normal"
 Images = list[np.ndarray]
 Method = Callable[[np.ndarray, float], np.ndarray]
 
@@ -133,6 +135,13 @@ def speckled(clean: Images, looks: float, seed: int) -> Images:
     return [speckle(torch.from_numpy(x)[None], looks, generator(seed, k))[0].numpy() for k, x in enumerate(clean)]
 
 
+def log_normal(clean: Images, looks: float, seed: int) -> Images:
+    r"""Noise of the same log moments as speckle, but normal."""
+    bias, variance = log_moments(looks)
+    draws = [torch.randn(x.shape, generator=generator(seed, k), dtype=torch.float64) for k, x in enumerate(clean)]
+    return [x * (bias + variance**0.5 * eps).exp().numpy() for x, eps in zip(clean, draws, strict=True)]
+
+
 def in_batches(images: Images, function: Callable[[Tensor, int], Tensor]) -> Images:
     r"""A function of batches (B, 1, H, W) of images of one size, at most 100 or one large one at a time."""
     size = 100 if images[0].size < 2000 else 1
@@ -209,14 +218,46 @@ def table(args: argparse.Namespace) -> None:
                 results[method] = lambda images, best=best: [best(i) for i in images]
             if other is not None:
                 results["additive EDM, 1 call"] = additive(other, looks, (train, noisy_train))
-            for method, estimate in {**results, **ours(run, looks, args.draws, args.steps)}.items():
-                quality, similarity = score(test, estimate(noisy))
+            estimates = ours(run, looks, args.draws, args.steps)
+            inputs = dict.fromkeys([*results, *estimates], noisy) | {LOG_NORMAL: log_normal(test, looks, 2)}
+            results |= estimates | {LOG_NORMAL: estimates["ours, mean, 9 calls"]}
+            for method, images in inputs.items():
+                quality, similarity = score(test, results[method](images))
                 rows.setdefault(method, []).append(f"{quality:.2f} / {similarity:.3f}")
         print(f"\n| {name}, {len(test)} | " + " | ".join(f"{looks:g} looks" for looks in args.looks) + " |")
         print("|---" * (1 + len(args.looks)) + "|")
         for method, cells in rows.items():
             print(f"| {method} | " + " | ".join(cells) + " |")
         print(f"\n{time.perf_counter() - begin:.0f} s", flush=True)
+
+
+def spread(args: argparse.Namespace) -> None:
+    r"""Standard deviation of draws of log X over the exact one, for log X ~ N(-1.2, tau^2)."""
+    from oracles import Independent
+
+    from scoregen.samplers import Ancestral
+    from scoregen.samplers.despeckle import log_affine
+    from scoregen.sde import EDM, Multiplicative
+
+    sde = Multiplicative(EDM(0.002, 3.0), offset=OFFSET, data_range=(0.0, 1.0))
+    affine, taus = log_affine(sde.chart), (0.3, 1.0, 2.0)
+    samplers = {f"DaleLangevin({n}), equal steps of s": DaleLangevin(n, Karras(1.0)) for n in (8, 16, 32)}
+    samplers |= {f"Ancestral({n})": Ancestral(n) for n in (16, 32)}
+    samplers |= {f"Ancestral({n}), equal steps of s": Ancestral(n, Karras(1.0)) for n in (16, 32)}
+    print("| sampler | " + " | ".join(f"{looks:g} looks" for looks in args.looks) + " |")
+    print("|---" * (1 + len(args.looks)) + "|")
+    for name, sampler in samplers.items():
+        cells = []
+        for looks in args.looks:
+            variance = log_moments(looks)[1]
+            ratios = []
+            for tau in taus:
+                oracle = Independent(affine.scale * -1.2 + affine.shift, (affine.scale * tau) ** 2, sde)
+                intensity = torch.full((1, 50_000), 0.2, dtype=torch.float64)
+                draws = Despeckler(oracle, looks, sampler).sample(intensity, generator(0)).log()
+                ratios.append(draws.std().item() / (tau**2 * variance / (tau**2 + variance)) ** 0.5)
+            cells.append(" ".join(f"{ratio:.2f}" for ratio in ratios))
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 def picture(args: argparse.Namespace) -> None:
@@ -251,7 +292,7 @@ def _panel(x: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=("table", "patches", "picture"), default="table")
+    parser.add_argument("--part", choices=("table", "patches", "picture", "spread"), default="table")
     parser.add_argument("--data", help="folder of MNIST and Fashion-MNIST")
     parser.add_argument("--breast", help="breastmnist.npz")
     parser.add_argument("--runs", type=Path, default=Path("outputs"))
@@ -262,7 +303,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="calls a draw")
     parser.add_argument("--out", type=Path, help="of patches or picture")
     args = parser.parse_args()
-    {"table": table, "patches": lambda a: patches(a.out), "picture": picture}[args.part](args)
+    {"table": table, "patches": lambda a: patches(a.out), "picture": picture, "spread": spread}[args.part](args)
 
 
 if __name__ == "__main__":

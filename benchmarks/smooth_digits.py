@@ -1,4 +1,4 @@
-r"""What smoothness penalties buy and cost on digits: python benchmarks/smooth_digits.py [--out FOLDER] [--steps 2500]
+r"""What smoothness penalties buy and cost on digits: python benchmarks/smooth_digits.py [--out FOLDER] [--steps 4000]
 
 Trains every variant of conf/experiment/smooth_digits*.yaml on three seeds, measures it and prints the table of
 docs/smooth.md. Finished runs are kept in the folder, so the command goes on where it stopped.
@@ -22,8 +22,8 @@ from scoregen.data import Digits
 from scoregen.metrics.features import FeatureExtractor
 from scoregen.training.schedule import Cosine
 
-LOG_NORMAL = "_target_=scoregen.losses.LogNormal"
-EDM = ["sde=edm", f"loss.base_loss.noise_levels.{LOG_NORMAL}"]
+EDM_LOSS = {"noise_levels._target_": "scoregen.losses.LogNormal", "weighting._target_": "scoregen.losses.EDMWeighting"}
+EDM = ["sde=edm", *(f"loss.base_loss.{key}={value}" for key, value in EDM_LOSS.items())]
 OU = ["sde=geometric_ou", "model.sigma_data=0.78"]
 # name: (experiment, overrides, seeds)
 VARIANTS: dict[str, tuple[str, list[str], int]] = {
@@ -33,7 +33,7 @@ VARIANTS: dict[str, tuple[str, list[str], int]] = {
     "VP latent per level 3": ("smooth_digits_latent", [], 3),
     "VP penalty .001": ("smooth_digits_penalty", [], 3),
     "VP OT pairing": ("smooth_digits_ot", [], 3),
-    "EDM none": ("smooth_digits", ["sde=edm", f"loss.noise_levels.{LOG_NORMAL}"], 1),
+    "EDM none": ("smooth_digits", ["sde=edm", *(f"loss.{key}={value}" for key, value in EDM_LOSS.items())], 1),
     "EDM paper .1": ("smooth_digits_paper", EDM, 1),
     "EDM eq8 1": ("smooth_digits_eq8", EDM, 1),
     "EDM latent per level 3": ("smooth_digits_latent", EDM, 1),
@@ -166,27 +166,33 @@ def strips(models: dict[str, nn.Module], path: Path) -> Path:
     rows = []
     for pair in range(3):
         for model in models.values():
-            rows.append(path_images(FromNoise(model, DDIM(50)), a[pair : pair + 1], b[pair : pair + 1], 11)[0])
+            rows.append(path_images(FromNoise(model, DDIM(50)), a[pair : pair + 1], b[pair : pair + 1], 11)[:, 0])
     return save_grid(torch.cat(rows), path, columns=11)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/smooth_digits_table"))
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--pairs", type=int, default=300)
     parser.add_argument("--samples", type=int, default=3000)
     parser.add_argument("--only", default="", help="names that contain this")
+    parser.add_argument("--seeds", type=int, default=3, help="at most so many of each variant")
     parser.add_argument("--train", action="store_true", help="only train")
     options = parser.parse_args()
     torch.set_num_threads(1)
     source = Digits()
-    chosen = [(n, s) for s in range(3) for n, (_, _, seeds) in VARIANTS.items() if s < seeds and options.only in n]
-    chosen.sort(key=lambda run: not run[0].startswith("VP"))
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name, _ in chosen}
+    chosen = [
+        (n, s) for s in range(options.seeds) for n, (_, _, seeds) in VARIANTS.items() if s < seeds and options.only in n
+    ]
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS if (name, 0) in chosen}
+
+    def place(name: str, seed: int) -> Path:
+        return options.out / str(options.steps) / f"{name.replace(' ', '_')}_{seed}.safetensors"
+
     features = None if options.train else DigitFeatures(source)
     for name, seed in chosen:
-        file = options.out / str(options.steps) / f"{name.replace(' ', '_')}_{seed}.safetensors"
+        file = place(name, seed)
         model = train(name, seed, options.steps, source, file)
         if features is None:
             continue
@@ -200,13 +206,7 @@ def main() -> None:
         print(f"{name}, seed {seed}: {rows[name][-1]}", flush=True)
     if features is not None:
         print(table(rows))
-        first = {
-            n: train(
-                n, 0, options.steps, source, options.out / str(options.steps) / f"{n.replace(' ', '_')}_0.safetensors"
-            )
-            for n in VARIANTS
-            if n.startswith("VP")
-        }
+        first = {n: train(n, 0, options.steps, source, place(n, 0)) for n in rows if n.startswith("VP")}
         print(strips(first, options.out / "smooth_strips.png"))
 
 

@@ -17,8 +17,15 @@ from scoregen.rng import generators
 CONF = conf_dir()
 
 
+OF_PIPELINES = ("captions", "latent", "latent_diffusion", "smooth_lora")  # they take steps in test_lora_commands.py
+
+
 def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def steps_of(group: str) -> list[str]:
+    return [name for name in options(group) if name not in OF_PIPELINES]
 
 
 def test_nested_nodes_are_built_inside_out():
@@ -178,20 +185,23 @@ def test_every_sampler_samples(denoisers, name):
         torch.testing.assert_close(last, whole[2:], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", options("model"))
+@pytest.mark.parametrize("name", steps_of("model"))
 def test_every_model_takes_a_step(tmp_path, name):
-    overrides = {"mlp": TOY, "unet_patch": [*DIGITS, "model.network.channels=[8]"]}.get(name, DIGITS)
-    if name == "classifier":
+    others = {"mlp": TOY, "mlp_flat": ["data=digits", *TOY[2:]], "unet_patch": [*DIGITS, "model.network.channels=[8]"]}
+    overrides = others.get(name, DIGITS)
+    if name in ("classifier", "vit", "vit_small"):
         overrides = ["data=digits", "loss=cross_entropy", "conditional=true", *TOY[4:]]
     folder = train(tmp_path, *overrides, f"model={name}", "trainer.steps=1")
     assert numbers(folder)[0]["loss"] > 0
 
 
-@pytest.mark.parametrize("name", options("loss"))
+@pytest.mark.parametrize("name", steps_of("loss"))
 def test_every_loss_takes_a_step(tmp_path, name):
     overrides = TOY
     if name in ("cross_entropy", "consistency_regularization"):
         overrides = ["data=digits", "model=classifier", *TOY[4:]]
+    if name == "representation":
+        overrides = ["data=digits", "model=vit", "model.trainable=[encoder,projector]", *TOY[4:]]
     if name == "consistency_distillation":
         teacher = train(tmp_path / "teacher", *TOY, "trainer.steps=1")
         overrides = [*TOY, f"loss.teacher.path={teacher}"]
@@ -199,7 +209,7 @@ def test_every_loss_takes_a_step(tmp_path, name):
     assert len(numbers(folder)) == 1
 
 
-@pytest.mark.parametrize("name", options("data"))
+@pytest.mark.parametrize("name", steps_of("data"))
 def test_every_data_set_takes_a_step(tmp_path, name):
     root = tmp_path / "data"
     made = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}

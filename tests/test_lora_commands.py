@@ -165,7 +165,8 @@ def test_a_dry_run_of_a_pipeline_writes_nothing(place, tmp_path, capsys):
 
 def test_v_prediction_trains_with_its_weighting(place, tmp_path):
     make_pipeline(tmp_path, "v_prediction")
-    overrides = [*SMALL, f"data.path={place / 'photos'}", f"model.pipeline={tmp_path / 'pipeline'}", "trainer.steps=1"]
+    small = [*SMALL, "trainer.steps=1", "preview.every=null", "lora_export.every=null"]
+    overrides = [*small, f"data.path={place / 'photos'}", f"model.pipeline={tmp_path / 'pipeline'}"]
     weighting = "loss.base_loss.base_loss.weighting._target_=scoregen.losses.VelocityWeighting"
     train(tmp_path / "run", *overrides, weighting, "loss.base_loss.estimator=vjp")
     assert scoregen.load(tmp_path / "run").denoiser.prediction == "v"
@@ -197,6 +198,13 @@ def test_images_without_captions_are_an_error(place, tmp_path):
     (folder / "metadata.jsonl").unlink()
     with pytest.raises(UserError, match=r"6 of the 6 images .* have no caption"):
         train(tmp_path / "run", *SMALL, f"data.path={folder}", f"model.pipeline={place / 'pipeline'}")
+
+
+def test_the_loss_without_the_regulariser_is_the_default_of_captions(place, tmp_path):
+    small = [part for part in SMALL if part not in ("+experiment=smooth_lora", "preview.n=2")]
+    train(tmp_path, "data=captions", *small, *inputs(place), "trainer.steps=1", "preview.every=null")
+    assert not any("jacobian" in key for key in numbers(tmp_path)[0])
+    assert all(".lora_" in name for name in weights(tmp_path))
 
 
 def test_the_examples_of_the_page_run(smooth, place, tmp_path, monkeypatch):

@@ -23,6 +23,9 @@ _VALUES: dict[str, Any] = {
     "dry_run": bool,
     **VALUES,
 }
+# neither restoration nor interpolation: what a command that only wants samples leaves as it is
+PLAIN = dict.fromkeys(("restore", "looks", "tile", "overlap", "floor", "interpolate", "interpolation"))
+PLAIN |= {"samples": 0, "probes": 4, "scale": 1.0}
 _KEYS = (*_VALUES, "label", "sampler", "interpolate", "interpolation")
 
 

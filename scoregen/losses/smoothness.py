@@ -166,6 +166,9 @@ class StepwiseVariation(JacobianLoss):
     Reference: Guo et al. (2024), arXiv 2312.04410, equations 8 to 13.
     """
 
+    a: Tensor
+    pending: Tensor
+
     def __init__(
         self,
         base_loss: Loss,

@@ -54,9 +54,8 @@ def add_adapters(network: nn.Module, rank: int, targets: tuple[str, ...] = ATTEN
     if missing or not targets:
         raise ValueError(_no_such_layer(network, targets, missing))
     peft = require_peft()
-    network.requires_grad_(False)
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets))
-    return peft.inject_adapter_in_model(config, network)
+    return peft.inject_adapter_in_model(config, network)  # which freezes the rest
 
 
 def merge_adapters(model: nn.Module) -> nn.Module:

@@ -117,7 +117,7 @@ class Despeckler:
         denoiser: of a multiplicative process with a small offset; `Tiled` for images of any size.
         looks: L > 0.
         sampler: a stochastic one, which draws from p(X | I); DaleLangevin(16) on equal steps of s unless given, whose
-            deviation is at most 5 % too large on log-normal intensities at 4 looks (that of Ancestral(16) is 15 to 21 %
+            deviation is at most 5 % too large on log-normal intensities at 4 looks (that of Ancestral(16) is 15 to 22 %
             too small: its steps leave out what E[log X | I] does not know).
 
     Raises:

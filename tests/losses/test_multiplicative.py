@@ -16,7 +16,7 @@ from scoregen.losses import (
 )
 from scoregen.models import RawDenoiser
 from scoregen.rng import generator
-from scoregen.sde import EDM, GeometricBrownianMotion
+from scoregen.sde import EDM, GeometricBrownianMotion, GeometricOU
 
 
 class At(NoiseLevels):
@@ -120,21 +120,21 @@ def test_non_negative_score_matching_is_half_the_explicit_loss_less_a_constant(a
     assert abs(z_score(values, distance / 2 - constant)) < 5
 
 
-def test_non_negative_score_matching_is_hyvarinens_expression():
+@pytest.mark.parametrize("sde", [SDE, GeometricOU(mean=0.4, data_range=(0.2, 5.0))], ids=["gbm", "geometric_ou"])
+def test_non_negative_score_matching_is_hyvarinens_expression(sde):
     # 2 x psi + x^2 psi' + x^2 psi^2/2 with psi = h/x, by automatic differentiation in x
     class Curved(Affine):
         def forward(self, x, t, label=None):
             return (2 * x).sin() + x
 
-    x_0 = data(20, 3)
-    g = generator(0, 1)
-    y = x_0.log() + math.sqrt(V) * torch.randn(x_0.shape, generator=g, dtype=torch.float64)
-    x = (y + SHIFT).exp().requires_grad_()
+    x_0, s = data(20, 3), sde.noise_ratio(0.3)
+    eps = torch.randn(x_0.shape, generator=generator(0, 1), dtype=torch.float64)
+    x = sde.perturb(x_0, 0.3, eps).requires_grad_()
     psi = ((2 * x).sin() + x) / x
     (slope,) = torch.autograd.grad(psi.sum(), x)
     expected = (2 * x * psi + x**2 * slope + x**2 * psi**2 / 2).mean(1)
-    denoiser = RawDenoiser(Curved(), SDE, prediction="hyvarinen")
-    values = NonNegativeScoreMatching(math.sqrt(V), probes=3)(denoiser, x_0, generator=generator(0, 1))
+    denoiser = RawDenoiser(Curved(), sde, prediction="hyvarinen")
+    values = NonNegativeScoreMatching(s.item(), probes=3)(denoiser, x_0, generator=generator(0, 1))
     torch.testing.assert_close(values, expected.detach(), rtol=1e-9, atol=1e-9)
 
 

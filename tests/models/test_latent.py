@@ -14,7 +14,7 @@ from scoregen.models import ClassifierFreeGuidance, LatentDiffusion
 from scoregen.rng import generator, randn
 from scoregen.samplers import DDIM, RK4, decode, encode, interpolate
 
-PROMPTS = ("a cab", "deaf bee")
+PROMPTS = ("deaf bee", "a cab")  # not in alphabetical order
 
 
 @pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
@@ -63,6 +63,16 @@ def test_ddim_makes_the_pictures_of_the_pipeline(folder, pipe, scale):
     torch.testing.assert_close(model.images(alpha[-1] * u.detach()).clamp(0, 1), wanted, rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize(
+    "text", ["", "bee", "a cab", "a face a face a face"], ids=["empty", "short", "more", "truncated"]
+)
+def test_a_prompt_is_padded_cut_and_encoded_as_the_pipeline_does(model, pipe, text):
+    wanted = pipe.encode_prompt([text], "cpu", 1, False)[0]
+    found = model.with_prompts([text]).denoiser.network.prompts(torch.tensor([0]), 1)
+    assert found.shape == (1, 8, 8)
+    torch.testing.assert_close(found, wanted)
+
+
 def test_latents_are_those_of_the_autoencoder(folder, pipe):
     model = LatentDiffusion(str(folder), rank=None)
     x = torch.rand(2, 3, 8, 8, generator=generator(0))
@@ -81,7 +91,7 @@ def test_no_label_and_a_dropped_label_are_the_empty_prompt(model):
     mixed = model(u, 2.0, torch.tensor([-1, 1]))
     torch.testing.assert_close(mixed[0], empty[0])
     assert (mixed[1] - empty[1]).abs().max() > 1e-4
-    model.with_prompts(("", "deaf bee"))
+    model.with_prompts(("", PROMPTS[1]))
     torch.testing.assert_close(model(u, 2.0, torch.tensor([0, 1])), mixed)
 
 

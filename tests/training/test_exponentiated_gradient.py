@@ -1,11 +1,13 @@
 r"""Exponentiated gradient descent: mirror descent for the entropy, signs, and descent."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
-from tiny import TOY, train, weights
 
+from scoregen.config import build
 from scoregen.samplers import dale_langevin_step
 from scoregen.training import ExponentiatedGradient
 
@@ -77,25 +79,30 @@ def test_it_descends_for_both_signs():
 
 
 def test_it_is_a_dale_langevin_step_without_noise():
-    # of f = -log density of log X: grad f = -(1 + h)/X ... in the dual: X exp(dv (1 + h)) with dv = lr
+    # X exp(dv (1 + h)): dv is the rate and -(1 + h) the gradient, with mu = vol^2/2
     h, lr = GRADIENT[:4], 0.1
     langevin = dale_langevin_step(X[:4], h, 1.0, 0.5, lr, torch.zeros(4, dtype=torch.float64))
     torch.testing.assert_close(langevin, stepped(X[:4], -(1 + h), lr))
 
 
-def test_it_trains_from_a_configuration_and_keeps_signs(tmp_path):
-    node = {"_target_": "scoregen.training.ExponentiatedGradient", "_partial_": True, "lr": 0.1}
-    from tiny import compose
+def test_the_example_of_the_docs_finds_the_sparse_solution():
+    page = (Path(__file__).parents[2] / "docs" / "multiplicative.md").read_text().split("## Exponentiated gradient")[1]
+    names: dict = {}
+    exec(compile(re.search(r"```python\n(.*?)```", page, re.S)[1], "multiplicative.md", "exec"), names)
+    multiplicative, additive = names["errors"]
+    assert multiplicative < 0.05 and additive > 0.7
+    assert torch.equal(names["multiplicative"].sign(), names["signs"])
+    assert not torch.equal(names["additive"].sign(), names["signs"])
 
-    trainer = compose(*TOY, "trainer.steps=3")["trainer"] | {"optimizer": node}
-    first = weights(train(tmp_path / "a", *TOY, "trainer.steps=1", trainer=trainer | {"steps": 1}))
-    third = weights(train(tmp_path / "b", *TOY, "trainer.steps=3", trainer=trainer))
-    moved = False
-    for name, value in first.items():
-        assert bool((third[name].sign() == value.sign()).all()), name
-        moved = moved or not torch.equal(third[name], value)
-    # the network ends in a layer of zeros, through which no gradient comes: nothing may move
-    assert not moved
+
+def test_a_configuration_makes_it_and_a_schedule_drives_it():
+    make = build({"_target_": "scoregen.training.ExponentiatedGradient", "_partial_": True, "lr": 0.5})
+    x = torch.tensor([2.0], requires_grad=True)
+    optimizer = make([x])
+    optimizer.param_groups[0]["lr"] *= 0.2  # as the training loop does
+    x.grad = torch.tensor([3.0])
+    optimizer.step()
+    assert x.item() == pytest.approx(2 * math.exp(-0.1 * 3), rel=1e-6)
 
 
 def test_a_bad_rate_is_named():

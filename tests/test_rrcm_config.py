@@ -1,0 +1,43 @@
+r"""The stages of rRCM as experiments: what each learns, at which sigma, and where it starts."""
+
+import pytest
+import yaml
+from tiny import compose
+
+from scoregen.config import build, conf_dir
+
+DATA = ("mnist", "fashion_mnist", "cifar10")
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_each_stage_starts_from_the_last_and_selects_on_training_images(name):
+    stages = {s: compose(f"+experiment=rrcm_{name}_{s}", "data.root=x") for s in ("pretrain", "probe", "finetune")}
+    assert [c["model"]["trainable"] for c in stages.values()] == [
+        ["encoder", "projector"],
+        ["head"],
+        ["encoder", "head"],
+    ]
+    files = [conf_dir() / "experiment" / f"rrcm_{name}_{stage}.yaml" for stage in stages]
+    before = [yaml.safe_load(file.read_text())["hydra"]["run"]["dir"] for file in files]
+    assert stages["probe"]["init"] == before[0]
+    assert stages["finetune"]["init"] == f"{before[1]}/checkpoints/best"
+    for config in stages.values():
+        assert config["data"]["validation"] > 0
+        build(config["data"])
+        build(config["loss"])
+    assert all(stages[s]["accuracy"]["keep_best"] for s in ("probe", "finetune"))
+
+
+@pytest.mark.parametrize("experiment", ["rrcm_mnist_probe", "rrcm_mnist_finetune", "vit_mnist", "vit_fashion_mnist"])
+def test_the_time_condition_follows_the_noise_of_the_loss(experiment):
+    config = compose(f"+experiment={experiment}", "loss.noise_sigma=0.25", "data.root=x")
+    assert config["model"]["noise_sigma"] == 0.25
+
+
+def test_the_stages_of_one_data_set_build_the_same_network():
+    keys = ("patch_size", "width", "depth", "heads", "hidden", "projection")
+    shapes = [
+        tuple(compose(f"+experiment={name}", "data.root=x")["model"][key] for key in keys)
+        for name in ("rrcm_mnist_pretrain", "rrcm_mnist_probe", "rrcm_mnist_finetune", "vit_mnist")
+    ]
+    assert len(set(shapes)) == 1
