@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import DIGITS, TOY, command, image_folder, numbers, sample, train, weights
+from tiny import DIGITS, TOY, command, compose, image_folder, numbers, sample, train, weights
 
 from scoregen.commands import sample as sample_main
 from scoregen.commands import train as train_main
@@ -344,3 +344,12 @@ def test_two_processes_compute_what_one_does(digits, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["alone", "images", "one", "two"]
     assert np.abs(pixels(alone) - pixels(tmp_path / "images")).max() <= 1
     assert json.loads((tmp_path / "images" / "samples.json").read_text())["seed"] == 0
+
+
+def test_an_evaluation_samples_its_checkpoint(digits, tmp_path):
+    from scoregen.commands.evaluate import run as evaluate
+
+    options = ["data=digits", "features=random", "metrics=fast", "n=10", "sampler.steps=2", "cache=null"]
+    evaluate(compose(f"checkpoint={digits}", *options, name="evaluate"), tmp_path)
+    assert len(np.load(tmp_path / "samples" / "samples.npz")["images"]) == 10
+    assert "network_calls" in (tmp_path / "metrics.json").read_text()
