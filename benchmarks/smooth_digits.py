@@ -24,12 +24,14 @@ from scoregen.training.schedule import Cosine
 
 EDM_LOSS = {"noise_levels._target_": "scoregen.losses.LogNormal", "weighting._target_": "scoregen.losses.EDMWeighting"}
 EDM = ["sde=edm", *(f"loss.base_loss.{key}={value}" for key, value in EDM_LOSS.items())]
+WEIGHTING = "weighting._target_=scoregen.losses.EDMWeighting"
 OU = ["sde=geometric_ou", "model.sigma_data=0.78"]
 # name: (experiment, overrides, seeds)
 VARIANTS: dict[str, tuple[str, list[str], int]] = {
     "VP none": ("smooth_digits", [], 3),
     "VP paper .1": ("smooth_digits_paper", [], 3),
     "VP eq8 1": ("smooth_digits_eq8", [], 3),
+    "VP eq8 3": ("smooth_digits_eq8", ["loss.strength=3.0"], 3),
     "VP latent per level 3": ("smooth_digits_latent", [], 3),
     "VP penalty .001": ("smooth_digits_penalty", [], 3),
     "VP OT pairing": ("smooth_digits_ot", [], 3),
@@ -39,6 +41,9 @@ VARIANTS: dict[str, tuple[str, list[str], int]] = {
     "EDM latent per level 3": ("smooth_digits_latent", EDM, 1),
     "EDM penalty .001": ("smooth_digits_penalty", EDM, 1),
     "EDM OT pairing": ("smooth_digits_ot", EDM, 1),
+    "VP, EDM weighting, none": ("smooth_digits", [f"loss.{WEIGHTING}"], 1),
+    "VP, EDM weighting, paper .1": ("smooth_digits_paper", [f"loss.base_loss.{WEIGHTING}"], 1),
+    "VP, EDM weighting, eq8 1": ("smooth_digits_eq8", [f"loss.base_loss.{WEIGHTING}"], 1),
     "geometric OU none": ("smooth_digits", OU, 1),
     "geometric OU paper .1": ("smooth_digits_paper", OU, 1),
     "geometric OU eq8 1": ("smooth_digits_eq8", OU, 1),
@@ -206,7 +211,7 @@ def main() -> None:
         print(f"{name}, seed {seed}: {rows[name][-1]}", flush=True)
     if features is not None:
         print(table(rows))
-        first = {n: train(n, 0, options.steps, source, place(n, 0)) for n in rows if n.startswith("VP")}
+        first = {n: train(n, 0, options.steps, source, place(n, 0)) for n in rows if n.startswith("VP ")}
         print(strips(first, options.out / "smooth_strips.png"))
 
 
