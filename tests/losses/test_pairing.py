@@ -69,7 +69,9 @@ def test_labels_travel_with_their_data():
     assert torch.equal(inner.label, label)
 
 
-@pytest.mark.parametrize("draws", [lambda: generators(0, 1, 0, range(B)), lambda: None, lambda: 5], ids=["list", "global", "one"])
+@pytest.mark.parametrize(
+    "draws", [lambda: generators(0, 1, 0, range(B)), lambda: None, lambda: 5], ids=["list", "global", "one"]
+)
 def test_the_rehearsal_uses_up_no_randomness(draws):
     r"""The value is that of the base loss on the permuted data with the same generators."""
     found = []
