@@ -228,6 +228,8 @@ def test_every_data_set_takes_a_step(tmp_path, name):
         overrides += [f"data.root={root}" if name == "cifar10" else f"data.path={file}", "model.network.patch_size=4"]
     elif name == "toy2d":
         overrides = TOY
+    elif name in ("wine", "breast_cancer"):
+        overrides = [f"data={name}", *TOY[2:]]
     folder = train(tmp_path / "run", *overrides, *STEP)
     assert (folder / "report.html").is_file()
 
