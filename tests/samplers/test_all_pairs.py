@@ -129,5 +129,6 @@ def test_no_sampler_is_forgotten():
         if isinstance(value, type) and issubclass(value, samplers.Sampler)
     }
     tested = {type(build(None)) for build in SAMPLERS.values()} | {Consistency}
-    # the adapter to diffusers has tests of its own
-    assert public - tested - {samplers.Sampler, samplers.DiffusersSampler} == set()
+    # the adapter to diffusers has tests of its own; DalePaper does not sample the law, as its tests show
+    others = {samplers.Sampler, samplers.DiffusersSampler, samplers.DalePaper}
+    assert public - tested - others == set()
