@@ -1,7 +1,7 @@
 r"""What smoothness penalties buy and cost on digits: python benchmarks/smooth_digits.py [--out FOLDER] [--steps 4000]
 
-Trains every variant of conf/experiment/smooth_digits*.yaml on three seeds, measures it and prints the table of
-docs/smooth.md. Finished runs are kept in the folder, so the command goes on where it stopped.
+Trains every variant of conf/experiment/smooth_digits*.yaml on three seeds, measures it and prints a table.
+Finished runs are kept in the folder, so the command goes on where it stopped.
 """
 
 import argparse
