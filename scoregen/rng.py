@@ -5,6 +5,7 @@ run needs no stored generator, and the noise of sample k is the same whatever th
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -76,3 +77,13 @@ def randn(shape: Sequence[int], generator: Generators = None, dtype=None, device
 def rand(shape: Sequence[int], generator: Generators = None, dtype=None, device=None) -> Tensor:
     r"""Uniform draws in [0, 1); arguments as `randn`."""
     return _draw(torch.rand, shape, generator, dtype, device)
+
+
+def random_signs(shape: Sequence[int], generator: Generators = None, dtype=None, device=None) -> Tensor:
+    r"""Rademacher draws, -1 or 1 with equal probability; arguments as `randn`."""
+    return (rand(shape, generator, dtype, device) < 0.5).to(dtype) * 2 - 1
+
+
+def forked(device: torch.device) -> AbstractContextManager:
+    r"""A context after which the global generators (of the CPU and of a device) are where they were: of dropout."""
+    return torch.random.fork_rng([device] if device.type != "cpu" else [], device_type=device.type)

@@ -76,12 +76,11 @@ def with_channels(node: dict[str, Any], source: Any) -> dict[str, Any]:
 def _sample(config: dict[str, Any], sampler: dict[str, Any], out: Path) -> Path:
     r"""Runs sample.py's command; what is there already is kept."""
     from scoregen import parallel
-    from scoregen.commands.sample import PLAIN
-    from scoregen.commands.sample import run as sample
+    from scoregen.commands.sample import generate
 
-    options = PLAIN | {key: config[key] for key in _SAMPLING}
+    options = {key: config[key] for key in _SAMPLING}
     options |= {"sampler": sampler, "out": str(out), "format": "npz", "dry_run": False}
-    sample(options, out)
+    generate(options, out)
     parallel.initialize()
     return out
 

@@ -4,10 +4,8 @@ Both kinds have names and sizes, give image k as float32 (C, H, W), and keep res
 16-bit ones are fractions of full scale and come back rounded, float ones are as they are.
 """
 
-import os
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoregen.commands.output import write_atomically
 from scoregen.errors import UserError, absent
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -86,8 +85,10 @@ class Pictures(Intensities):
         return pixels, mode
 
     def shape(self, k: int) -> tuple[int, int, int]:
-        pixels, _ = self._opened(k)
-        return (pixels.shape[2] if pixels.ndim == 3 else 1, *pixels.shape[:2])
+        from PIL import Image
+
+        with Image.open(self.root / self.names[k]) as image:  # the header alone
+            return len(image.getbands()), image.height, image.width
 
     def read(self, k: int) -> Tensor:
         pixels, _ = self._opened(k)
@@ -101,12 +102,12 @@ class Pictures(Intensities):
 
         if deviation is not None:
             values = _interleaved(deviation)
-            _atomic((out / "std" / self.names[k]).with_suffix(".npy"), lambda file: np.save(file, values))
+            write_atomically((out / "std" / self.names[k]).with_suffix(".npy"), lambda file: np.save(file, values))
         before, _ = self._opened(k)
         picture = Image.fromarray(_as(before.dtype, _interleaved(mean)))
         place = self.place(k, out)
         options = {"quality": 95} if SUFFIXES[place.suffix.lower()] == "JPEG" else {}
-        _atomic(place, lambda file: picture.save(file, format=SUFFIXES[place.suffix.lower()], **options))
+        write_atomically(place, lambda file: picture.save(file, format=SUFFIXES[place.suffix.lower()], **options))
 
 
 class Archive(Intensities):
@@ -150,7 +151,7 @@ class Archive(Intensities):
 
     def write(self, k: int, out: Path, mean: Tensor, deviation: Tensor | None) -> None:
         parts = {"images": self._laid_out(mean)} | ({} if deviation is None else {"std": self._laid_out(deviation)})
-        _atomic(self.place(k, out), lambda file: np.savez(file, **parts))
+        write_atomically(self.place(k, out), lambda file: np.savez(file, **parts))
 
     def _laid_out(self, x: Tensor) -> np.ndarray:
         values = x.float().cpu().numpy()
@@ -163,7 +164,7 @@ class Archive(Intensities):
                 parts.append(dict(part))
         whole = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
         whole["images"] = _as(self.images.dtype, whole["images"])
-        _atomic(out / "restored.npz", lambda file: np.savez(file, **whole))
+        write_atomically(out / "restored.npz", lambda file: np.savez(file, **whole))
         return out / "restored.npz"
 
 
@@ -196,11 +197,3 @@ def _interleaved(x: Tensor) -> np.ndarray:
     r"""(C, H, W) as (H, W) or (H, W, C)."""
     values = x.float().cpu().numpy()
     return values[0] if len(values) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))
-
-
-def _atomic(path: Path, write: Callable) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        write(file)
-    os.replace(partial, path)

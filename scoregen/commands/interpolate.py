@@ -7,7 +7,7 @@ encoded by the probability flow, their latents blended, and the blends decoded.
 from pathlib import Path
 from typing import Any
 
-from scoregen.commands.output import claim
+from scoregen.commands.output import claim, write_atomically
 from scoregen.config import build, typed
 from scoregen.errors import UserError, absent, closest
 
@@ -154,16 +154,12 @@ def _read(file: Path, shape: tuple[int, ...]):
 
 def _write(frames: Any, way: Interpolation, out: Path) -> None:
     r"""frames (rows, frames, *S): the array, and for images the strip and the GIF, forth and back."""
-    import os
-
     import numpy as np
 
     from scoregen.pictures import is_image, save_grid
 
-    partial = out / ".frames.partial.npz"
-    np.savez(partial, frames=frames.float().cpu().numpy())
-    os.replace(partial, out / "frames.npz")
-    print(out / "frames.npz")
+    values = frames.float().cpu().numpy()
+    print(write_atomically(out / "frames.npz", lambda file: np.savez(file, frames=values)))
     if is_image(frames[0]):
         print(save_grid(frames.flatten(0, 1), out / "strip.png", columns=frames.shape[1]))
         print(save_gif(frames.transpose(0, 1), out / "path.gif", way.duration))
@@ -171,8 +167,6 @@ def _write(frames: Any, way: Interpolation, out: Path) -> None:
 
 def save_gif(frames: Any, path: Path, duration: float) -> Path:
     r"""Writes an endless GIF, forth and back, of frames (frames, rows, C, H, W) in [0, 1]; rows side by side."""
-    import os
-
     from PIL import Image
 
     from scoregen.pictures import to_bytes
@@ -184,7 +178,5 @@ def save_gif(frames: Any, path: Path, duration: float) -> Path:
         factor = max(1, 256 // picture.height)
         pictures.append(picture.resize([side * factor for side in picture.size], Image.Resampling.NEAREST))
     walk = pictures + pictures[-2:0:-1]
-    partial = path.with_name(f".{path.name}.partial")
-    walk[0].save(partial, format="GIF", save_all=True, append_images=walk[1:], duration=round(1000 * duration), loop=0)
-    os.replace(partial, path)
-    return path
+    options = {"save_all": True, "append_images": walk[1:], "duration": round(1000 * duration), "loop": 0}
+    return write_atomically(path, lambda file: walk[0].save(file, format="GIF", **options))

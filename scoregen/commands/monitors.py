@@ -182,8 +182,9 @@ class Accuracy(Hook):
                 x = x + self.noise_sigma * randn(x.shape, draws)
             right += int((moment.model(x.to(device)).argmax(1).cpu() == label).sum())
         accuracy = sum(gather(right)) / len(test)
-        past = [v["accuracy"] for v in read_metrics(moment.folder) if "accuracy" in v and v["step"] < moment.step]
-        best = gather(max(past, default=0.0))[0]
+        if self.keep_best:
+            past = [v["accuracy"] for v in read_metrics(moment.folder) if "accuracy" in v and v["step"] < moment.step]
+            best = gather(max(past, default=0.0))[0]
         moment.log({"accuracy": accuracy})
         if self.keep_best and accuracy > best:
             moment.save("best")

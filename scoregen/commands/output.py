@@ -1,11 +1,22 @@
-r"""Output folders of resumable commands, with a record of what they hold."""
+r"""Output of resumable commands: files that are whole or absent, folders with a record of what they hold."""
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scoregen.errors import UserError
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:
+    r"""Writes a file beside its place and renames it; `write(file)` fills it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        write(file)
+    os.replace(partial, path)
+    return path
 
 
 def claim(out: Path, record: dict[str, Any], name: str, known: tuple[str, ...], write: bool) -> None:
@@ -23,10 +34,7 @@ def claim(out: Path, record: dict[str, Any], name: str, known: tuple[str, ...], 
     _check_empty_or_same(out, record, name, known)
     barrier()  # every process has read the record before the first one writes it
     if rank() == 0 and write:
-        out.mkdir(parents=True, exist_ok=True)
-        partial = out / f".{name}.partial"
-        partial.write_text(json.dumps(record, indent=1))
-        os.replace(partial, out / name)
+        write_atomically(out / name, lambda file: file.write(json.dumps(record, indent=1).encode()))
     barrier()
 
 

@@ -1,17 +1,16 @@
 r"""Sampling from a checkpoint: sharded over processes, one seed an image, resumable."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from scoregen.command_line import entry
 from scoregen.commands.interpolate import interpolate
-from scoregen.commands.output import claim
+from scoregen.commands.output import claim, write_atomically
 from scoregen.commands.restore import VALUES, restore
 from scoregen.config import build, typed
 from scoregen.errors import UserError, closest
 
-_VALUES: dict[str, Any] = {
+_SAMPLING: dict[str, Any] = {
     "checkpoint": str | None,
     "weights": str,
     "n": int,
@@ -21,25 +20,37 @@ _VALUES: dict[str, Any] = {
     "seed": int,
     "guidance": float,
     "dry_run": bool,
-    **VALUES,
 }
-# neither restoration nor interpolation: what a command that only wants samples leaves as it is
-PLAIN = dict.fromkeys(("restore", "looks", "tile", "overlap", "floor", "interpolate", "interpolation"))
-PLAIN |= {"samples": 0, "probes": 4, "scale": 1.0}
-_KEYS = (*_VALUES, "label", "sampler", "interpolate", "interpolation")
+_KEYS = (*_SAMPLING, *VALUES, "label", "sampler", "interpolate", "interpolation")
 
 
 def run(config: dict[str, Any], folder: Path) -> None:
+    r"""Generates, restores or interpolates.
+
+    Args:
+        config: resolved configuration. folder: Hydra's run folder, where the results go unless `out` is given.
+    """
+    for key in config:
+        if key not in _KEYS:
+            raise UserError(f"{key}: not a key of the sampling configuration. {closest(key, _KEYS)}")
+    for key, hint in VALUES.items():
+        config[key] = typed(config[key], hint, key)
+    if config["restore"] is None and config["looks"] is not None:
+        raise UserError(f"looks: needs restore=PATH, the speckled images, got looks={config['looks']} without.")
+    if config["restore"] is None and config["interpolate"] is None:
+        return generate(config, folder)
+    _check(config)
+    other = interpolate if config["restore"] is None else restore
+    other(config, folder)
+
+
+def generate(config: dict[str, Any], folder: Path) -> None:
     r"""Generates what is not there yet.
 
     Args:
-        config: resolved configuration. folder: Hydra's run folder, where the samples go unless `out` is given.
+        config: the keys of the sampling alone are read. folder: for the samples unless `out` is given.
     """
     _check(config)
-    if config["restore"] is not None:
-        return restore(config, folder)
-    if config["interpolate"] is not None:
-        return interpolate(config, folder)
 
     from scoregen import parallel
     from scoregen.checkpoint import find, load
@@ -64,10 +75,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
 
 
 def _check(config: dict[str, Any]) -> None:
-    for key in config:
-        if key not in _KEYS:
-            raise UserError(f"{key}: not a key of the sampling configuration. {closest(key, _KEYS)}")
-    for key, hint in _VALUES.items():
+    for key, hint in _SAMPLING.items():
         config[key] = typed(config[key], hint, key)
     for key in ("n", "batch_size"):
         if config[key] < 1:
@@ -79,8 +87,6 @@ def _check(config: dict[str, Any]) -> None:
             )
     if config["checkpoint"] is None:
         raise UserError("checkpoint: give checkpoint=outputs/.../checkpoints/last (or a run folder).")
-    if config["restore"] is None and config["looks"] is not None:
-        raise UserError(f"looks: needs restore=PATH, the speckled images, got looks={config['looks']} without.")
 
 
 def labels_of(label: Any, n: int, model: Any, seed: int):
@@ -194,10 +200,7 @@ def _write(sample, path: Path) -> None:
     if path.suffix == ".png":
         save_image(sample, path)
         return
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        np.save(file, sample.float().cpu().numpy())
-    os.replace(partial, path)
+    write_atomically(path, lambda file: np.save(file, sample.float().cpu().numpy()))
 
 
 def _finish(config: dict[str, Any], labels: Any, out: Path) -> None:
@@ -212,10 +215,8 @@ def _finish(config: dict[str, Any], labels: Any, out: Path) -> None:
     print(save_grid(torch.from_numpy(np.stack(shown)), out / "grid.png", columns))
     if config["format"] == "npz":
         images = np.stack([_read(_path(out, i, "npz")) for i in range(config["n"])])
-        partial = out / ".samples.partial.npz"
-        np.savez(partial, images=images, **({} if labels is None else {"labels": labels.numpy()}))
-        os.replace(partial, out / "samples.npz")
-        print(out / "samples.npz")
+        parts = {"images": images} | ({} if labels is None else {"labels": labels.numpy()})
+        print(write_atomically(out / "samples.npz", lambda file: np.savez(file, **parts)))
 
 
 def _read(path: Path):

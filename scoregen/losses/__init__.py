@@ -17,9 +17,11 @@ from scoregen.losses.score_matching import (
     Loss,
     NoiseLevels,
     NoiseWeighting,
+    ScoreMatching,
     UniformTime,
     VelocityWeighting,
     Weighting,
+    WrappedLoss,
 )
 from scoregen.losses.smoothness import JacobianPenalty, StepwiseVariation
 
@@ -48,8 +50,10 @@ __all__ = [
     "OptimalTransportPairing",
     "RepresentationConsistency",
     "Resolution",
+    "ScoreMatching",
     "StepwiseVariation",
     "UniformTime",
     "VelocityWeighting",
     "Weighting",
+    "WrappedLoss",
 ]

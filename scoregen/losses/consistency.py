@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scoregen.losses.score_matching import LogNormal, Loss, NoiseLevels, drop_labels, stratified
 from scoregen.parallel import gather
-from scoregen.rng import Generators, randn
+from scoregen.rng import Generators, forked, randn
 from scoregen.sde.path import expand
 
 _LARGEST_RATIO = 0.999  # of r/s: nearer levels differ by rounding
@@ -118,7 +118,7 @@ class AbstractConsistency(Loss):
         eps = randn(y.shape, generator, y.dtype, y.device)
         # The generators of dropout go back to where they were, so that the second call has the mask of the first. The
         # call with a gradient comes first: autocast would otherwise reuse weights that it has cast without one.
-        with torch.random.fork_rng([y.device] if y.device.type != "cpu" else [], device_type=y.device.type):
+        with forked(y.device):
             online = model(y + expand(s, y) * eps, s, label)
         with torch.no_grad():
             u_r = self.lower(y, eps, s, r, label)

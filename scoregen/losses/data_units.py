@@ -10,11 +10,10 @@ score matching spends itself on the darkest pixels, whose logarithms differ the 
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scoregen.losses.score_matching import DenoisingScoreMatching, NoiseLevels, Weighting, drop_labels, stratified
-from scoregen.rng import Generators, randn
-from scoregen.sde.path import expand
+from scoregen.losses.score_matching import DenoisingScoreMatching, NoiseLevels, Weighting
+from scoregen.sde.process import SDE
 
 
 class DataUnitMatching(DenoisingScoreMatching):
@@ -45,22 +44,7 @@ class DataUnitMatching(DenoisingScoreMatching):
             raise ValueError(f"power must lie in [0, 1], got power={power}; 1 counts errors in data units.")
         self.power, self.high = power, high
 
-    def forward(
-        self,
-        model: nn.Module,
-        x_0: Tensor,
-        label: Tensor | None = None,
-        generator: Generators = None,
-        quantile: Tensor | None = None,
-    ) -> Tensor:
-        y = model.sde.to_chart(x_0)
-        if quantile is None:
-            quantile = stratified(len(y), generator)
-        s = self.noise_levels(model.sde, quantile)
-        label = drop_labels(model, label, self.label_dropout, generator)
-        u = y + expand(s, y) * randn(y.shape, generator, y.dtype, y.device)
-        denoised = model(u, s, label)
+    def squared_error(self, sde: SDE, denoised: Tensor, y: Tensor, u: Tensor, s: Tensor) -> Tensor:
         with torch.no_grad():  # a function of u alone, so that E[y_0 | u] stays the minimiser
-            slope = model.sde.chart.inverse_derivatives(denoised.clamp(max=self.high))[0] ** (2 * self.power)
-        error = (slope * (denoised - y).square()).flatten(1).mean(1)
-        return self.weighting(s, model.sigma_data).to(error) * error
+            slope = sde.chart.inverse_derivatives(denoised.clamp(max=self.high))[0] ** (2 * self.power)
+        return slope * (denoised - y).square()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from scoregen.rng import Generators, randn
+from scoregen.rng import Generators, forked, randn
 from scoregen.sde.path import as_time, expand
 
 
@@ -58,11 +58,7 @@ class Witness:
     def again(self, u: Tensor) -> Tensor:
         r"""D at other points, with the noise ratios, labels and dropout mask of the remembered call."""
         _, s, label = self._seen()
-        kind = u.device.type
-        with (
-            torch.random.fork_rng([u.device] if kind != "cpu" else [], device_type=kind),
-            self._estimator.context(kind),
-        ):
+        with forked(u.device), self._estimator.context(u.device.type):
             restore_random_state(self._state, u.device)
             return self._model(u, s, label)
 

@@ -2,11 +2,11 @@ r"""Losses of a denoiser of latents, on images."""
 
 from torch import Tensor, nn
 
-from scoregen.losses.score_matching import Loss
+from scoregen.losses.score_matching import WrappedLoss
 from scoregen.rng import Generators
 
 
-class LatentLoss(Loss):
+class LatentLoss(WrappedLoss):
     r"""Another loss on the latents of images, drawn from the posterior of the model's autoencoder.
 
     Args:
@@ -15,18 +15,6 @@ class LatentLoss(Loss):
     Raises:
         TypeError: base_loss is no loss; in `forward` for a model without `latents`.
     """
-
-    def __init__(self, base_loss: Loss) -> None:
-        super().__init__()
-        if not isinstance(base_loss, Loss):
-            raise TypeError(f"base_loss must be a loss of scoregen.losses, got {type(base_loss).__name__}.")
-        self.base_loss = base_loss
-
-    def at(self, step: int, steps: int) -> None:
-        self.base_loss.at(step, steps)
-
-    def metrics(self) -> dict[str, float]:
-        return self.base_loss.metrics()
 
     def forward(
         self,

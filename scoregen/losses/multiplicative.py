@@ -22,19 +22,20 @@ from scoregen.losses.score_matching import (
     DataWeighting,
     Loss,
     NoiseLevels,
+    ScoreMatching,
     UniformTime,
     Weighting,
     drop_labels,
-    stratified,
 )
 from scoregen.models.raw import log_rate
-from scoregen.rng import Generators, rand, randn
+from scoregen.rng import Generators, randn, random_signs
 from scoregen.sde.path import expand
+from scoregen.sde.process import SDE
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
-class ExplicitScoreMatching(Loss):
+class ExplicitScoreMatching(ScoreMatching):
     r"""Score matching against a known Hyvarinen score: w(s) |D_theta - D|^2 / dim with D = u + s sigma (1 + h)/a.
 
         Denoising score matching with the same noise levels and weighting differs from it by a constant: so a model can
@@ -53,30 +54,13 @@ class ExplicitScoreMatching(Loss):
     def __init__(
         self, score: Score, noise_levels: NoiseLevels | None = None, weighting: Weighting | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(noise_levels or UniformTime(), weighting or DataWeighting())
         self.score = score
-        self.noise_levels = UniformTime() if noise_levels is None else noise_levels
-        self.weighting = DataWeighting() if weighting is None else weighting
 
-    def forward(
-        self,
-        model: nn.Module,
-        x_0: Tensor,
-        label: Tensor | None = None,
-        generator: Generators = None,
-        quantile: Tensor | None = None,
-    ) -> Tensor:
-        sde = model.sde
-        rate, y = log_rate(sde), sde.to_chart(x_0)
-        if quantile is None:
-            quantile = stratified(len(y), generator)
-        s = self.noise_levels(sde, quantile)
+    def squared_error(self, sde: SDE, denoised: Tensor, y: Tensor, u: Tensor, s: Tensor) -> Tensor:
         t = sde.time_of(s)
-        label = drop_labels(model, label, 0.0, generator)
-        u = y + expand(s, y) * randn(y.shape, generator, y.dtype, y.device)
-        exact = u + expand(s * sde.sigma(t) / rate, u) * (1 + self.score(sde.from_u(u, t), t))
-        error = (model(u, s, label) - exact).square().flatten(1).mean(1)
-        return self.weighting(s, model.sigma_data).to(error) * error
+        exact = u + expand(s * sde.sigma(t) / log_rate(sde), u) * (1 + self.score(sde.from_u(u, t), t))
+        return (denoised - exact).square()
 
 
 class NonNegativeScoreMatching(Loss):
@@ -131,7 +115,7 @@ class NonNegativeScoreMatching(Loss):
         r"""The mean of dh/dz over the dimensions of each sample, by probes, (B,)."""
         total = h.new_zeros(len(h))
         for _ in range(self.probes):
-            signs = (rand(h.shape, generator, h.dtype, h.device) < 0.5).to(h) * 2 - 1
+            signs = random_signs(h.shape, generator, h.dtype, h.device)
             (pulled,) = torch.autograd.grad(h, z, signs, create_graph=graph, retain_graph=True)
             total = total + (pulled * signs).flatten(1).mean(1)
         return total / self.probes

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoregen.losses.score_matching import Loss
-from scoregen.rng import Generators
+from scoregen.losses.score_matching import WrappedLoss
+from scoregen.rng import Generators, forked
 from scoregen.sde.path import as_time, expand
 
 
-class OptimalTransportPairing(Loss):
+class OptimalTransportPairing(WrappedLoss):
     r"""Another loss on data that are paired with its noise by optimal transport within the batch.
 
         A rehearsal of the loss without the network shows the noise that it will draw; the data are then put in the
@@ -32,21 +32,6 @@ class OptimalTransportPairing(Loss):
     Raises:
         TypeError: base_loss is no loss.
     """
-
-    def __init__(self, base_loss: Loss) -> None:
-        super().__init__()
-        if not isinstance(base_loss, Loss):
-            raise TypeError(f"base_loss must be a loss of scoregen.losses, got {type(base_loss).__name__}.")
-        self.base_loss = base_loss
-
-    def begin(self, model: nn.Module) -> None:
-        self.base_loss.begin(model)
-
-    def at(self, step: int, steps: int) -> None:
-        self.base_loss.at(step, steps)
-
-    def metrics(self) -> dict[str, float]:
-        return self.base_loss.metrics()
 
     def forward(
         self,
@@ -67,7 +52,7 @@ class OptimalTransportPairing(Loss):
         r"""pi (B,): sample j of the batch should be x_0[pi(j)]."""
         y = model.sde.to_chart(x_0).flatten(1)
         rehearsal = _Rehearsal(model)
-        with torch.random.fork_rng([x_0.device] if x_0.device.type != "cpu" else [], device_type=x_0.device.type):
+        with forked(x_0.device):
             self.base_loss(rehearsal, x_0, label, _copies(generator), quantile)
         u, s = rehearsal.seen
         noise = (u.flatten(1) - y) / expand(s, y)

@@ -144,7 +144,45 @@ def drop_labels(model: nn.Module, label: Tensor | None, probability: float, gene
     return torch.where(drop, -1, label)
 
 
-class DenoisingScoreMatching(Loss):
+class ScoreMatching(Loss):
+    r"""w(s) times a squared error of D(y_0 + s eps, s), at noise ratios of a given law.
+
+    Args:
+        noise_levels: law of the noise ratio. weighting: w(s).
+        label_dropout: probability of training a sample without its label.
+    """
+
+    def __init__(self, noise_levels: NoiseLevels, weighting: Weighting, label_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.noise_levels, self.weighting, self.label_dropout = noise_levels, weighting, label_dropout
+
+    @abstractmethod
+    def squared_error(self, sde: SDE, denoised: Tensor, y: Tensor, u: Tensor, s: Tensor) -> Tensor:
+        r"""The squared error of D(u, s) (B, *S), elementwise.
+
+        Args:
+            denoised: D(u, s). y: data in chart coordinates. u: y + s eps. s: (B,) float64 on the CPU.
+        """
+
+    def forward(
+        self,
+        model: nn.Module,
+        x_0: Tensor,
+        label: Tensor | None = None,
+        generator: Generators = None,
+        quantile: Tensor | None = None,
+    ) -> Tensor:
+        y = model.sde.to_chart(x_0)
+        if quantile is None:
+            quantile = stratified(len(y), generator)
+        s = self.noise_levels(model.sde, quantile)
+        label = drop_labels(model, label, self.label_dropout, generator)
+        u = y + expand(s, y) * randn(y.shape, generator, y.dtype, y.device)
+        error = self.squared_error(model.sde, model(u, s, label), y, u, s).flatten(1).mean(1)
+        return self.weighting(s, model.sigma_data).to(error) * error
+
+
+class DenoisingScoreMatching(ScoreMatching):
     r"""Denoising score matching in chart coordinates.
 
     Args:
@@ -164,26 +202,35 @@ class DenoisingScoreMatching(Loss):
         weighting: Weighting | None = None,
         label_dropout: float = 0.1,
     ) -> None:
-        super().__init__()
         if not 0 <= label_dropout <= 1:
             raise ValueError(f"label_dropout must lie in [0, 1], got label_dropout={label_dropout}.")
-        self.noise_levels = LogNormal() if noise_levels is None else noise_levels
-        self.weighting = EDMWeighting() if weighting is None else weighting
-        self.label_dropout = label_dropout
+        super().__init__(noise_levels or LogNormal(), weighting or EDMWeighting(), label_dropout)
 
-    def forward(
-        self,
-        model: nn.Module,
-        x_0: Tensor,
-        label: Tensor | None = None,
-        generator: Generators = None,
-        quantile: Tensor | None = None,
-    ) -> Tensor:
-        y = model.sde.to_chart(x_0)
-        if quantile is None:
-            quantile = stratified(len(y), generator)
-        s = self.noise_levels(model.sde, quantile)
-        label = drop_labels(model, label, self.label_dropout, generator)
-        u = y + expand(s, y) * randn(y.shape, generator, y.dtype, y.device)
-        error = (model(u, s, label) - y).square().flatten(1).mean(1)
-        return self.weighting(s, model.sigma_data).to(error) * error
+    def squared_error(self, sde: SDE, denoised: Tensor, y: Tensor, u: Tensor, s: Tensor) -> Tensor:
+        return (denoised - y).square()
+
+
+class WrappedLoss(Loss):
+    r"""A loss around another one, which hears what the trainer says.
+
+    Args:
+        base_loss: any loss.
+
+    Raises:
+        TypeError: base_loss is no loss.
+    """
+
+    def __init__(self, base_loss: Loss) -> None:
+        super().__init__()
+        if not isinstance(base_loss, Loss):
+            raise TypeError(f"base_loss must be a loss of scoregen.losses, got {type(base_loss).__name__}.")
+        self.base_loss = base_loss
+
+    def begin(self, model: nn.Module) -> None:
+        self.base_loss.begin(model)
+
+    def at(self, step: int, steps: int) -> None:
+        self.base_loss.at(step, steps)
+
+    def metrics(self) -> dict[str, float]:
+        return self.base_loss.metrics()

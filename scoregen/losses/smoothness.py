@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from scoregen.errors import closest
 from scoregen.losses.jacobian import ESTIMATORS, Estimator, Witness
-from scoregen.losses.score_matching import Loss
+from scoregen.losses.score_matching import Loss, WrappedLoss
 from scoregen.parallel import gather
 from scoregen.rng import Generators
 from scoregen.sde.process import SDE
@@ -51,7 +51,7 @@ WEIGHTS: dict[str, Callable[[SDE, Tensor], Tensor]] = {"paper": _paper, "eq8": _
 TARGETS: dict[str, tuple[float, ...]] = {"global": (), "per_level": EDGES}
 
 
-class JacobianLoss(Loss):
+class JacobianLoss(WrappedLoss):
     r"""Another loss plus a penalty on |J^T v| at the noisy points where that loss called the denoiser.
 
         The points, noise levels and labels (dropped ones included) are those of the first call with a gradient. Without
@@ -68,23 +68,18 @@ class JacobianLoss(Loss):
     """
 
     def __init__(self, base_loss: Loss, strength: float, estimator: Estimator | str, every: int) -> None:
-        super().__init__()
-        if not isinstance(base_loss, Loss):
-            raise TypeError(f"base_loss must be a loss of scoregen.losses, got {type(base_loss).__name__}.")
+        super().__init__(base_loss)
         if not 0 <= strength < math.inf:
             raise ValueError(f"strength must be >= 0 and finite, got strength={strength}.")
         if not isinstance(every, int) or isinstance(every, bool) or every < 1:
             raise ValueError(f"every must be an integer >= 1 (steps), got every={every}.")
-        self.base_loss, self.strength, self.every = base_loss, float(strength), every
+        self.strength, self.every = float(strength), every
         self.estimator = lookup("estimator", estimator, ESTIMATORS)() if isinstance(estimator, str) else estimator
         self.step: int | None = None
         self._sums = torch.zeros(4, len(EDGES) + 1)
 
-    def begin(self, model: nn.Module) -> None:
-        self.base_loss.begin(model)
-
     def at(self, step: int, steps: int) -> None:
-        self.base_loss.at(step, steps)
+        super().at(step, steps)
         self.step = step
 
     def forward(
@@ -133,7 +128,7 @@ class JacobianLoss(Loss):
         """
         count, norm, target, penalty = torch.tensor(gather(self._sums.tolist()), dtype=torch.float64).sum(0)
         self._sums = torch.zeros_like(self._sums)
-        found = dict(self.base_loss.metrics())
+        found = dict(super().metrics())
         for i in count.nonzero().flatten().tolist():
             name = f"{(0, *EDGES)[i]}-{(*EDGES, 'inf')[i]}"
             found[f"jacobian/{name}"] = float(norm[i] / count[i])

@@ -13,7 +13,6 @@ Reference: Shetty, Prasath, Seelamantula (2025), arXiv 2510.02730.
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from scoregen.errors import closest
@@ -75,13 +74,13 @@ def log_rate(sde: SDE) -> float:
     Raises:
         TypeError: an additive process.
     """
-    slope, bend = sde.chart.inverse_derivatives(torch.zeros(1, dtype=torch.float64, device="cpu"))
-    if not bend.item() > 0:
+    rate = sde.chart.log_rate()
+    if rate is None:
         raise TypeError(
             f"sde must be a multiplicative process (a log chart), got {type(sde).__name__} with chart "
             f"{type(sde.chart).__name__}; use Denoiser."
         )
-    return (slope / bend).item()
+    return rate
 
 
 def _stein(x: Tensor, output: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class Sampler(ABC):
             check_generators(generator, len(u))
             if noise is None:
                 noise = _default_noise(generator)
-            u = self.integrate(_Bound(denoiser, label), u, grid, noise, progress, callback)
+            u = self.integrate(Bound(denoiser, label), u, grid, noise, progress, callback)
             return sde.from_chart(u)
 
     def integrate(
@@ -125,7 +125,7 @@ class Sampler(ABC):
         return u
 
 
-class _Bound:
+class Bound:
     r"""D(u, s) with the label bound, remembering its last output and counting its calls."""
 
     def __init__(self, denoiser: Any, label: Tensor | None) -> None:

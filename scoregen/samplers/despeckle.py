@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from scoregen.models.wrapper import DenoiserWrapper
-from scoregen.rng import Generators, rand
+from scoregen.rng import Generators, rand, random_signs
 from scoregen.samplers.base import Sampler
 from scoregen.samplers.grids import Karras
 from scoregen.samplers.multiplicative import DaleLangevin
@@ -181,7 +181,7 @@ class Despeckler:
         u = self.observe(intensity)
         h, slope = (0.1 * self.s).to(u), torch.zeros_like(u)
         for _ in range(probes):
-            z = (rand(u.shape, generator, u.dtype, u.device) < 0.5).to(u) * 2 - 1
+            z = random_signs(u.shape, generator, u.dtype, u.device)
             slope += z * (self.denoiser(u + h * z, self.s) - self.denoiser(u - h * z, self.s)) / (2 * h * probes)
         v = (self.s / self.scale).to(u) ** 2 * slope.clamp(0, 1)
         mean = self.denoiser.sde.from_chart(self.denoiser(u, self.s)) * (v / 2).exp()

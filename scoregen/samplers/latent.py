@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoregen.samplers.base import Sampler, check_label
+from scoregen.samplers.base import Bound, Sampler, check_label
 from scoregen.samplers.likelihood import prior_moments
 
 
@@ -34,7 +34,7 @@ class FromNoise:
         labels = None if self.label is None else torch.full((len(z),), self.label, device=z.device)
         check_label(self.denoiser, labels, len(z))
         mean, std = prior_moments(self.sde, self.grid[0].item(), z)
-        bound = _WithLabel(self.denoiser, labels)
+        bound = Bound(self.denoiser, labels)
         return self.sde.from_chart(self.sampler.integrate(bound, mean + std * z, self.grid, self._refuse))
 
     def _refuse(self, like: Tensor) -> Tensor:
@@ -42,13 +42,3 @@ class FromNoise:
             f"sampler must be deterministic to be a function of the noise, {type(self.sampler).__name__} draws more; "
             "use DDIM with eta=0, Heun without churn or ExponentialABM."
         )
-
-
-class _WithLabel:
-    r"""D(u, s) with the labels bound."""
-
-    def __init__(self, denoiser: Any, label: Tensor | None) -> None:
-        self.denoiser, self.label, self.sde = denoiser, label, denoiser.sde
-
-    def __call__(self, u: Tensor, s: Tensor) -> Tensor:
-        return self.denoiser(u, s) if self.label is None else self.denoiser(u, s, self.label)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoregen.rng import Generators, rand
+from scoregen.rng import Generators, random_signs
 from scoregen.samplers.base import check_label
 from scoregen.samplers.ode import RK4, ODESolver
 from scoregen.sde.path import as_time
@@ -147,8 +147,7 @@ class Hutchinson:
     """
 
     def __init__(self, like: Tensor, probes: int, generator: Generators) -> None:
-        uniform = rand((like.shape[0], probes, *like.shape[1:]), generator, like.dtype, like.device)
-        self.signs = (uniform < 0.5).to(like) * 2 - 1
+        self.signs = random_signs((like.shape[0], probes, *like.shape[1:]), generator, like.dtype, like.device)
 
     def __call__(self, denoised: Tensor, u: Tensor) -> Tensor:
         columns = []

@@ -178,13 +178,13 @@ def _log_rate(denoise: Denoise) -> float:
     r"""dy/dlog(x + offset) of the log chart of the process."""
     sde = getattr(denoise, "sde", None)
     chart = getattr(sde, "chart", Affine())
-    slope, bend = chart.inverse_derivatives(torch.zeros(1, dtype=torch.float64))
-    if not bend.item() > 0:
+    rate = chart.log_rate()
+    if rate is None:
         raise TypeError(
             f"AmbientLangevin needs a multiplicative process (a log chart), got {type(sde).__name__} "
             f"with chart {type(chart).__name__}; use EulerMaruyama."
         )
-    return (slope / bend).item()
+    return rate
 
 
 def _warn_of_flips(flipped: Tensor) -> None:

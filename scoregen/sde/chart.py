@@ -26,6 +26,11 @@ class Chart(ABC):
     def inverse_derivatives(self, y: Tensor) -> tuple[Tensor, Tensor]:
         r"""psi'(y) and psi''(y), elementwise."""
 
+    def log_rate(self) -> float | None:
+        r"""dy / d log(x + offset) of a chart that is linear in a logarithm, None for one that is affine."""
+        slope, bend = self.inverse_derivatives(torch.zeros(1, dtype=torch.float64, device="cpu"))
+        return (slope / bend).item() if bend.item() > 0 else None
+
     def log_det(self, x: Tensor) -> Tensor:
         r"""log |dy/dx| summed over the dimensions of each sample, (B,)."""
         slope, _ = self.inverse_derivatives(self.forward(x))
