@@ -41,5 +41,5 @@ def test_the_inner_loss_hears_the_trainer(wrap):
 
 @pytest.mark.parametrize("wrap", WRAPPERS)
 def test_only_losses_are_wrapped(wrap):
-    with pytest.raises(TypeError, match="base_loss must be a loss of scoregen.losses, got Identity"):
+    with pytest.raises(TypeError, match=r"base_loss must be a loss of scoregen\.losses, got Identity"):
         wrap(torch.nn.Identity())
