@@ -267,6 +267,14 @@ def test_random_labels_belong_to_the_image(digits, tmp_path):
     np.testing.assert_allclose(few["images"], many["images"][:5], atol=1e-5)
 
 
+def test_bfloat16_is_the_network_alone(digits, tmp_path):
+    r"""Other samples, by rounding; drawn by the same noise."""
+    exact = sample(digits, tmp_path / "exact", *SAMPLING, "format=npz")
+    rounded = sample(digits, tmp_path / "rounded", *SAMPLING, "format=npz", "precision=bf16")
+    exact, rounded = (np.load(folder / "samples.npz")["images"] for folder in (exact, rounded))
+    assert 0 < np.abs(exact - rounded).max() < 0.1 * np.abs(exact).max()
+
+
 def test_an_archive_holds_the_labels_that_were_asked_for(digits, tmp_path):
     npz = sample(digits, tmp_path, *SAMPLING, "format=npz", "label=[3,1]")
     assert np.load(npz / "samples.npz")["labels"].tolist() == [3, 1, 3, 1, 3]
@@ -282,6 +290,8 @@ BAD_SAMPLING = {
     "type": (["n=few"], "n: must be an integer, got 'few'"),
     "format": (["checkpoint=x", "format=jpg"], r"format: must be png or npz, got 'jpg'. Did you mean 'png'\?"),
     "weights": (["checkpoint=x", "weights=emma"], r"weights: must be ema or model, got 'emma'. Did you mean 'ema'\?"),
+    "precision": (["checkpoint=x", "precision=half"], "precision: must be no or bf16, got 'half'"),
+    "precision-strip": (["RUN", "precision=bf16", "interpolate=[0,1]"], "precision: must be no for restore= and inter"),
     "label": (["RUN", "label=10"], r"label: must lie in 0..9 \(or be 'all' or 'random'\), got 10"),
     "label-list": (["RUN", "label=[]"], "label: must not be an empty list"),
     "label-text": (["RUN", "label=three"], r"label: must lie in 0..9 \(or be 'all' or 'random'\), got 'three'"),

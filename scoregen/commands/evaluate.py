@@ -7,7 +7,7 @@ from scoregen.command_line import entry
 from scoregen.config import accepts, build
 from scoregen.errors import UserError, closest
 
-_SAMPLING = ("checkpoint", "weights", "n", "batch_size", "seed", "label", "guidance")
+_SAMPLING = ("checkpoint", "weights", "n", "batch_size", "seed", "label", "guidance", "precision")
 _KEYS = (
     *_SAMPLING,
     "samples",
@@ -111,7 +111,7 @@ def _provenance(samples: str | Path) -> dict[str, Any]:
         return {"sampler": "unknown", "network_calls": None, "seed": None}
     sampler = build(record["sampler"], where="sampler")
     calls = network_calls(sampler, record["checkpoint"]) * (1 if record["guidance"] == 1 else 2)
-    facts = {key: record[key] for key in ("seed", "checkpoint", "weights", "label", "guidance")}
+    facts = {key: record[key] for key in ("seed", "checkpoint", "weights", "label", "guidance", "precision")}
     return {"sampler": type(sampler).__name__, "sampler_config": record["sampler"], "network_calls": calls, **facts}
 
 

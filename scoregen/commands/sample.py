@@ -19,8 +19,10 @@ _SAMPLING: dict[str, Any] = {
     "format": str,
     "seed": int,
     "guidance": float,
+    "precision": str,
     "dry_run": bool,
 }
+_CHOICES = {"format": ("png", "npz"), "weights": ("ema", "model"), "precision": ("no", "bf16")}
 _KEYS = (*_SAMPLING, *VALUES, "label", "sampler", "interpolate", "interpolation")
 
 
@@ -40,6 +42,8 @@ def run(config: dict[str, Any], folder: Path) -> None:
     if config["restore"] is None and config["interpolate"] is None:
         return generate(config, folder)
     _check(config)
+    if config["precision"] != "no":  # inversion and derivatives of the denoiser need its digits
+        raise UserError(f"precision: must be no for restore= and interpolate=, got '{config['precision']}'.")
     other = interpolate if config["restore"] is None else restore
     other(config, folder)
 
@@ -68,7 +72,8 @@ def generate(config: dict[str, Any], folder: Path) -> None:
     _announce(config, checkpoint, sampler, out, len(todo))
     if config["dry_run"]:
         return
-    _generate(denoiser, sampler, shape, labels, parallel.shard(todo), config, out)
+    with autocast(config["precision"]):
+        _generate(denoiser, sampler, shape, labels, parallel.shard(todo), config, out)
     parallel.barrier()
     if parallel.rank() == 0:
         _finish(config, labels, out)
@@ -80,13 +85,22 @@ def _check(config: dict[str, Any]) -> None:
     for key in ("n", "batch_size"):
         if config[key] < 1:
             raise UserError(f"{key}: must be >= 1, got {config[key]}.")
-    for key, choices in (("format", ("png", "npz")), ("weights", ("ema", "model"))):
+    for key, choices in _CHOICES.items():
         if config[key] not in choices:
             raise UserError(
                 f"{key}: must be {' or '.join(choices)}, got '{config[key]}'. {closest(config[key], choices)}"
             )
     if config["checkpoint"] is None:
         raise UserError("checkpoint: give checkpoint=outputs/.../checkpoints/last (or a run folder).")
+
+
+def autocast(precision: str) -> Any:
+    r"""The network in bfloat16, or ("no") as it is; samplers compute in float32 or float64 either way."""
+    import torch
+
+    from scoregen.parallel import device
+
+    return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def labels_of(label: Any, n: int, model: Any, seed: int):
@@ -153,7 +167,7 @@ def _output(config: dict[str, Any], folder: Path, checkpoint: Path, shape: tuple
     from scoregen.parallel import gather
 
     out = Path(gather(str(Path(config["out"] or folder).resolve()))[0])
-    record = {k: config[k] for k in ("weights", "format", "seed", "label", "guidance", "sampler")}
+    record = {k: config[k] for k in ("weights", "format", "seed", "label", "guidance", "precision", "sampler")}
     record["checkpoint"] = str(checkpoint)
     if config["format"] == "png" and not (len(shape) == 3 and shape[0] in (1, 3)):
         raise UserError(f"format: png needs grey or RGB images, the model makes shape {shape}; give format=npz.")

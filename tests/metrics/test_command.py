@@ -23,7 +23,8 @@ def checkpoint(folder):
 
 def config(**changes):
     base = {"samples": None, "checkpoint": None, "weights": "ema", "n": 10, "batch_size": 10, "seed": 0, "label": None}
-    base |= {"guidance": 1.0, "sweep": None, "calls": [8], "cache": None, "out": None, "metrics": FAST}
+    base |= {"guidance": 1.0, "precision": "no", "sweep": None, "calls": [8], "cache": None, "out": None}
+    base |= {"metrics": FAST}
     base |= {"data": {"_target_": "scoregen.data.Digits"}, "sampler": {"_target_": "scoregen.samplers.Heun"}}
     return base | {"features": {"_target_": "scoregen.metrics.RandomConvolution", "channels": None}} | changes
 
@@ -41,6 +42,7 @@ def test_samples_are_measured_with_their_record(tmp_path, capsys):
 
     record = {"sampler": {"_target_": "scoregen.samplers.Heun", "steps": 18}, "guidance": 2.0, "seed": 5}
     record |= {"checkpoint": str(checkpoint(tmp_path / "checkpoint")), "weights": "ema", "label": "all"}
+    record["precision"] = "no"
     np.savez(tmp_path / "samples.npz", images=Digits().test.x.numpy())
     (tmp_path / "samples.json").write_text(json.dumps(record))
     run(config(samples=str(tmp_path)), tmp_path / "out")
