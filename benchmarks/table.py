@@ -1,32 +1,56 @@
-r"""Evaluations side by side: the rows of docs/results.md from metrics.json files.
+r"""Evaluations side by side, from metrics.json files: the rows of docs/results.md, and curves over network calls.
 
 python benchmarks/table.py outputs/evaluation/A outputs/evaluation/sweep/heun_035_calls ...
+python benchmarks/table.py --plot FILE.png "tuned=FOLDER,FOLDER" "teacher=FOLDER,FOLDER,FOLDER"
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from scoregen.metrics.report import Number  # noqa: E402
+from scoregen.metrics.sweep import Point, save_figure  # noqa: E402
+
 NAMES = ("FD", "KD", "precision", "recall")
+
+
+def numbers(folder: Path) -> dict[str, dict]:
+    r"""The numbers of an evaluation by their names, "FD" and "KD" without the extractor's."""
+    found = json.loads((folder / "metrics.json").read_text())["metrics"]
+    return {number["name"].split("-")[0]: number for number in found}
 
 
 def row(folder: Path) -> str:
     r"""One line of the table."""
-    numbers = json.loads((folder / "metrics.json").read_text())["metrics"]
-    cells = []
-    for name in NAMES:
-        number = next(n for n in numbers if n["name"].split("-")[0] == name)
-        cells.append(f"{number['value']:.4g} ({number['floor']:.3g})")
-    protocol = numbers[0]["protocol"]
+    found = numbers(folder)
+    cells = [f"{found[name]['value']:.4g} ({found[name]['floor']:.3g})" for name in NAMES]
+    protocol = found["FD"]["protocol"]
     calls = protocol["network_calls"] or ""
     return f"| {folder.parent.name}/{folder.name} | {calls} | {' | '.join(cells)} | {protocol['generated_images']} |"
 
 
+def points(curve: str) -> list[Point]:
+    r"""NAME=FOLDER,FOLDER,...: the Frechet distances of one curve."""
+    name, folders = curve.split("=", 1)
+    found = [numbers(Path(folder))["FD"] for folder in folders.split(",")]
+    calls = [number.pop("protocol")["network_calls"] for number in found]
+    return [Point(name, k, k, Number(**number)) for k, number in zip(calls, found, strict=True)]
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plot", type=Path, help="draw curves NAME=FOLDER,FOLDER instead of printing rows")
+    parser.add_argument("evaluations", nargs="+")
+    options = parser.parse_args()
+    if options.plot:
+        print(save_figure([point for curve in options.evaluations for point in points(curve)], options.plot))
+        return
     print(f"| evaluation | calls | {' | '.join(f'{name} (floor)' for name in NAMES)} | n |")
     print("|---" * (len(NAMES) + 3) + "|")
-    for argument in sys.argv[1:]:
-        print(row(Path(argument)))
+    for folder in options.evaluations:
+        print(row(Path(folder)))
 
 
 if __name__ == "__main__":
