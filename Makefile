@@ -35,7 +35,7 @@ lint: $(STAMP) ## format, lint, types, import contracts
 
 bench: $(STAMP) ## speed and quality beside peers; with DATA=FOLDER (of MNIST) also certification
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	for name in training solvers likelihood conditioning consistency; do \
+	for name in training solvers likelihood conditioning consistency smoothness; do \
 		echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 	test ! -d "$(DATA)" || for part in speed ladder attack; do \
 		echo "== certify, $$part"; $(BIN)/python benchmarks/certify.py --data "$(DATA)" --part $$part || exit 1; done

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from scoregen.metrics.report import Number  # noqa: E402
-from scoregen.metrics.sweep import Point, save_figure  # noqa: E402
+from scoregen.metrics.report import Number
+from scoregen.metrics.sweep import Point, save_figure
 
 NAMES = ("FD", "KD", "precision", "recall")
 
