@@ -2,9 +2,10 @@ r"""The stages of rRCM as experiments: what each learns, at which sigma, and whe
 
 import pytest
 import yaml
-from tiny import compose
+from tiny import compose, mnist_like, train
 
 from scoregen.config import build, conf_dir
+from scoregen.errors import UserError
 
 DATA = ("mnist", "fashion_mnist", "cifar10")
 
@@ -41,3 +42,31 @@ def test_the_stages_of_one_data_set_build_the_same_network():
         for name in ("rrcm_mnist_pretrain", "rrcm_mnist_probe", "rrcm_mnist_finetune", "vit_mnist")
     ]
     assert len(set(shapes)) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (["loss=representation"], r"loss: .*needs model.trainable=\[encoder,projector\], got \[encoder,head\]"),
+        (["loss=cross_entropy"], "loss.noise_sigma: must be model.noise_sigma=0.5, .* got 0; set both"),
+    ],
+    ids=["projector", "noise"],
+)
+def test_a_model_that_does_not_suit_the_loss_is_refused(overrides, text, tmp_path):
+    mnist_like(tmp_path, "MNIST")
+    with pytest.raises(UserError, match=text):
+        train(
+            tmp_path / "run", "data=mnist", f"data.root={tmp_path}", "model=vit_small", "preview.every=null", *overrides
+        )
+
+
+def test_a_certificate_at_another_noise_than_the_network_is_told_is_refused(tmp_path):
+    from scoregen.commands.certify import run
+
+    mnist_like(tmp_path, "MNIST")
+    options = ["data=mnist", f"data.root={tmp_path}"]
+    small = ["model=vit_small", "preview.every=null", "loss=cross_entropy", "loss.noise_sigma=0.5", "trainer.steps=1"]
+    train(tmp_path / "run", *options, *small, "trainer.batch_size=4", "trainer.precision=no")
+    config = compose(*options, f"checkpoint={tmp_path / 'run'}", "noise.sigma=0.25", name="certify")
+    with pytest.raises(UserError, match=r"noise.sigma: must be 0.5, the noise that this ViTClassifier"):
+        run(config, tmp_path / "out")

@@ -131,6 +131,9 @@ def test_smoothness_is_reported(digits, tmp_path, monkeypatch, capsys):
     assert len(found["details"]["inversion"]) == 7
     for name in ("strips.png", "strips_constant_speed.png"):
         assert (tmp_path / "report" / name).is_file()
+    assert command(metrics_main, "smoothness", f"checkpoint={digits}", *options, "seed=1") != 0
+    assert "(seed was 0, now 1); give another out" in capsys.readouterr().err
+    assert json.loads((tmp_path / "report" / "smoothness.json").read_text()) == found
 
 
 @pytest.mark.parametrize(

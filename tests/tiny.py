@@ -77,6 +77,13 @@ class Kill(Hook):
             raise KeyboardInterrupt
 
 
+class Fails(Hook):
+    r"""A monitor with a mistake."""
+
+    def __call__(self, moment: Moment) -> None:
+        raise RuntimeError("no space left for a picture")
+
+
 class Broken(DenoisingScoreMatching):
     r"""Denoising score matching that gives NaN at some steps."""
 

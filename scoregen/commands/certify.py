@@ -109,6 +109,7 @@ def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:
         classifier = read_classifier(config["classifier"], device)
     purify = config["purify"]
     if purify["checkpoint"] is None:
+        _check_told(classifier, noise)
         return classifier
     if not hasattr(noise, "sigma"):
         raise UserError(f"purify: the denoiser removes Gaussian or log-normal noise, got noise {noise!r}.")
@@ -116,6 +117,16 @@ def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:
     sampler = build(config["sampler"], where="sampler")
     purified = PurifiedClassifier(classifier, denoiser, sampler, noise.sigma, purify["votes"], purify["seed"])
     return purified.eval()
+
+
+def _check_told(classifier: Any, noise: Any) -> None:
+    r"""A classifier that is told its noise level must be told the right one."""
+    told, sigma = getattr(classifier, "noise_sigma", None), getattr(noise, "sigma", None)
+    if told is not None and told != sigma:
+        raise UserError(
+            f"noise.sigma: must be {told:g}, the noise that this {type(classifier).__name__} was trained for and is "
+            f"told, got {noise!r}; train it with model.noise_sigma and loss.noise_sigma of the certificate."
+        )
 
 
 def _report(run: Any, data: Any, noise: Any, out: Path) -> None:

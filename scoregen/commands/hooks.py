@@ -12,6 +12,7 @@ from scoregen.pictures import is_image, save_curve, save_grid
 from scoregen.report import write_report
 from scoregen.rng import generators
 from scoregen.samplers import Sampler
+from scoregen.sde import SDE
 from scoregen.training import Hook, Moment
 from scoregen.training.loggers import read_metrics
 
@@ -36,6 +37,10 @@ class Preview(Hook):
         if n < 1:
             raise ValueError(f"n must be >= 1, got n={n}.")
         self.sampler, self.source, self.config, self.n, self.seed = sampler, source, config, n, seed
+
+    def samplers(self, sde: SDE) -> list[Sampler]:
+        r"""What it samples with."""
+        return [self.sampler]
 
     def __call__(self, moment: Moment) -> None:
         if rank() != 0:

@@ -102,7 +102,7 @@ class Pictures(Intensities):
 
         if deviation is not None:
             values = _interleaved(deviation)
-            write_atomically((out / "std" / self.names[k]).with_suffix(".npy"), lambda file: np.save(file, values))
+            write_atomically(out / "std" / f"{self.names[k]}.npy", lambda file: np.save(file, values))
         before, _ = self._opened(k)
         picture = Image.fromarray(_as(before.dtype, _interleaved(mean)))
         place = self.place(k, out)

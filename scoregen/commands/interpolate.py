@@ -1,7 +1,7 @@
 r"""Interpolations: `python sample.py checkpoint=PATH interpolate=[0,1]`, seeds, or `interpolate=[a.png,b.png]`, images.
 
-Two seeds: the path between the noises from which `sample.py seed=...` makes its first image. Two images: both are
-encoded by the probability flow, their latents blended, and the blends decoded.
+Two seeds: the path between the noises from which `sample.py seed=...` makes its first image, by `sampler`. Two images:
+both are encoded by the probability flow (Runge-Kutta, whatever the sampler), their latents blended, the blends decoded.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from scoregen.commands.output import claim, write_atomically
 from scoregen.config import build, typed
 from scoregen.errors import UserError, absent, closest
 
-_RECORDED = ("weights", "label", "guidance", "sampler", "interpolate", "interpolation")
+_RECORDED = ("weights", "label", "seed", "guidance", "sampler", "interpolate", "interpolation")
 
 
 class Interpolation:
@@ -64,6 +64,8 @@ def interpolate(config: dict[str, Any], folder: Path) -> None:
     denoiser = guided(model, config["guidance"], labels)
     out = Path(parallel.gather(str(Path(config["out"] or folder).resolve()))[0])
     record = {key: config[key] for key in _RECORDED} | {"checkpoint": str(checkpoint)}
+    if isinstance(ends[0], str):
+        del record["sampler"]  # images do not use it
     known = ("strip.png", "path.gif", "frames.npz", "images", "parts")
     claim(out, record, "interpolation.json", known, write=not config["dry_run"])
     if config["dry_run"] or parallel.rank() != 0:

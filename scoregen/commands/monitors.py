@@ -14,6 +14,7 @@ from scoregen.metrics.extraction import uint8_round_trip
 from scoregen.parallel import gather, shard
 from scoregen.rng import generators, randn
 from scoregen.samplers import Sampler
+from scoregen.sde import SDE
 from scoregen.training import Hook, Moment
 from scoregen.training.loggers import read_metrics
 
@@ -53,6 +54,11 @@ class EarlyStopping(Hook):
             raise ValueError(
                 f"patience, n, bins and batch_size must be >= 1 and n >= bins, "
                 f"got patience={patience}, n={n}, bins={bins}, batch_size={batch_size}."
+            )
+        if not loss.comparable:
+            raise ValueError(
+                f"every must be null for {type(loss).__name__}, whose values at different steps or in other batches do "
+                f"not compare; watch samples (quality, few_calls) or accuracy instead."
             )
         self.source, self.loss = source, loss
         self.patience, self.n, self.bins, self.seed, self.batch_size = patience, n, bins, seed, batch_size
@@ -119,18 +125,27 @@ class Quality(Hook):
         self.source, self.sampler, self.features = source, sampler, features
         self.n, self.reference, self.seed, self.batch_size = n, reference, seed, batch_size
 
+    def samplers(self, sde: SDE) -> list[Sampler]:
+        r"""What it samples with."""
+        return [self.sampler]
+
     @torch.no_grad()
     def __call__(self, moment: Moment) -> None:
-        device = next(moment.model.parameters()).device
-        images = uint8_round_trip(self._samples(moment.model))
-        generated = extract_features(self.features, images, device=device)
         name = self.features.frechet_name
-        values = {name: frechet_distance(generated, self._real), "KD": kernel_distance(generated, self._real).value}
+        frechet, kernel = self.distances(moment.model, self.sampler)
+        values = {name: frechet, "KD": kernel}
         past = [v[name] for v in read_metrics(moment.folder) if name in v and v["step"] < moment.step]
         best = min(gather(past)[0], default=float("inf"))
         moment.log(values)
         if values[name] < best:
             moment.save("best")
+
+    def distances(self, model: nn.Module, sampler: Sampler) -> tuple[float, float]:
+        r"""Frechet and kernel distance of the samples of a sampler, on every process."""
+        device = next(model.parameters()).device
+        images = uint8_round_trip(self._samples(model, sampler))
+        generated = extract_features(self.features, images, device=device)
+        return frechet_distance(generated, self._real), kernel_distance(generated, self._real).value
 
     @cached_property
     def _real(self) -> Tensor:
@@ -138,14 +153,14 @@ class Quality(Hook):
         label = None if part.label is None else part.label[: self.reference]
         return reference_features(ArrayDataset(part.x[: self.reference], label), self.features)
 
-    def _samples(self, model: nn.Module) -> Tensor:
+    def _samples(self, model: nn.Module, sampler: Sampler) -> Tensor:
         label = cycled_labels(model, self.n)
         parts = {}
         for first in shard(range(0, self.n, self.batch_size)):
             places: Sequence[int] = range(first, min(first + self.batch_size, self.n))
             draws = generators(self.seed, SAMPLE_STREAM, 0, places)
             chosen = None if label is None else label[places.start : places.stop]
-            parts[first] = self.sampler(model, (len(places), *self.source.shape), label=chosen, generator=draws).cpu()
+            parts[first] = sampler(model, (len(places), *self.source.shape), label=chosen, generator=draws).cpu()
         found = {first: value for part in gather(parts) for first, value in part.items()}
         return torch.cat([found[first] for first in sorted(found)])
 

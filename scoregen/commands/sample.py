@@ -151,6 +151,11 @@ def image_shape(checkpoint: Path) -> tuple[int, ...]:
     while "network" in node:  # adapters stand around a network
         node = node["network"]
     shape = node.get("shape")
+    if "pipeline" in model:
+        raise UserError(
+            f"checkpoint: '{checkpoint}' samples latents of a text-to-image pipeline; load its adapters in diffusers "
+            f"or call it from Python (docs/smooth_lora.md)."
+        )
     if "network" not in model or shape is None:
         raise UserError(
             f"checkpoint: '{checkpoint}' holds no denoiser ({model['_target_']}); give one of a diffusion model."

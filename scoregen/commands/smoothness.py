@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from scoregen.command_line import entry
+from scoregen.commands.output import claim
 from scoregen.config import build, typed
 from scoregen.errors import UserError, closest
 
@@ -19,6 +20,7 @@ _VALUES: dict[str, Any] = {
     "out": str | None,
 }
 _KEYS = (*_VALUES, "features", "sampler", "data", "model", "chart")
+_RECORDED = ("weights", "pairs", "points", "seed", "label", "inversion", "features", "sampler", "data")
 
 
 def run(config: dict[str, Any], folder: Path) -> None:
@@ -43,6 +45,8 @@ def run(config: dict[str, Any], folder: Path) -> None:
     out = Path(parallel.gather(str(Path(config["out"] or folder).resolve()))[0])
     model = load(checkpoint, config["weights"], parallel.device())
     _check_model(model, source, config)
+    record = {key: config[key] for key in _RECORDED} | {"checkpoint": str(checkpoint)}
+    claim(out, record, "smoothness_of.json", ("smoothness.json", "strips.png"), write=True)
     generate = FromNoise(model, sampler, config["label"])
     options = {key: config[key] for key in ("pairs", "points", "seed", "batch_size")}
     try:

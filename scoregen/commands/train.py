@@ -114,7 +114,14 @@ def _check_loss(loss: Any, model: Any, source: Any, steps: int) -> None:
     x, label = source.train[:2]
     if label is None and not hasattr(model, "sde"):
         raise UserError(f"data: a {type(model).__name__} needs labels, {source.name} has none.")
+    told, noise = getattr(model, "noise_sigma", None), getattr(loss, "noise_sigma", None)
+    if told is not None and noise not in (None, told):
+        raise UserError(
+            f"loss.noise_sigma: must be model.noise_sigma={told:g}, the noise that a {type(model).__name__} is told, "
+            f"got {noise:g}; set both."
+        )
     try:
+        loss.begin(model)
         loss.at(0, steps)
         with torch.no_grad():
             loss(model.eval(), x, label, torch.Generator().manual_seed(0))
@@ -156,7 +163,22 @@ def _hooks(config: dict[str, Any], source: Any, loss: Any, model: Any) -> list[A
         if (name == "accuracy") == hasattr(model, "sde") and name != "early_stopping":
             raise UserError(f"{name}.every: must be null for a {type(model).__name__}, got {node['every']}.")
         hooks.append(build(node, where=name, **{k: v for k, v in offered.items() if accepts(node, k)}))
+        _check_hook(name, hooks[-1], model)
     return hooks
+
+
+def _check_hook(name: str, hook: Any, model: Any) -> None:
+    r"""Whether the levels of the samplers of a monitor lie inside the process is known before any work."""
+    samplers = hook.samplers(model.sde) if hasattr(hook, "samplers") else []
+    if samplers and hasattr(model, "latents") and name != "preview":
+        raise UserError(f"{name}.every: must be null for a {type(model).__name__}, whose samples are latents.")
+    for sampler in samplers:
+        try:
+            sampler.grid(model.sde, sampler.steps)
+        except ValueError as error:
+            raise UserError(
+                f"{name}: {type(sampler).__name__} does not fit {type(model.sde).__name__}: {error}"
+            ) from error
 
 
 def _set_moments(model: Any, source: Any, kind: str) -> None:

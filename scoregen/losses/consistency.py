@@ -70,6 +70,8 @@ class AbstractConsistency(Loss):
         ValueError: values out of range.
     """
 
+    comparable = False  # divided by s - r, which shrinks with the stages
+
     def __init__(
         self,
         noise_levels: NoiseLevels | None = None,

@@ -124,7 +124,16 @@ class RepresentationConsistency(Loss):
         self.points, self.beta, self._due = self.resolution(0, 1), 1.0, False
         self._sums, self._count = torch.zeros(2), 0
 
+    comparable = False  # its keys are those of the batch, over all processes
+
     def begin(self, model: nn.Module) -> None:
+        learns = {name: any(p.requires_grad for p in part.parameters()) for name, part in model.named_children()}
+        if not learns.get("projector", True) or learns.get("head", False):
+            raise ValueError(
+                f"pre-training needs model.trainable=[encoder,projector], got "
+                f"[{','.join(name for name, yes in learns.items() if yes)}]: a frozen projector stays random, and the "
+                f"head gets no gradient."
+            )
         self.target = copy.deepcopy(model).requires_grad_(False)
 
     def at(self, step: int, steps: int) -> None:

@@ -17,7 +17,13 @@ from scoregen.sde.process import SDE
 
 
 class Loss(nn.Module, ABC):
-    r"""The contract of a loss: a value a sample, from data in its own units. A module, so it may have saved state."""
+    r"""The contract of a loss: a value a sample, from data in its own units. A module, so it may have saved state.
+
+    Attributes:
+        comparable: whether values of different steps, and of parts of a batch, compare: what early stopping needs.
+    """
+
+    comparable: bool = True
 
     @abstractmethod
     def forward(
@@ -225,6 +231,7 @@ class WrappedLoss(Loss):
         if not isinstance(base_loss, Loss):
             raise TypeError(f"base_loss must be a loss of scoregen.losses, got {type(base_loss).__name__}.")
         self.base_loss = base_loss
+        self.comparable = base_loss.comparable
 
     def begin(self, model: nn.Module) -> None:
         self.base_loss.begin(model)

@@ -117,6 +117,7 @@ class JacobianLoss(WrappedLoss):
     @torch.no_grad()
     def _record(self, s: Tensor, norm: Tensor, weighted: Tensor, penalty: Tensor) -> None:
         goal = self.goal(s).to(norm)
+        goal = torch.where(goal.isnan(), weighted, goal)  # before there is one
         rows = torch.stack([torch.ones_like(norm), norm, norm * goal / weighted.clamp_min(1e-30), penalty])
         self._sums = self._sums.to(norm).index_add(1, level(s, EDGES).to(norm.device), rows)
 
@@ -141,8 +142,8 @@ class StepwiseVariation(JacobianLoss):
     r"""Step-wise variation regularisation: (w |J_x^T v| - a)^2 with a running mean a of w |J_x^T v|.
 
         Equal image changes for equal latent changes. Exact constancy is impossible for real data, so this is a bias.
-        The mean a is over all processes, starts at the first batch's and is saved. A penalty sees the mean of earlier
-        steps, so micro-batches of a step share it.
+        The mean a is over all processes, starts at that of the first step that sees its level and is saved. A penalty
+        sees the mean of earlier steps, so micro-batches of a step share it; until there is one, it is 0.
 
     Args:
         base_loss: any loss of a denoiser.
@@ -194,27 +195,28 @@ class StepwiseVariation(JacobianLoss):
         if self.step is None:  # a loop that does not call `at`: every call is a step
             self._fold()
         self._collect(weighted.detach(), s)
-        return (weighted - self.goal(s)).square()
+        goal = self.goal(s)
+        return torch.where(goal.isnan(), 0.0, weighted - goal).square()
 
     def goal(self, s: Tensor) -> Tensor:
         return self.a[level(s, self._edges).to(self.a.device)]
 
     @torch.no_grad()
     def _collect(self, weighted: Tensor, s: Tensor) -> None:
-        rows = torch.stack([weighted, torch.ones_like(weighted)]).to(self.pending)
+        seen = weighted.isfinite()  # an overflow costs its step, not the mean
+        rows = torch.stack([torch.where(seen, weighted, 0.0), seen]).to(self.pending)
         sums = torch.zeros_like(self.pending).index_add(1, level(s, self._edges).to(rows.device), rows)
         if dist.is_initialized():
             dist.all_reduce(sums)
         self.pending = self.pending + sums
-        first = self.a.isnan() & (sums[1] > 0)
-        self.a = torch.where(first, sums[0] / sums[1].clamp_min(1), self.a)
 
     @torch.no_grad()
     def _fold(self) -> None:
         r"""Takes what the last step saw into the running means."""
         total, count = self.pending
         mean = torch.where(count > 0, total / count.clamp_min(1), self.a)
-        self.a, self.pending = torch.lerp(self.a, mean, self.rate), torch.zeros_like(self.pending)
+        self.a = torch.where(self.a.isnan(), mean, torch.lerp(self.a, mean, self.rate))
+        self.pending = torch.zeros_like(self.pending)
 
 
 class JacobianPenalty(JacobianLoss):

@@ -72,7 +72,7 @@ def reconstruction_error(
 
 
 def reconstruction_sweep(denoiser: Any, x: Tensor, label: Tensor | None = None) -> list[Reconstruction]:
-    r"""Error against calls: DDIM with 10 to 100 steps and RK4 with 5 to 50, each way."""
+    r"""Error against calls: DDIM with 10 to 100 steps and RK4 with 5 to 25, each way."""
     solvers: list[ODESolver] = [*(DDIMInversion(k) for k in (10, 20, 50, 100)), *(RK4(k) for k in (5, 12, 25))]
     return [reconstruction_error(denoiser, x, solver=solver, label=label) for solver in solvers]
 

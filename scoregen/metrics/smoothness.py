@@ -76,6 +76,7 @@ def istd(
     generate: Generate,
     data: ArrayDataset,
     *,
+    shape: tuple[int, ...] | None = None,
     pairs: int = 500,
     points: int = 11,
     seed: int = 0,
@@ -94,8 +95,8 @@ def istd(
         those of `generate`; the paper's are DDIM with 50.
 
     Args:
-        generate: standard normal noise (B, *S) to data (B, *S): `samplers.latent.FromNoise`.
-        data: gives the shape, and the reference of the Frechet distances.
+        generate: standard normal noise (B, *S) to data: `samplers.latent.FromNoise`; of a pipeline, then its decoder.
+        data: the reference of the Frechet distances. shape: S of the noise; that of the data unless given.
         pairs: number of paths. points: images on each, >= 3.
         seed: of the noises. blend: of two noises.
         extractor: of the features for the Frechet distances; pixels unless given.
@@ -108,7 +109,7 @@ def istd(
     """
     if pairs < 2 or points < 3:
         raise ValueError(f"istd needs pairs >= 2 and points >= 3, got pairs={pairs}, points={points}.")
-    shape, parts = tuple(data[:1][0].shape[1:]), {}
+    shape, parts = tuple(data[:1][0].shape[1:]) if shape is None else tuple(shape), {}
     for first in progress(shard(range(0, pairs, batch_size)), description="paths", unit="batch"):
         a, b = noise_pairs(min(batch_size, pairs - first), shape, seed, first, dtype, device)
         images = path_images(generate, a, b, points, blend).cpu()

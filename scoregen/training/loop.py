@@ -100,8 +100,8 @@ class Loop:
             stop = self._run_hooks(meter)
             if done.step % trainer.checkpoint_every == 0 or done.step == trainer.steps or stop:
                 meter.pause()
-                done.window = meter.window()
-                self._save()
+                self._write_step(meter)
+                self.accelerator.wait_for_everyone()
                 meter.resume()
             if stop:
                 break
@@ -193,12 +193,18 @@ class Loop:
         self.model.eval()
         self.ema.swap()
         moment = Moment(self.done.step, self.model, self.folder, self._write, self._picture, self._save_named)
+        failed = False
         try:
             for hook in due:
                 hook(moment)
+        except Exception:
+            failed = True
+            raise
         finally:
             self.ema.swap()
             self.model.train()
+            if failed:  # a picture that cannot be drawn must not cost the steps before it
+                self._write_step(meter)
             meter.resume()
         return any(hook.stop for hook in due)
 
@@ -213,13 +219,13 @@ class Loop:
         finally:
             self.ema.swap()
 
-    def _save(self) -> None:
+    def _write_step(self, meter: Meter) -> None:
+        self.done.window = meter.window()
         folder = self.folder / "checkpoints" / f"step_{self.done.step:08d}"
         self._write_checkpoint(folder)
         if rank() == 0:
             checkpoint.point_last(folder)
             self._prune(folder.parent)
-        self.accelerator.wait_for_everyone()
 
     def _write_checkpoint(self, folder: Path) -> None:
         if rank() == 0:

@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
-from tiny import TOY, numbers, train
+from tiny import DIGITS, TOY, numbers, train
 
 from scoregen.commands.monitors import Accuracy, EarlyStopping, Quality
 from scoregen.data import ArrayDataset
-from scoregen.losses import DenoisingScoreMatching, LogUniform
+from scoregen.errors import UserError
+from scoregen.losses import ConsistencyTuning, DenoisingScoreMatching, LogUniform, StepwiseVariation
 from scoregen.losses.score_matching import DataWeighting
 from scoregen.metrics import Pixels, frechet_distance
 from scoregen.models.denoiser import AbstractDenoiser
@@ -181,3 +182,35 @@ def test_accuracy_keeps_the_best_on_a_validation_part_and_never_on_test_data(tmp
 def test_bad_settings_are_refused(changes):
     with pytest.raises(ValueError, match="must be >= 1"):
         EarlyStopping(halves_and_ones(), loss(), **{"every": 1, **changes})
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["few_calls.levels=[90.0]"], "few_calls: Consistency does not fit EDM: values must not"),
+        (["few_calls.every=null", "quality.every=1", "sampler=consistency_two", "sde.sigma_max=20"], "quality: Cons"),
+        (["few_calls.every=null", "preview.every=1", "sampler=consistency_two", "sde.sigma_max=20"], "preview: Cons"),
+        (["early_stopping.every=1", "loss=consistency"], "early_stopping: every must be null for ConsistencyTuning"),
+    ],
+    ids=["levels", "quality", "preview", "early stopping"],
+)
+def test_a_monitor_that_cannot_work_is_refused_before_the_run(argv, text, tmp_path):
+    overrides = [*TOY, "few_calls.every=1", "trainer.steps=1", "dry_run=true"]
+    keys = {a.split("=")[0] for a in argv}
+    with pytest.raises(UserError, match=text):
+        train(tmp_path, *[a for a in overrides if a.split("=")[0] not in keys], *argv)
+
+
+def test_a_loss_around_one_that_does_not_compare_does_not_either():
+    with pytest.raises(ValueError, match="every must be null for StepwiseVariation"):
+        EarlyStopping(halves_and_ones(), StepwiseVariation(ConsistencyTuning()), every=1)
+
+
+def test_distances_of_one_and_two_calls_are_logged(tmp_path):
+    r"""Those of the quality monitor with the same sampler and seeds."""
+    options = [*DIGITS, "trainer.steps=2", "trainer.log_every=2", "trainer.checkpoint_every=2", "sampler=consistency"]
+    few = ["few_calls.every=2", "few_calls.features={_target_:scoregen.metrics.Pixels}", "+few_calls.samples=20"]
+    train(tmp_path, *options, *few, "quality.every=2", "quality.n=20", "+quality.reference=10000")
+    logged = {name: value for line in numbers(tmp_path) for name, value in line.items()}
+    assert logged["FD-pixels/calls_1"] == pytest.approx(logged["FD-pixels"], rel=1e-6)
+    assert logged["FD-pixels/calls_2"] != logged["FD-pixels/calls_1"]

@@ -94,6 +94,12 @@ def jacobians(model, u, s, label=None):
     return torch.stack([torch.func.jacrev(lambda point, i=i: one(point, i))(u[i].detach()) for i in range(B)])
 
 
+def aimed(loss, a=0.5):
+    r"""The loss with a running mean, as after a first step."""
+    loss.a.fill_(a)
+    return loss
+
+
 @pytest.mark.parametrize("name", PROCESSES)
 def test_estimators_are_the_jacobian(name):
     r"""Reverse mode to rounding, differences of h = 1e-6 to O(h) and rounding / h."""
@@ -140,11 +146,14 @@ def test_log_space_jacobian_is_that_of_data_space_by_the_chain_rule(name):
 @pytest.mark.parametrize("weight", ["paper", "eq8", "latent"])
 @pytest.mark.parametrize("name", ["vp", "edm", "geometric ou"])
 def test_the_loss_is_the_formula_written_out(name, weight):
-    r"""base + lambda (w |J_x^T v| - a)^2 with J_x = J_u/alpha, a the mean of the first batch."""
+    r"""base + lambda (w |J_x^T v| - a)^2 with J_x = J_u/alpha; the first step has no a and no penalty, and gives it."""
     sde = PROCESSES[name]
     model = denoiser(sde)
     base = DenoisingScoreMatching(LEVELS)
     loss = StepwiseVariation(base, weight, "global", "vjp", strength=0.3)
+    loss.at(0, 2)
+    first = loss(model, data(), None, draws(), QUANTILE)
+    loss.at(1, 2)
     found = loss(model, data(), None, draws(), QUANTILE)
     g = draws()
     expected = base(model, data(), None, g, QUANTILE)
@@ -154,6 +163,7 @@ def test_the_loss_is_the_formula_written_out(name, weight):
     t = sde.time_of(s)
     w = {"paper": sde.sigma(t) ** 2, "eq8": torch.ones(B).double(), "latent": sde.alpha(t)}[weight]
     q = w * torch.einsum("bij,bi->bj", jacobians(model, u, s) / sde.alpha(t)[:, None, None], v).norm(dim=1)
+    torch.testing.assert_close(first, expected, rtol=0, atol=0)
     torch.testing.assert_close(loss.a, q.mean()[None].float())
     torch.testing.assert_close(found, expected + 0.3 * (q - q.mean()) ** 2, rtol=1e-6, atol=1e-9)
 
@@ -163,6 +173,8 @@ def test_the_loss_is_the_formula_written_out(name, weight):
 def test_parameter_gradient_through_layer_normalisation(estimator, tolerance, kind):
     r"""Against central differences of the loss, O(h^2) with h = 1e-5; a is fixed before."""
     model, loss = denoiser(), kind(DenoisingScoreMatching(LEVELS), estimator=estimator, strength=2.0)
+    if kind is StepwiseVariation:
+        aimed(loss)
 
     def value():
         loss.step = 0
@@ -206,7 +218,7 @@ def test_a_shift_changes_nothing():
     assert float(moved.shift(0.5)) != float(plain.shift(0.5))
     values = []
     for sde in (plain, moved):
-        loss = StepwiseVariation(DenoisingScoreMatching(LEVELS), "eq8")
+        loss = aimed(StepwiseVariation(DenoisingScoreMatching(LEVELS), "eq8"))
         values.append(loss(denoiser(sde), data(), None, draws(), QUANTILE))
     torch.testing.assert_close(*values, rtol=1e-9, atol=0)
 
@@ -220,7 +232,7 @@ def gradient(model):
 def test_every_fourth_step_has_the_mean_gradient_of_every_step():
     model, means = denoiser(), []
     for every in (1, 4):
-        loss, found = StepwiseVariation(DenoisingScoreMatching(LEVELS), every=every), []
+        loss, found = aimed(StepwiseVariation(DenoisingScoreMatching(LEVELS), every=every, rate=1e-9)), []
         for step in range(4):
             loss.at(step, 4)
             loss(model, data(), None, draws(), QUANTILE).sum().backward()
@@ -231,7 +243,7 @@ def test_every_fourth_step_has_the_mean_gradient_of_every_step():
 
 def test_steps_without_a_penalty_and_evaluations_are_the_base_loss():
     model, base = denoiser(), DenoisingScoreMatching(LEVELS)
-    loss = StepwiseVariation(base, every=3)
+    loss = aimed(StepwiseVariation(base, every=3))
     expected = base(model, data(), None, draws(), QUANTILE)
     loss.at(1, 4)
     assert torch.equal(loss(model, data(), None, draws(), QUANTILE), expected)
@@ -244,7 +256,7 @@ def test_steps_without_a_penalty_and_evaluations_are_the_base_loss():
 
 
 @pytest.mark.parametrize("target", ["global", "per_level"])
-def test_the_running_mean_starts_at_the_first_batch_and_moves_by_its_rate(target):
+def test_the_running_mean_starts_at_the_first_step_and_moves_by_its_rate(target):
     sde, sd = VP(), 0.7
     oracle = Independent(0.0, sd**2, sde)
     oracle.num_classes, oracle.sigma_data = None, sd
@@ -266,20 +278,25 @@ def test_the_running_mean_starts_at_the_first_batch_and_moves_by_its_rate(target
 
 
 def test_micro_batches_share_the_mean_of_earlier_steps():
-    model = denoiser()
-    whole, parts = (StepwiseVariation(DenoisingScoreMatching(LEVELS)) for _ in range(2))
-    for loss in (whole, parts):
-        loss.at(0, 3)
-        loss(model, data(), None, draws(), QUANTILE)
-        loss.at(1, 3)
-    whole(model, data(), None, draws(step=1), QUANTILE).sum().backward()
-    expected = gradient(model)
-    for part in (slice(0, 2), slice(2, None)):
-        parts(model, data()[part], None, draws(step=1)[part], QUANTILE[part]).sum().backward()
-    torch.testing.assert_close(gradient(model), expected)
-    for loss in (whole, parts):
-        loss.at(2, 3)
-    torch.testing.assert_close(parts.a, whole.a)
+    r"""From the first step on, which has none: parts are blocks of noise levels, so that of the first is no mean."""
+    model, found = denoiser(), []
+    for parts in ([slice(None)], [slice(0, 2), slice(2, None)]):
+        loss = StepwiseVariation(DenoisingScoreMatching(LEVELS))
+        for step in range(3):
+            loss.at(step, 4)
+            for part in parts:
+                loss(model, data()[part], None, draws(step=step)[part], QUANTILE[part]).sum().backward()
+        loss.at(3, 4)
+        found.append((gradient(model), loss.a))
+    torch.testing.assert_close(*found)
+
+
+def test_an_overflow_costs_its_step_and_not_the_mean():
+    loss = aimed(StepwiseVariation(DenoisingScoreMatching(LEVELS), rate=0.5), 1.0)
+    loss.at(0, 3)
+    assert loss.penalty(torch.tensor([3.0, math.inf]), torch.tensor([1.0, 1.0])).tolist() == [4.0, math.inf]
+    loss.at(1, 3)
+    assert loss.a.tolist() == [2.0]
 
 
 def test_state_is_saved_and_goes_on_where_it_was():
@@ -321,14 +338,14 @@ def test_the_difference_has_one_dropout_mask():
 def test_full_precision_under_autocast():
     model = denoiser().float()
     with torch.autocast("cpu", torch.bfloat16):
-        value = StepwiseVariation(DenoisingScoreMatching(LEVELS))(model, data().float(), None, draws(), QUANTILE)
-    expected = StepwiseVariation(DenoisingScoreMatching(LEVELS))(model, data().float(), None, draws(), QUANTILE)
+        value = aimed(StepwiseVariation(DenoisingScoreMatching(LEVELS)))(model, data().float(), None, draws(), QUANTILE)
+    expected = aimed(StepwiseVariation(DenoisingScoreMatching(LEVELS)))(model, data().float(), None, draws(), QUANTILE)
     assert torch.equal(value, expected)
 
 
 def test_any_loss_of_a_denoiser_can_be_wrapped():
     model, base = denoiser(EDM()), ConsistencyTuning()
-    loss = StepwiseVariation(base, "latent", "per_level", strength=1.0)
+    loss = aimed(StepwiseVariation(base, "latent", "per_level", strength=1.0))
     loss.at(0, 8)
     value = loss(model, data(), None, draws(), QUANTILE)
     assert (value > base(model, data(), None, draws(), QUANTILE)).any()
@@ -339,16 +356,17 @@ def test_any_loss_of_a_denoiser_can_be_wrapped():
 def test_metrics_are_the_norm_its_target_and_their_ratio():
     r"""One level: the raw norm is that of J_x, target a/w, ratio w |J_x^T v|/a."""
     sde, model = VP(), denoiser(VP())
-    loss = StepwiseVariation(DenoisingScoreMatching(LEVELS), "paper", estimator="vjp")
+    loss = aimed(StepwiseVariation(DenoisingScoreMatching(LEVELS), "paper", estimator="vjp"))
     quantile = torch.full((B,), 0.3, dtype=torch.float64)
     loss(model, data(), None, draws(), quantile)
     s = LEVELS(sde, quantile[:1])
     t = sde.time_of(s)
     name = next(f"{low}-{high}" for low, high in zip((0, *EDGES), (*EDGES, "inf"), strict=True) if s <= float(high))
     found = loss.metrics()
-    assert found[f"jacobian/{name}"] * float(sde.sigma(t) ** 2) == pytest.approx(float(loss.a), rel=1e-5)
+    seen = float(loss.pending[0] / loss.pending[1])
+    assert found[f"jacobian/{name}"] * float(sde.sigma(t) ** 2) == pytest.approx(seen, rel=1e-5)
     assert found[f"target/{name}"] * float(sde.sigma(t) ** 2) == pytest.approx(float(loss.a), rel=1e-5)
-    assert found[f"ratio/{name}"] == pytest.approx(1.0, rel=1e-5)
+    assert found[f"ratio/{name}"] == pytest.approx(seen / float(loss.a), rel=1e-5)
     assert loss.metrics() == {}
 
 

@@ -42,6 +42,15 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, overrides
     assert_same_run(whole, resumed)
 
 
+def test_a_monitor_that_fails_costs_no_step(tmp_path):
+    overrides = [*TOY, "trainer.steps=4", "trainer.checkpoint_every=4"]
+    whole = train(tmp_path / "whole", *overrides)
+    with pytest.raises(RuntimeError, match="no space left"):
+        train(tmp_path / "failed", *overrides, preview={"_target_": "tiny.Fails", "every": 3})
+    assert (tmp_path / "failed" / "checkpoints" / "last").resolve().name == "step_00000003"
+    assert_same_run(whole, train(tmp_path / "failed", *overrides, "trainer.resume=auto"))
+
+
 def test_resuming_from_an_older_checkpoint_drops_the_later_lines(tmp_path):
     overrides = [*TOY, "trainer.steps=6", "trainer.checkpoint_every=2", "trainer.keep_last=9"]
     whole = train(tmp_path / "a", *overrides)
