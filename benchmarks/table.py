@@ -2,12 +2,16 @@ r"""Evaluations side by side, from metrics.json files: the rows of docs/results.
 
 python benchmarks/table.py outputs/evaluation/A outputs/evaluation/sweep/heun_035_calls ...
 python benchmarks/table.py --plot FILE.png "tuned=FOLDER,FOLDER" "teacher=FOLDER,FOLDER,FOLDER"
+python benchmarks/table.py --grids FILE.png FOLDER FOLDER        # the first samples, six columns each, side by side
 """
 
 import argparse
 import json
 import sys
 from pathlib import Path
+
+import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from scoregen.metrics.report import Number
@@ -39,13 +43,31 @@ def points(curve: str) -> list[Point]:
     return [Point(name, k, k, Number(**number)) for k, number in zip(calls, found, strict=True)]
 
 
+def grids(folders: list[str], path: Path, rows: int = 6, columns: int = 6) -> Path:
+    r"""The first samples of each evaluation: of one seed, so images in the same place come from the same noise."""
+    from scoregen.pictures import save_image
+
+    panels = []
+    for folder in folders:
+        file = next(f for f in (Path(folder, "samples.npz"), Path(folder, "samples", "samples.npz")) if f.exists())
+        images = np.load(file)["images"][: rows * columns, 0].clip(0, 1)
+        side = images.shape[1]
+        grid = images.reshape(rows, columns, side, side).transpose(0, 2, 1, 3).reshape(rows * side, columns * side)
+        panels.append(np.pad(grid, ((0, 0), (0, 4)), constant_values=1.0))
+    return save_image(torch.from_numpy(np.concatenate(panels, axis=1)[None, :, :-4]), path, enlarge=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, help="draw curves NAME=FOLDER,FOLDER instead of printing rows")
+    parser.add_argument("--grids", type=Path, help="draw samples instead")
     parser.add_argument("evaluations", nargs="+")
     options = parser.parse_args()
     if options.plot:
         print(save_figure([point for curve in options.evaluations for point in points(curve)], options.plot))
+        return
+    if options.grids:
+        print(grids(options.evaluations, options.grids))
         return
     print(f"| evaluation | calls | {' | '.join(f'{name} (floor)' for name in NAMES)} | n |")
     print("|---" * (len(NAMES) + 3) + "|")
