@@ -7,6 +7,7 @@ identity.
 
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -25,7 +26,7 @@ def world_size() -> int:
 def initialize() -> None:
     r"""Joins the process group that the launcher describes (NCCL or gloo, as the hardware has it); idempotent."""
     if world_size() > 1 and not dist.is_initialized():
-        dist.init_process_group()
+        dist.init_process_group(timeout=timedelta(days=1))  # processes finish their shares hours apart
 
 
 def finalize() -> None:

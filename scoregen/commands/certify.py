@@ -1,5 +1,6 @@
 r"""Certification from the command line: a classifier, data and a noise to certificates, a table, a curve and a page."""
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,22 +71,45 @@ def _certify(config: dict[str, Any], out: Path) -> None:
     device = parallel.device()
     classifier = _classifier(config, noise, device)
     precision = _PRECISIONS[config["precision"]]
+    first = source.test[0][0].to(device, _type_of(classifier))
+    classes, labels = probe(classifier, first), int(source.test.label.max()) + 1
+    if labels > classes:
+        raise UserError(f"classifier: has {classes} classes, {source.name} has {labels}; they do not belong together.")
     g = SmoothedClassifier(
         classifier,
         noise,
-        probe(classifier, source.test[0][0].to(device)),
+        classes,
         batch_size=config["batch_size"],
         strict=config["strict"],
         precision=precision and getattr(torch, precision),
     )
     indices = every_kth(len(source.test), config["max_inputs"])
     names = {key: config[key] for key in ("checkpoint", "classifier", "weights")}
+    if config["classifier"] is not None and Path(config["classifier"]).is_file():
+        names["file"] = hashlib.sha256(Path(config["classifier"]).read_bytes()).hexdigest()
     description = {**names, "data": source.name, "data_hash": source.test.fingerprint()}
     if config["purify"]["checkpoint"] is not None:
         description |= {"purify": config["purify"], "sampler": config["sampler"]}
-    found = certify_dataset(g, source.test, indices, method, config["seed"], out, description)
+    found = certify_dataset(g, _On(source.test, device), indices, method, config["seed"], out, description)
     if parallel.rank() == 0:
         _report(found, source.test, noise, out)
+
+
+class _On:
+    r"""A data set with its inputs on a device, where a plain function expects them."""
+
+    def __init__(self, data: Any, device: Any) -> None:
+        self.data, self.device = data, device
+
+    def __getitem__(self, i: int) -> tuple[Any, Any]:
+        x, label = self.data[i]
+        return x.to(self.device), label
+
+
+def _type_of(classifier: Any) -> Any:
+    r"""The type of a module's weights; None for a function."""
+    weights = classifier.parameters() if hasattr(classifier, "parameters") else ()
+    return next((p.dtype for p in weights if p.is_floating_point()), None)
 
 
 def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:
@@ -93,6 +117,7 @@ def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:
     import torch
 
     from scoregen.checkpoint import load
+    from scoregen.smoothing import Gaussian, LogNormal
     from scoregen.smoothing.classifiers import read_classifier
     from scoregen.smoothing.purify import PurifiedClassifier
 
@@ -111,7 +136,7 @@ def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:
     if purify["checkpoint"] is None:
         _check_told(classifier, noise)
         return classifier
-    if not hasattr(noise, "sigma"):
+    if not isinstance(noise, Gaussian | LogNormal):
         raise UserError(f"purify: the denoiser removes Gaussian or log-normal noise, got noise {noise!r}.")
     denoiser = load(purify["checkpoint"], purify["weights"], device)
     sampler = build(config["sampler"], where="sampler")
@@ -146,7 +171,18 @@ def _compare(folders: list[Path], out: Path) -> None:
     from scoregen.smoothing.report import curve, names_of, table
     from scoregen.smoothing.results import load
 
-    runs = names_of({folder: load(folder) for folder in folders})
+    found = {folder: load(folder) for folder in folders}
+    for folder, run in found.items():
+        if not run.complete:
+            raise UserError(
+                f"compare: '{folder}' has {len(run.records)} of {len(run.header['indices'])} certificates, and those "
+                f"that are done first are no random sample; finish it by its command."
+            )
+    for key, name in (("norm", "norm of the radii"), ("data_hash", "data")):
+        values = {(run.header.get(key) or run.header["description"].get(key)) for run in found.values()}
+        if len(values) > 1:
+            raise UserError(f"compare: the runs must have one {name}, got {', '.join(sorted(map(str, values)))}.")
+    runs = names_of(found)
     if rank() == 0:
         out.mkdir(parents=True, exist_ok=True)
         text = table(runs)

@@ -10,6 +10,7 @@ from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.engine import Engine, Request, refuse_training
 from scoregen.smoothing.methods import AbstractMethod, Tally, Vote, whole
 from scoregen.smoothing.noise import AbstractNoise
+from scoregen.smoothing.results import answers
 
 ROUND = 16  # batches between two transfers of counts, where several inputs can share them
 
@@ -144,7 +145,7 @@ class SmoothedClassifier:
             wanted = [self._want(i, x, tally, method) for i, (x, tally) in open_inputs.items()]
             budget = ROUND * (engine.batch_size if engine else 1) - sum(request.draws for request in wanted)
             while budget > 0 and (arrival := next(waiting, None)) is not None:
-                index, x = arrival[0], self._checked(arrival[1])
+                index, x = arrival[0], self._checked(*arrival)
                 engine = engine or self._engine(x)
                 open_inputs[index] = (x, Tally())
                 wanted.append(self._want(index, *open_inputs[index], method))
@@ -162,19 +163,27 @@ class SmoothedClassifier:
         stream, draws = method.request(tally)
         return Request(x, index, stream, tally.drawn, draws)
 
+    def answers(self, x: Tensor) -> str:
+        r"""A hash of what the classifier says of some inputs like x (*S)."""
+        device, dtype = self._engine(x).place(x)
+        return answers(self.classifier, x.to(device, dtype))
+
     def _engine(self, x: Tensor) -> Engine:
         engine = Engine(self.classifier, self.noise, self.num_classes, 1, self.strict, self.precision)
         engine.batch_size = self.batch_size or (128 if engine.place(x)[0].type == "cpu" else 1024)
         return engine
 
-    def _checked(self, x: Tensor) -> Tensor:
+    def _checked(self, index: int, x: Tensor) -> Tensor:
         if not x.is_floating_point():
             raise TypeError(
                 f"x must be floating-point, in the data's own units, got {x.dtype}; for images use x.float() / 255."
             )
         if not bool(torch.isfinite(x).all()):
-            raise ValueError("x must be finite, got an input with NaN or infinity; remove it.")
-        self.noise.check(x)
+            raise ValueError(f"x must be finite, got input {index} with NaN or infinity; remove it.")
+        try:
+            self.noise.check(x)
+        except ValueError as error:
+            raise ValueError(f"input {index}: {error}") from error
         return x.detach()
 
     @staticmethod

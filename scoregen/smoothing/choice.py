@@ -1,5 +1,6 @@
 r"""From a method's public name and a question about radii to the method."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,6 +33,11 @@ class Question:
     def possible(self, method: AbstractMethod) -> AbstractMethod:
         r"""Returns the method if it can certify the radius asked for, or raises ValueError."""
         if self.max_radius is not None:
+            if not 0 <= self.max_radius < math.inf or self.noise.probability_for(self.max_radius) >= 1:
+                raise ValueError(
+                    f"max_radius must be >= 0 and below what {self.noise!r} can certify with any n, "
+                    f"got max_radius={self.max_radius}."
+                )
             method.require(self.noise.probability_for(self.max_radius), f"to certify radius {self.max_radius}")
         return method
 

@@ -39,6 +39,8 @@ class Exported(nn.Module):
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
         self.weights = nn.ParameterList(nn.Parameter(p.detach(), False) for p in program.parameters())
+        for name, buffer in program.named_buffers():  # part of what is certified, and of its hash
+            self.register_buffer(f"buffer_{name.replace('.', '_')}", buffer)
         self._program = [program]  # not a submodule: it can leave training mode no more
         self.eval()
 
@@ -117,10 +119,15 @@ def probe(classifier: Classify, x: Tensor) -> int:
     r"""The number of classes, found by classifying one input twice.
 
     Raises:
-        UserError: the answers differ, or are not logits of shape (B, K).
+        UserError: it cannot take the input, the answers differ, or are not logits of shape (B, K).
     """
     batch = torch.stack([x, x])
-    first, second = classifier(batch), classifier(batch)
+    try:
+        first, second = classifier(batch), classifier(batch)
+    except RuntimeError as error:
+        raise UserError(
+            f"classifier: cannot take inputs of shape {tuple(x.shape)} and type {x.dtype}: {str(error).splitlines()[0]}"
+        ) from error
     if first.ndim != 2 or len(first) != 2:
         raise UserError(f"classifier: must return logits (B, K), got shape {tuple(first.shape)} for a batch of 2.")
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-4):

@@ -1,8 +1,9 @@
 r"""Float64 draws on any device, from a torch generator.
 
 On the CPU numpy's ziggurat is twice as fast as torch's float64 Box-Muller, and drawing is most of what certification
-costs beside the network. So a CPU draw takes one 63-bit seed from the torch generator and gives it to a counter-free
-SFC64 stream.
+costs beside the network. So a CPU draw seeds a counter-free SFC64 stream by the 64 bits that the torch generator was
+seeded with (of which its own stream on a CPU keeps 32: too few for the millions of chunks of a large run) and by its
+next number.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ _LARGEST_SEED = 2**63 - 1
 
 def _numpy(generator: torch.Generator) -> np.random.Generator:
     seed = torch.randint(_LARGEST_SEED, (), generator=generator)
-    return np.random.Generator(np.random.SFC64(int(seed)))
+    return np.random.Generator(np.random.SFC64([generator.initial_seed(), int(seed)]))
 
 
 def _draw(native: Callable, fast: Callable, shape: Sequence[int], generator: torch.Generator, strict: bool) -> Tensor:

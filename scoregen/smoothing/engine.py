@@ -6,6 +6,7 @@ processes (up to the network's own rounding, which may depend on the batch). Chu
 batch, counts stay on the device, and one transfer ends a call.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -74,10 +75,11 @@ class Engine:
         self.batch_size, self.strict, self.precision = batch_size, strict, precision
 
     def place(self, x: Tensor) -> tuple[torch.device, torch.dtype]:
-        r"""Device and type of the classifier's input: its parameters', or x's where it has none."""
-        parameters = self.classifier.parameters() if isinstance(self.classifier, nn.Module) else ()
-        parameter = next((p for p in parameters if p.is_floating_point()), x)
-        return parameter.device, parameter.dtype
+        r"""Device and type of the classifier's input: those of its weights, or x's where it has none."""
+        is_module = isinstance(self.classifier, nn.Module)
+        tensors = itertools.chain(self.classifier.parameters(), self.classifier.buffers()) if is_module else ()
+        known = next((t for t in tensors if t.is_floating_point()), x)
+        return known.device, known.dtype
 
     @torch.no_grad()
     def count(self, requests: Sequence[Request], seed: int) -> np.ndarray:
@@ -85,24 +87,36 @@ class Engine:
 
         Returns:
             (requests, num_classes), int64.
+
+        Raises:
+            ValueError: logits of another shape, or that are not numbers.
         """
         device, dtype = self.place(requests[0].x)
-        counts = torch.zeros(len(requests) * self.num_classes, dtype=torch.int64, device=device)
+        size = len(requests) * self.num_classes
+        counts = torch.zeros(size + 1, dtype=torch.int64, device=device)  # the last: not a number
         autocast = torch.autocast(device.type, self.precision) if self.precision is not None else nullcontext()
         with autocast:
             for noisy, rows in repack(self._drawn(requests, seed, device, dtype), self.batch_size):
-                answers = self._answers(noisy)
-                counts += torch.bincount(rows * self.num_classes + answers, minlength=len(counts))
-        return counts.view(len(requests), self.num_classes).cpu().numpy()
+                place, valid = self._answers(noisy)
+                place = torch.where(valid, rows * self.num_classes + place, size)
+                counts.index_add_(0, place, torch.ones_like(place))
+        found = counts.cpu().numpy()
+        if found[-1]:
+            raise ValueError(
+                f"classifier must return numbers, got NaN for {found[-1]} noisy inputs; in half precision it may have "
+                f"overflowed: give precision=null."
+            )
+        return found[:-1].reshape(len(requests), self.num_classes)
 
-    def _answers(self, noisy: Tensor) -> Tensor:
+    def _answers(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The class of each noisy input, and whether there is one."""
         logits = self.classifier(noisy)
         if logits.shape != (len(noisy), self.num_classes):
             raise ValueError(
                 f"classifier must return logits of shape (batch, num_classes) = {(len(noisy), self.num_classes)}, "
                 f"got {tuple(logits.shape)}; set num_classes."
             )
-        return logits.argmax(1)
+        return logits.argmax(1), ~logits.isnan().any(1)
 
     def _drawn(
         self, requests: Sequence[Request], seed: int, device: torch.device, dtype: torch.dtype
@@ -116,7 +130,8 @@ class Engine:
             row, first, size = chunk
             request = requests[row]
             keyed = generator(seed, request.stream, request.index, first, device=source)
-            return self.noise.sample(request.x, size, keyed, self.strict).to(dtype)
+            noisy = self.noise.sample(request.x, size, keyed, self.strict)
+            return noisy.float().to(dtype)  # the rounding of float64 sums hides x only if it is to fewer bits
 
         size = max(threads, -(-self.batch_size // CHUNK))
         groups = [chunks[i : i + size] for i in range(0, len(chunks), size)]

@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from scoregen.parallel import barrier, shard
+from scoregen.parallel import barrier, gather, shard, world_size
 from scoregen.progress import progress
 from scoregen.smoothing.certify import SmoothedClassifier
 from scoregen.smoothing.methods import AbstractMethod, whole
 from scoregen.smoothing.results import Results, Run, fingerprint, load
+from scoregen.smoothing.sequential import Ladder
 
 
 def every_kth(size: int, count: int | None) -> list[int]:
@@ -50,9 +51,11 @@ def certify_dataset(
     """
     header = {
         "classifier": fingerprint(g.classifier),
+        "answers": g.answers(data[indices[0]][0]) if len(indices) else None,
         "noise": repr(g.noise),
         "norm": g.noise.norm,
         "step": g.noise.step,
+        "radii": _rungs(g, method),
         "reach": None if (p := method.sufficient) is None else round(g.noise.radius(p, 1.0 - p), 9),
         "method": repr(method),
         "alpha": method.alpha,
@@ -65,9 +68,10 @@ def certify_dataset(
         "indices": list(indices),
     }
     with Results(out, header) as results:
-        mine = shard(indices)
-        todo = [i for i in mine if i not in results.done]
-        with progress(total=len(mine), initial=len(mine) - len(todo), description="certifying", unit="input") as bar:
+        left = gather([i for i in indices if i not in results.done])[0]  # the same for all processes
+        todo = shard(left)
+        done = (len(indices) - len(left)) // world_size()
+        with progress(total=done + len(todo), initial=done, description="certifying", unit="input") as bar:
             score = _Score([record["predicted"] == record["label"] for record in results.done.values()])
             labels: dict[int, int] = {}
             for index, certificate in g.stream(_inputs(data, todo, labels), method, seed):
@@ -77,6 +81,13 @@ def certify_dataset(
                 bar.set_postfix_str(score.add(record["predicted"] == record["label"]))
     barrier()
     return load(out)
+
+
+def _rungs(g: SmoothedClassifier, method: AbstractMethod) -> list[float] | None:
+    r"""The radii that the method asks for, where it asks for more than one."""
+    if not isinstance(method, Ladder):
+        return None
+    return [round(g.noise.radius(p, 1.0 - p), 9) for p in method.targets]
 
 
 def _inputs(data: Sequence, indices: Sequence[int], labels: dict[int, int]) -> Iterator[tuple[int, Tensor]]:

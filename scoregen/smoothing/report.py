@@ -77,6 +77,8 @@ def names_of(runs: Mapping[Path, Run]) -> dict[str, Run]:
 
 def table_radii(runs: Sequence[Run]) -> list[float]:
     r"""0, step, 2 step, ... up to where the last run asked, or found, anything."""
+    if all(run.header.get("radii") is not None for run in runs):
+        return sorted({radius for run in runs for radius in run.header["radii"]})
     step = min(run.header["step"] for run in runs)
     top = max(_end(run) for run in runs)
     return [round(i * step, 10) for i in range(int(top / step + 1e-6) + 1)]

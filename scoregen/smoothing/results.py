@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from scoregen.parallel import rank
 
-FORMAT = "scoregen certificates 1"
+FORMAT = "scoregen certificates 2"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class Run:
     @property
     def complete(self) -> bool:
         return len(self.records) == len(self.header["indices"])
+
+
+def answers(classifier: Any, x: Tensor, count: int = 64) -> str:
+    r"""A hash of a classifier's answers to `count` fixed inputs like x: what its weights or name do not tell."""
+    draws = torch.randn(count, *x.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        labels = classifier((0.5 + draws).to(x)).argmax(1)
+    return hashlib.sha256(labels.cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 def fingerprint(classifier: Any) -> str:
@@ -123,7 +132,7 @@ class Results:
             self._write(header)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        r"""Adds one record, on the disk before this returns."""
+        r"""Adds one record, in the operating system's hands before this returns."""
         self._write(record)
 
     def _write(self, line: Mapping[str, Any]) -> None:

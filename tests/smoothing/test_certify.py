@@ -144,7 +144,8 @@ def test_no_draw_is_used_twice(method):
     x = torch.tensor([[0.3], [0.3]], dtype=torch.float64)
     certificates = SmoothedClassifier(undecided, Gaussian(1.0), 2).certify(x, n=700, method=method, generator=seeded())
     draws = torch.cat(seen).flatten()
-    assert len(draws.unique()) == len(draws) == sum(c.draws for c in certificates)
+    assert len(draws) == sum(c.draws for c in certificates)
+    assert len(draws.unique()) > len(draws) - 5  # rounded to float32, two may meet; a chunk has 20 and more
     assert method == "ladder" or len(draws) >= 2 * 700
     assert method not in ("stitched", "ladder") or all(len(c.path) > 1 for c in certificates)
 
@@ -238,3 +239,23 @@ def test_bad_inputs_are_refused():
         SmoothedClassifier(Bands(), Gaussian(0.5), 1)
     with pytest.raises(TypeError, match="noise must be"):
         SmoothedClassifier(Bands(), 0.5, 4)
+
+
+def test_an_answer_that_is_no_number_is_an_error():
+    r"""argmax of NaN is class 0, which would be certified."""
+    g = SmoothedClassifier(lambda y: torch.full((len(y), 3), torch.nan), Gaussian(0.5), 3)
+    with pytest.raises(ValueError, match="must return numbers, got NaN for 100 noisy inputs"):
+        g.certify(torch.zeros(1, 4), n=1000, method="fixed", generator=seeded())
+
+
+def test_a_bad_input_is_named():
+    with pytest.raises(ValueError, match="x must be finite, got input 1 with NaN"):
+        SmoothedClassifier(Bands(), Gaussian(0.5), 4).certify(torch.tensor([[0.3], [torch.nan]]), n=200)
+
+
+@pytest.mark.parametrize(
+    ("noise", "radius"), [(Gaussian(0.5), -1.0), (Gaussian(0.5), 50.0), (Gaussian(0.5), torch.nan)]
+)
+def test_a_radius_that_no_n_can_reach_is_refused(noise, radius):
+    with pytest.raises(ValueError, match="max_radius must be >= 0 and below what Gaussian"):
+        SmoothedClassifier(Bands(), Gaussian(0.5), 4).certify(INPUTS_1D, n=1000, method="ladder", max_radius=radius)

@@ -131,3 +131,38 @@ def test_a_classifier_that_answers_twice_differently_is_refused():
         probe(nn.Dropout(0.5).train(), torch.ones(64))
     with pytest.raises(UserError, match="must return logits"):
         probe(lambda x: x.sum(1), torch.ones(3))
+
+
+def test_rows_are_the_rungs_that_were_asked_for(config, tmp_path, capsys):
+    run({**config, "max_radius": 0.25, "step": 0.1}, tmp_path)
+    rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("| 0")]
+    assert rows[:4] == ["0", "0.1", "0.2", "0.25"]
+
+
+def test_an_unfinished_run_is_not_compared(config, tmp_path):
+    run({**config, "out": str(tmp_path / "a")}, tmp_path)
+    file = tmp_path / "a" / "certificates.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(UserError, match="has 2 of 5 certificates"):
+        run({**config, "compare": [str(tmp_path / "a")]}, tmp_path / "both")
+
+
+def few():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).eval()
+
+
+def coloured():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 10)).eval()
+
+
+def exact():
+    return network().double()
+
+
+def test_classifiers_that_do_not_fit_the_data_stop_before_any_work(config, tmp_path):
+    with pytest.raises(UserError, match="has 5 classes, digits has 10"):
+        run({**config, "classifier": "brightest:few"}, tmp_path)
+    with pytest.raises(UserError, match=r"cannot take inputs of shape \(1, 8, 8\)"):
+        run({**config, "classifier": "brightest:coloured"}, tmp_path)
+    assert not list(tmp_path.iterdir())
+    run({**config, "classifier": "brightest:exact"}, tmp_path / "double")

@@ -192,6 +192,22 @@ def test_scalar_certificate_is_the_interval_of_factors():
     assert torch.allclose(once, gain(X, 6.0)) and torch.allclose(twice, gamma(X, 6.0))
 
 
+def test_a_float64_classifier_sees_no_more_than_float32():
+    r"""The attack below, one precision down: without rounding x and x + 2^-54 had labels 0 and 1, both certified."""
+
+    def all_even(y):
+        odd = (y > -0.43) & (y < -0.07) & ((y * 2.0**54).remainder(2) == 1)
+        answer = 1 - odd.any(1).double()
+        return torch.stack((answer, 1 - answer), 1)
+
+    x = torch.full((1, 64), 0.4375, dtype=torch.float64)
+    g = SmoothedClassifier(all_even, Gaussian(0.5), 2)
+    moved = x + 2.0**-54
+    found = [g.certify(z, n=1000, generator=torch.Generator().manual_seed(0))[0] for z in (x, moved)]
+    assert 0 < (moved - x).norm() < 1e-6
+    assert found[0].label == found[1].label
+
+
 def test_float32_noise_makes_false_certificates_and_float64_noise_does_not():
     # x is an even multiple of 2^-25. A float32 draw between -1 and -1/2 is one too, and so is the sum where it is
     # small: there an odd sum betrays an input that is not x. In float64 odd sums are common for every input.

@@ -1,6 +1,11 @@
 r"""Results files: resuming gives what one run gives, another job is refused, damage is noticed."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +14,7 @@ from torch import nn
 from scoregen.smoothing import Gaussian, SmoothedClassifier
 from scoregen.smoothing.certificate import conclude, round_down
 from scoregen.smoothing.choice import make_method
+from scoregen.smoothing.classifiers import Exported, Normalized
 from scoregen.smoothing.job import certify_dataset, every_kth
 from scoregen.smoothing.methods import Tally
 from scoregen.smoothing.results import Results, fingerprint, load
@@ -23,6 +29,7 @@ def sign(y):
     return torch.stack((-margin, margin), 1)
 
 
+sign.__module__ = "test_results"  # whichever way this file is imported: the name is in the header
 G = SmoothedClassifier(sign, NOISE, 2)
 
 
@@ -76,7 +83,7 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(tmp_path):
             return super().__getitem__(index)
 
     assert certify(tmp_path / "torn", data=Counting(DATA)) == expected
-    assert not {record["index"] for record in done} & set(read)
+    assert not {record["index"] for record in done} & set(read[1:])  # the first read shows the shape
     assert all(json.loads(line) for line in file.read_text().splitlines())
 
 
@@ -100,16 +107,43 @@ def test_a_folder_refuses_another_job(tmp_path, change, named):
         certify(tmp_path, **change)
 
 
-def test_two_processes_share_the_work_and_agree_with_one(tmp_path, monkeypatch):
+def test_two_processes_share_what_is_left_and_agree_with_one(tmp_path):
+    r"""On a folder where one process had done two of six inputs."""
     expected = certify(tmp_path / "one")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank in ("0", "1"):
-        monkeypatch.setenv("RANK", rank)
-        last = certify(tmp_path / "two")
-    assert last == expected
-    files = sorted(path.name for path in (tmp_path / "two").iterdir())
-    assert files == ["certificates.1.jsonl", "certificates.jsonl"]
-    assert all(len(path.read_text().splitlines()) > 1 for path in (tmp_path / "two").iterdir())
+    lines = (tmp_path / "one" / "certificates.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "certificates.jsonl").write_text("".join(lines[:3]))
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    environment = {**os.environ, **shared, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    script = "from scoregen.parallel import *; from test_results import certify; initialize(); certify(sys.argv[1])"
+    command = [sys.executable, "-c", f"import sys; {script}; finalize()", str(tmp_path / "two")]
+    processes = [subprocess.Popen(command, env={**environment, "RANK": str(rank)}) for rank in (0, 1)]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert load(tmp_path / "two") == expected
+    counts = {path.name: len(path.read_text().splitlines()) for path in (tmp_path / "two").iterdir()}
+    assert counts == {"certificates.jsonl": 1 + 2 + 2, "certificates.1.jsonl": 1 + 2}
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def test_another_classifier_of_the_same_name_is_another_job(tmp_path):
+    r"""Two closures, and two exported programs that differ in a buffer."""
+
+    def shifted(by):
+        return lambda y: sign(y - by)
+
+    certify_dataset(SmoothedClassifier(shifted(0.0), NOISE, 2), DATA, [0, 1], METHOD, 0, tmp_path)
+    with pytest.raises(ValueError, match=r"belongs to another job .answers: "):
+        certify_dataset(SmoothedClassifier(shifted(0.4), NOISE, 2), DATA, [0, 1], METHOD, 0, tmp_path)
+    hashes = set()
+    for mean in (0.0, 5.0):
+        program = torch.export.export(Normalized(nn.Linear(2, 2), [mean], [1.0]).eval(), (torch.rand(3, 1, 2),))
+        hashes.add(fingerprint(Exported(program.module())))
+    assert len(hashes) == 2
 
 
 def test_damage_inside_a_file_is_an_error(tmp_path):
