@@ -191,6 +191,7 @@ def test_every_model_takes_a_step(tmp_path, name):
     overrides = others.get(name, DIGITS)
     if name in ("classifier", "vit", "vit_small"):
         overrides = ["data=digits", "loss=cross_entropy", "conditional=true", *TOY[4:]]
+        overrides += [] if name == "classifier" else ["loss.noise_sigma=0.5"]  # what a ViT is told
     folder = train(tmp_path, *overrides, f"model={name}", "trainer.steps=1")
     assert numbers(folder)[0]["loss"] > 0
 
