@@ -60,6 +60,7 @@ def _certify(config: dict[str, Any], out: Path) -> None:
     from scoregen.smoothing.certify import SmoothedClassifier
     from scoregen.smoothing.choice import make_method
     from scoregen.smoothing.classifiers import probe
+    from scoregen.smoothing.engine import placed
     from scoregen.smoothing.job import certify_dataset, every_kth
 
     noise = build(config["noise"], where="noise")
@@ -71,7 +72,8 @@ def _certify(config: dict[str, Any], out: Path) -> None:
     device = parallel.device()
     classifier = _classifier(config, noise, device)
     precision = _PRECISIONS[config["precision"]]
-    first = source.test[0][0].to(device, _type_of(classifier))
+    first = source.test[0][0].to(device)
+    first = first.to(*placed(classifier, first))
     classes, labels = probe(classifier, first), int(source.test.label.max()) + 1
     if labels > classes:
         raise UserError(f"classifier: has {classes} classes, {source.name} has {labels}; they do not belong together.")
@@ -104,12 +106,6 @@ class _On:
     def __getitem__(self, i: int) -> tuple[Any, Any]:
         x, label = self.data[i]
         return x.to(self.device), label
-
-
-def _type_of(classifier: Any) -> Any:
-    r"""The type of a module's weights; None for a function."""
-    weights = classifier.parameters() if hasattr(classifier, "parameters") else ()
-    return next((p.dtype for p in weights if p.is_floating_point()), None)
 
 
 def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from scoregen.smoothing.certificate import ABSTAIN, Certificate, conclude
 from scoregen.smoothing.choice import make_method
-from scoregen.smoothing.engine import Engine, Request, refuse_training
+from scoregen.smoothing.engine import Engine, Request, placed, refuse_training
 from scoregen.smoothing.methods import AbstractMethod, Tally, Vote, whole
 from scoregen.smoothing.noise import AbstractNoise
 from scoregen.smoothing.results import answers
@@ -165,12 +165,11 @@ class SmoothedClassifier:
 
     def answers(self, x: Tensor) -> str:
         r"""A hash of what the classifier says of some inputs like x (*S)."""
-        device, dtype = self._engine(x).place(x)
-        return answers(self.classifier, x.to(device, dtype))
+        return answers(self.classifier, x.to(*placed(self.classifier, x)))
 
     def _engine(self, x: Tensor) -> Engine:
         engine = Engine(self.classifier, self.noise, self.num_classes, 1, self.strict, self.precision)
-        engine.batch_size = self.batch_size or (128 if engine.place(x)[0].type == "cpu" else 1024)
+        engine.batch_size = self.batch_size or (128 if placed(self.classifier, x)[0].type == "cpu" else 1024)
         return engine
 
     def _checked(self, index: int, x: Tensor) -> Tensor:

@@ -49,6 +49,14 @@ def refuse_training(classifier: Callable) -> None:
         )
 
 
+def placed(classifier: Callable, x: Tensor) -> tuple[torch.device, torch.dtype]:
+    r"""Device and type of a classifier's input: those of its weights, or x's where it has none."""
+    is_module = isinstance(classifier, nn.Module)
+    tensors = itertools.chain(classifier.parameters(), classifier.buffers()) if is_module else ()
+    known = next((t for t in tensors if t.is_floating_point()), x)
+    return known.device, known.dtype
+
+
 class Engine:
     r"""Counts of a classifier's answers under noise.
 
@@ -74,13 +82,6 @@ class Engine:
         self.classifier, self.noise, self.num_classes = classifier, noise, num_classes
         self.batch_size, self.strict, self.precision = batch_size, strict, precision
 
-    def place(self, x: Tensor) -> tuple[torch.device, torch.dtype]:
-        r"""Device and type of the classifier's input: those of its weights, or x's where it has none."""
-        is_module = isinstance(self.classifier, nn.Module)
-        tensors = itertools.chain(self.classifier.parameters(), self.classifier.buffers()) if is_module else ()
-        known = next((t for t in tensors if t.is_floating_point()), x)
-        return known.device, known.dtype
-
     @torch.no_grad()
     def count(self, requests: Sequence[Request], seed: int) -> np.ndarray:
         r"""How often each class was the answer.
@@ -91,7 +92,7 @@ class Engine:
         Raises:
             ValueError: logits of another shape, or that are not numbers.
         """
-        device, dtype = self.place(requests[0].x)
+        device, dtype = placed(self.classifier, requests[0].x)
         size = len(requests) * self.num_classes
         counts = torch.zeros(size + 1, dtype=torch.int64, device=device)  # the last: not a number
         autocast = torch.autocast(device.type, self.precision) if self.precision is not None else nullcontext()
