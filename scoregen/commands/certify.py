@@ -113,9 +113,8 @@ def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:
     import torch
 
     from scoregen.checkpoint import load
-    from scoregen.smoothing import Gaussian, LogNormal
     from scoregen.smoothing.classifiers import read_classifier
-    from scoregen.smoothing.purify import PurifiedClassifier
+    from scoregen.smoothing.purify import PurifiedClassifier, check_chart
 
     classifier: Any
     if config["checkpoint"] is not None:
@@ -132,9 +131,8 @@ def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:
     if purify["checkpoint"] is None:
         _check_told(classifier, noise)
         return classifier
-    if not isinstance(noise, Gaussian | LogNormal):
-        raise UserError(f"purify: the denoiser removes Gaussian or log-normal noise, got noise {noise!r}.")
     denoiser = load(purify["checkpoint"], purify["weights"], device)
+    check_chart(noise, denoiser.sde)
     sampler = build(config["sampler"], where="sampler")
     purified = PurifiedClassifier(classifier, denoiser, sampler, noise.sigma, purify["votes"], purify["seed"])
     return purified.eval()
@@ -154,7 +152,7 @@ def _report(run: Any, data: Any, noise: Any, out: Path) -> None:
     from scoregen.smoothing.page import write_page
     from scoregen.smoothing.report import curve, table
 
-    text = table({"certified accuracy, %": run})
+    text = table({"certified accuracy, %": run}, implies=noise.implies)
     (out / "table.md").write_text(text + "\n")
     curve({out.name: run}, out / "curve.png")
     write_page(out / "report.html", run, data, noise)

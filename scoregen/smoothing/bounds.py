@@ -15,6 +15,16 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+DECIMALS = 6
+
+
+def round_down(value: float, decimals: int = DECIMALS) -> float:
+    r"""The largest decimal of so many places up to the value, so that no printed radius exceeds the proved one."""
+    if not math.isfinite(value):
+        return value
+    scaled = math.floor(value * 10**decimals) / 10**decimals
+    return scaled if scaled <= value else (math.floor(value * 10**decimals) - 1) / 10**decimals
+
 
 def check_alpha(alpha: float) -> float:
     r"""Returns alpha, a failure probability in (0, 1/2).

@@ -1,25 +1,16 @@
 r"""What is proved about one input."""
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scoregen.smoothing.bounds import round_down
 from scoregen.smoothing.methods import AbstractMethod, Tally
 from scoregen.smoothing.noise import AbstractNoise
 
 ABSTAIN = -1
-DECIMALS = 6
-
-
-def round_down(value: float, decimals: int = DECIMALS) -> float:
-    r"""The largest decimal of so many places up to the value, so that no printed radius exceeds the proved one."""
-    if not math.isfinite(value):
-        return value
-    scaled = math.floor(value * 10**decimals) / 10**decimals
-    return scaled if scaled <= value else (math.floor(value * 10**decimals) - 1) / 10**decimals
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,7 @@ class SmoothedClassifier:
         n: int = 100_000,
         alpha: float = 1e-3,
         n0: int = 100,
-        method: str = "fixed",
+        method: str = "ladder",
         generator: torch.Generator | None = None,
         indices: Sequence[int] | None = None,
         max_radius: float | None = None,
@@ -79,7 +79,7 @@ class SmoothedClassifier:
             n: draws for an input; for ladder and stitched the most.
             alpha: failure probability of each certificate.
             n0: draws that choose the class.
-            method: fixed, selection_free, top2, stitched or ladder.
+            method: ladder (a grid of radii, the cheapest), fixed, selection_free, top2 or stitched.
             generator: gives one seed, which with an input's index determines its noise (None: torch's global
                 generator).
             indices: the inputs' numbers in the data set, the keys of their noise (None: 0, 1, ...).

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scoregen.smoothing import draws
+from scoregen.smoothing.bounds import round_down
 from scoregen.smoothing.noise import AbstractNoise, _gaussian_probability, _gaussian_radius, _positive
 
 
@@ -59,6 +60,10 @@ class LogNormal(AbstractNoise):
         r"""The plain l2 radius that a log-l2 radius implies among inputs x, x' >= 0: for
         |log(x' + c) - log(x + c)| <= |x' - x| / c."""
         return self.offset * radius
+
+    def implies(self, radius: float) -> str:
+        one = f"one pixel x {round_down(math.exp(radius), 3):g}"
+        return f"l2 {round_down(self.l2_radius(radius), 4):g}, {one}" if self.offset else one
 
     def check(self, x: Tensor) -> None:
         smallest = float(x.min())
@@ -119,6 +124,10 @@ class ScalarLogNormal(AbstractNoise):
     def interval(self, radius: float) -> tuple[float, float]:
         r"""The open interval of factors that a radius certifies."""
         return math.exp(-radius), math.exp(radius)
+
+    def implies(self, radius: float) -> str:
+        low, high = self.interval(radius)
+        return f"{self.act.__name__} {-round_down(-low, 3):g} to {round_down(high, 3):g}"
 
     def check(self, x: Tensor) -> None:
         if self.act is gamma and float(x.min()) < 0.0:

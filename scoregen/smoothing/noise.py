@@ -77,6 +77,10 @@ class AbstractNoise(ABC):
     def probability_for(self, radius: float) -> float:
         r"""The p_a that certifies this radius when p_b = 1 - p_a."""
 
+    def implies(self, radius: float) -> str:
+        r"""What a radius means in the input's own units, rounded to the safe side; empty where it says so itself."""
+        return ""
+
     def check(self, x: Tensor) -> None:  # noqa: B027
         r"""Raises ValueError when the theorem does not hold for this input."""
 

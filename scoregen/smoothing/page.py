@@ -64,7 +64,7 @@ def write_page(
 gives the same label to every input closer (in {html.escape(run.header["norm"])}) than the radius. The guarantee is for
 the smoothed classifier, not for the network alone. In parentheses: the accuracy that holds, for the inputs of the row
 together, with probability {1 - RHO:g}.</p>
-{_table(table({"certified accuracy, %": run}))}
+{_table(table({"certified accuracy, %": run}, implies=noise.implies))}
 <p><img alt="certified accuracy against radius" src="{_curve({"run": run})}"></p>
 <h2>Most certain</h2><div class="inputs">{show(most)}</div>
 <h2>Least certain</h2><div class="inputs">{show(least)}</div>
@@ -80,9 +80,11 @@ def _input(record: Mapping[str, Any], x: Tensor, noise: AbstractNoise, seed: int
     wrong = "" if record["predicted"] == record["label"] else " class=wrong"
     counts = np.array(record["counts"])
     votes = ", ".join(f"{names[k]}: {counts[k] / counts.sum():.1%}" for k in np.argsort(-counts)[:3] if counts[k])
+    meant = f" ({meant})" if (meant := noise.implies(record["radius"])) else ""
+    radius = f"radius {record['radius']:.6f}{html.escape(meant)}"
     caption = (
         f"<span{wrong}>{html.escape(predicted)}</span>, true {html.escape(names[record['label']])}<br>"
-        f"radius {record['radius']:.6f}<br>{html.escape(votes)} of {record['n']:,}<br>input {record['index']}"
+        f"{radius}<br>{html.escape(votes)} of {record['n']:,}<br>input {record['index']}"
     )
     return f"<figure>{_picture(x)} {_picture(noisy)}<figcaption>{caption}</figcaption></figure>"
 

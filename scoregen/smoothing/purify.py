@@ -7,6 +7,7 @@ sigma_t / alpha_t = s, so a sampler started there gives a clean input. t is solv
 Reference: Salman et al. (2020), arXiv 2003.01908; Carlini et al. (2022), arXiv 2206.10550.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch.nn import functional
 
 from scoregen.rng import generators
 from scoregen.smoothing.methods import whole
+from scoregen.smoothing.multiplicative import LogNormal
+from scoregen.smoothing.noise import AbstractNoise, Gaussian
 
 _STREAM = 7
 _ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # an odd 64-bit multiplier
@@ -33,6 +36,21 @@ def chart_slope(sde: Any) -> float:
         if bool(a.isfinite().all()) and torch.allclose(a, a[:1].expand_as(a), rtol=1e-9):
             return float(a[0])
     raise ValueError(f"the process must have an affine or a log chart, got {type(sde.chart).__name__}.")
+
+
+def check_chart(noise: AbstractNoise, sde: Any) -> None:
+    r"""Raises ValueError unless the noise on x is Gaussian noise in the process's chart, which its denoiser knows."""
+    if sde.chart.log_rate() is None:
+        fits, suited = isinstance(noise, Gaussian), "Gaussian noise"
+    else:
+        zero = torch.zeros(1, 1, dtype=torch.float64)
+        slope, bend = sde.chart.inverse_derivatives(zero)
+        offset = float(slope**2 / bend - sde.chart.inverse(zero))  # c of y = a log(x + c) + b
+        given = (noise.offset, noise.drift) if isinstance(noise, LogNormal) else (math.inf, 0.0)
+        fits = math.isclose(given[0], offset, rel_tol=1e-9, abs_tol=1e-12) and given[1] == 0.0
+        suited = f"log-normal noise with offset={offset:g} and drift=0"
+    if not fits:
+        raise ValueError(f"noise must be what the denoiser's process adds, {suited}, got {noise!r}.")
 
 
 def fingerprints(x: Tensor) -> list[int]:

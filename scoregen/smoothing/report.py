@@ -4,7 +4,7 @@ An input counts at radius r if its label is right and its certified radius excee
 Abstentions count as wrong. Radii were rounded down when they were written.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +96,9 @@ def _asked(run: Run, radius: float) -> bool:
     return reach is None or radius <= reach * (1 + 1e-6)
 
 
-def table(runs: Mapping[str, Run], radii: Sequence[float] | None = None) -> str:
+def table(
+    runs: Mapping[str, Run], radii: Sequence[float] | None = None, implies: Callable[[float], str] | None = None
+) -> str:
     r"""Certified accuracy in percent, in parentheses the bound that holds with probability 1 - rho; as Markdown.
 
     A dash stands where a method stopped before, so that nothing is known.
@@ -104,10 +106,13 @@ def table(runs: Mapping[str, Run], radii: Sequence[float] | None = None) -> str:
     Args:
         runs: by name, one column each.
         radii: the rows; by default on the grid of the noise.
+        implies: what a radius means in other units (`noise.implies`), to be said beside it.
     """
     radii = table_radii(list(runs.values())) if radii is None else radii
     lines = [[f"radius ({_norms(runs)})", *runs], ["---"] * (len(runs) + 1)]
-    lines += [[f"{radius:g}", *(_cell(run, radius) for run in runs.values())] for radius in radii]
+    meant = [implies(radius) if implies else "" for radius in radii]
+    names = [f"{radius:g} ({text})" if text else f"{radius:g}" for radius, text in zip(radii, meant, strict=True)]
+    lines += [[name, *(_cell(run, r) for run in runs.values())] for name, r in zip(names, radii, strict=True)]
     found = [summary(run) for run in runs.values()]
     more = ["" if run.header["reach"] is None else ">= " for run in runs.values()]
     lines += [

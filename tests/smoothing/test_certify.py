@@ -6,7 +6,8 @@ import torch
 from scipy import stats
 from torch import nn
 
-from scoregen.smoothing import Gaussian, Laplace, LogNormal, SmoothedClassifier, Uniform
+from scoregen.smoothing import Gaussian, Laplace, LogNormal, ScalarLogNormal, SmoothedClassifier, Uniform
+from scoregen.smoothing.multiplicative import gamma
 
 ALPHA, N, INPUTS = 0.05, 200, 2000
 
@@ -46,6 +47,8 @@ PIPELINES = {
     "l1 Laplace": (Laplace(0.5), AXIS, lambda y: y),
     "log-l2": (LogNormal(0.5), TILTED, torch.log),
     "log-l2 with offset": (LogNormal(0.5, offset=0.3), TILTED, lambda y: (y + 0.3).log()),
+    "gain": (ScalarLogNormal(0.5), AXIS, torch.log),  # log(a x) = log a + log x
+    "gamma": (ScalarLogNormal(1.0, act=gamma), AXIS, lambda y: y.log().abs().log()),  # log|log x^a| = log a + ...
 }
 
 
@@ -70,7 +73,9 @@ def test_radii_exceed_the_exact_radius_of_a_linear_classifier_seldom(case, metho
 
 
 def test_fixed_is_cohens_certify_recomputed_from_the_counts():
-    certificates = SmoothedClassifier(Bands(), Gaussian(0.25), 4).certify(INPUTS_1D, n=1000, generator=seeded())
+    certificates = SmoothedClassifier(Bands(), Gaussian(0.25), 4).certify(
+        INPUTS_1D, n=1000, method="fixed", generator=seeded()
+    )
     assert {c.label == -1 for c in certificates} == {True, False}
     for c in certificates:
         assert int(c.counts.sum()) == c.n == 1000 and int(c.selection.sum()) == 100
@@ -85,7 +90,7 @@ def test_counts_are_binomial_with_the_exact_probability():
     # chi-square over 40 inputs, false-alarm rate 1e-3
     x = torch.zeros(40, 1, dtype=torch.float64)
     certificates = SmoothedClassifier(linear(torch.ones(1).double(), lambda y: y - 0.2), Gaussian(0.5), 2).certify(
-        x, n=2000, generator=seeded()
+        x, n=2000, method="fixed", generator=seeded()
     )
     p = stats.norm.cdf(0.4)
     z = [(int(c.counts[0]) - 2000 * p) / np.sqrt(2000 * p * (1 - p)) for c in certificates]
@@ -128,7 +133,9 @@ def test_another_seed_and_another_index_give_other_noise():
 
 
 def test_selection_and_estimation_use_different_noise():
-    c = SmoothedClassifier(Bands(), Gaussian(0.25), 4).certify(INPUTS_1D[3:4], n=100, n0=100, generator=seeded())[0]
+    c = SmoothedClassifier(Bands(), Gaussian(0.25), 4).certify(
+        INPUTS_1D[3:4], n=100, n0=100, method="fixed", generator=seeded()
+    )[0]
     assert c.counts.tolist() != c.selection.tolist()
 
 
@@ -213,7 +220,7 @@ def test_a_classifier_in_training_mode_is_refused():
     ("arguments", "message"),
     [
         ({"n": 9}, "n must be at least 10"),
-        ({"n": 1000, "max_radius": 2.0}, "to certify radius 2.0, got n=1000"),
+        ({"n": 1000, "max_radius": 2.0, "method": "fixed"}, "to certify radius 2.0, got n=1000"),
         ({"n": 1000, "max_radius": 2.0, "method": "ladder"}, "to certify radius 2.0, got n=1000"),
         ({"alpha": 0.7}, "alpha must satisfy"),
         ({"method": "ladderr"}, "Did you mean 'ladder'"),

@@ -8,8 +8,15 @@ from scipy import stats
 
 from scoregen.samplers import DDIM, Heun
 from scoregen.sde import EDM, VE, VP, Affine, Compose, Log
-from scoregen.smoothing import Gaussian, LogNormal, PurifiedClassifier, SmoothedClassifier
-from scoregen.smoothing.purify import chart_slope, fingerprints
+from scoregen.smoothing import (
+    Gaussian,
+    Laplace,
+    LogNormal,
+    PurifiedClassifier,
+    ScalarLogNormal,
+    SmoothedClassifier,
+)
+from scoregen.smoothing.purify import chart_slope, check_chart, fingerprints
 from tests.oracles import gaussian, standard_mixture
 
 SIGMA = 0.3
@@ -70,6 +77,26 @@ def test_log_normal_noise_before_a_log_chart():
     assert float(sde.to_chart(draws).std()) == pytest.approx(slope * SIGMA, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("chart", "fits", "others"),
+    [
+        (Affine(2.0, -1.0), Gaussian(0.3), [LogNormal(0.3), LogNormal(0.3, offset=0.5), Laplace(0.3)]),
+        (Log(0.0), LogNormal(0.3), [Gaussian(0.3), LogNormal(0.3, offset=0.5)]),
+        (
+            Compose(Log(0.5), Affine(1.7, 0.4)),
+            LogNormal(0.3, offset=0.5),
+            [Gaussian(0.3), LogNormal(0.3, offset=0.4), LogNormal(0.3, offset=0.5, drift=0.1), ScalarLogNormal(0.3)],
+        ),
+    ],
+    ids=["affine", "log", "log with offset"],
+)
+def test_the_noise_must_be_that_of_the_process(chart, fits, others):
+    check_chart(fits, VE(0.01, 20.0, chart=chart))
+    for other in others:
+        with pytest.raises(ValueError, match=r"noise must be what the denoiser's process adds, .* got"):
+            check_chart(other, VE(0.01, 20.0, chart=chart))
+
+
 def test_certificate_of_a_purified_classifier_is_that_of_its_exact_half_space():
     # Gaussian data: D is affine in u, so f is a half-space of the noisy input and its radius is known
     variance = 0.25
@@ -82,7 +109,7 @@ def test_certificate_of_a_purified_classifier_is_that_of_its_exact_half_space():
     f = PurifiedClassifier(above_half, denoiser, DDIM(steps=1), SIGMA)
     x = torch.tensor([[0.9, 0.3], [0.2, 0.3]], dtype=torch.float64)
     certificates = SmoothedClassifier(f.eval(), Gaussian(SIGMA), 2).certify(
-        x, n=4000, generator=torch.Generator().manual_seed(0)
+        x, n=4000, method="fixed", generator=torch.Generator().manual_seed(0)
     )
     for certificate, label, distance in zip(certificates, (0, 1), (0.4, 0.3), strict=True):
         assert certificate.label == label

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoregen.smoothing import Gaussian, SmoothedClassifier
+from scoregen.smoothing import Gaussian, LogNormal, ScalarLogNormal, SmoothedClassifier
 from scoregen.smoothing.bounds import high_probability_accuracy
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.job import certify_dataset
@@ -60,6 +60,15 @@ def test_table_has_a_row_for_each_radius_and_a_column_for_each_run():
     assert rest["abstentions, %"] == ["20.0", "0.0"]
     assert rest["mean draws"] == ["100", "7,000"]
     assert rest["inputs"] == ["5", "1"]
+
+
+def test_rows_say_what_a_radius_implies_rounded_to_the_safe_side():
+    text = table({"a": FIVE}, [0.0, 0.5], implies=ScalarLogNormal(0.5).implies)
+    rows = [line.split("|")[1].strip() for line in text.splitlines()]
+    assert rows[2:4] == ["0 (gain 1 to 1)", "0.5 (gain 0.607 to 1.648)"]  # e^-.5 = .60653, e^.5 = 1.64872
+    assert LogNormal(0.5, offset=0.3).implies(0.5) == "l2 0.15, one pixel x 1.648"
+    assert LogNormal(0.5).implies(0.5) == "one pixel x 1.648"
+    assert Gaussian(0.5).implies(0.5) == ""
 
 
 def test_default_rows_go_one_step_beyond_the_largest_certified_radius():

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from scoregen.smoothing import Gaussian, SmoothedClassifier
-from scoregen.smoothing.certificate import conclude, round_down
+from scoregen.smoothing.bounds import round_down
+from scoregen.smoothing.certificate import conclude
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.classifiers import Exported, Normalized
 from scoregen.smoothing.job import certify_dataset, every_kth
@@ -105,6 +106,17 @@ def test_a_folder_refuses_another_job(tmp_path, change, named):
     certify(tmp_path)
     with pytest.raises(ValueError, match=rf"another job .*{named}.*choose another folder"):
         certify(tmp_path, **change)
+
+
+def test_a_folder_refuses_other_weights_and_another_noise(tmp_path):
+    network = nn.Linear(2, 2).eval()
+    certify_dataset(SmoothedClassifier(network, NOISE, 2), DATA, [0, 1], METHOD, 0, tmp_path)
+    with torch.no_grad():
+        network.weight[0, 0] += 1e-6
+    with pytest.raises(ValueError, match=r"belongs to another job .classifier: "):
+        certify_dataset(SmoothedClassifier(network, NOISE, 2), DATA, [0, 1], METHOD, 0, tmp_path)
+    with pytest.raises(ValueError, match=r"another job .*noise: 'Gaussian\(sigma=0.3\)' there, 'Gaussian"):
+        certify_dataset(SmoothedClassifier(network, Gaussian(0.4), 2), DATA, [0, 1], METHOD, 0, tmp_path)
 
 
 def test_two_processes_share_what_is_left_and_agree_with_one(tmp_path):
