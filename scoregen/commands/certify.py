@@ -2,6 +2,7 @@ r"""Certification from the command line: a classifier, data and a noise to certi
 
 import hashlib
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,13 @@ def _certify(config: dict[str, Any], out: Path) -> None:
     description = {**names, "data": source.name, "data_hash": source.test.fingerprint()}
     if config["purify"]["checkpoint"] is not None:
         description |= {"purify": config["purify"], "sampler": config["sampler"]}
+    fresh, start = not any(out.glob("certificates*.jsonl")), time.perf_counter()
     found = certify_dataset(g, _On(source.test, device), indices, method, config["seed"], out, description)
+    seconds = time.perf_counter() - start
     if parallel.rank() == 0:
         _report(found, source.test, noise, out)
+        if fresh:  # a run that went on says nothing about the whole
+            print(f"{seconds / len(indices):.3g} s an input on {parallel.world_size()} process(es)")
 
 
 class _On:

@@ -3,9 +3,13 @@ r"""A small residual classifier of images: base classifier of certification and 
     x in [0, 1] -> (x - 1/2)/(1/4) -> stages [conv of stride 2 -> norm -> ReLU -> residual blocks] -> mean over pixels
     = features(x) -> dropout -> linear = logits
 
+or, with `hidden` units, stages -> all pixels -> linear -> ReLU = features(x): where a feature stands counts, as in
+LeNet, which is worth more under noise than depth is.
+
 The normalisation is inside, so noise that is added to x for certification is in the units of the pixels.
 """
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -25,6 +29,7 @@ class Classifier(nn.Module):
         channels: of each stage; the last is the number of features.
         blocks: residual blocks of each stage.
         stem_stride: of the first convolution; 2 is four times as quick as 1 and enough for 28 x 28 grey images.
+        hidden: units of a layer that sees all pixels of the last stage, the features; None: the mean over pixels.
         dropout: probability that a feature is dropped before the last layer.
 
     Raises:
@@ -39,10 +44,11 @@ class Classifier(nn.Module):
         blocks: Sequence[int] = (1, 1, 1),
         stem_stride: int = 2,
         dropout: float = 0.1,
+        hidden: int | None = None,
     ):
         super().__init__()
         shape, channels, blocks = tuple(shape), tuple(channels), tuple(blocks)
-        _check(shape, num_classes, channels, blocks, stem_stride, dropout)
+        _check(shape, num_classes, channels, blocks, stem_stride, dropout, hidden)
         widths = (shape[0], *channels)
         stages = []
         for i, (width, count) in enumerate(zip(channels, blocks, strict=True)):
@@ -52,10 +58,15 @@ class Classifier(nn.Module):
                 nn.ReLU(),
                 *(_Residual(width) for _ in range(count)),
             ]
-        self.shape, self.num_classes, self.num_features = shape, num_classes, channels[-1]
+        self.shape, self.num_classes, self.num_features = shape, num_classes, hidden or channels[-1]
         self.stages = nn.Sequential(*stages)
+        self.pool: nn.Module = _Mean()
+        if hidden is not None:
+            reduction = stem_stride * 2 ** (len(channels) - 1)
+            pixels = math.prod(-(-size // reduction) for size in shape[1:])
+            self.pool = nn.Sequential(nn.Flatten(), nn.Linear(channels[-1] * pixels, hidden), nn.ReLU())
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(channels[-1], num_classes)
+        self.head = nn.Linear(self.num_features, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
         r"""The penultimate layer, shape (B, num_features).
@@ -65,7 +76,7 @@ class Classifier(nn.Module):
         """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}.")
-        return self.stages((x - _CENTRE) / _SCALE).mean((2, 3))
+        return self.pool(self.stages((x - _CENTRE) / _SCALE))
 
     def classify(self, features: Tensor) -> Tensor:
         r"""Logits (B, K) of features (B, num_features)."""
@@ -74,6 +85,13 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         r"""Logits (B, K) of images (B, C, H, W)."""
         return self.classify(self.features(x))
+
+
+class _Mean(nn.Module):
+    r"""Mean over pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
 
 
 class _Residual(nn.Module):
@@ -92,7 +110,7 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequen
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
 
 
-def _check(shape, num_classes, channels, blocks, stem_stride, dropout) -> None:
+def _check(shape, num_classes, channels, blocks, stem_stride, dropout, hidden) -> None:
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"shape must be that of one image, (C, H, W) with positive entries, got {shape}.")
     if num_classes < 2:
@@ -101,6 +119,8 @@ def _check(shape, num_classes, channels, blocks, stem_stride, dropout) -> None:
         raise ValueError(f"channels and blocks must name the same stages, got channels={channels}, blocks={blocks}.")
     if stem_stride < 1:
         raise ValueError(f"stem_stride must be at least 1, got {stem_stride}.")
+    if hidden is not None and hidden < 1:
+        raise ValueError(f"hidden must be at least 1, or None for the mean over pixels, got {hidden}.")
     reduction = stem_stride * 2 ** (len(channels) - 1)
     if min(shape[1:]) < reduction:
         raise ValueError(

@@ -20,6 +20,17 @@ def test_logits_are_the_last_layer_of_the_features():
     torch.testing.assert_close(model(images()), features @ model.head.weight.T + model.head.bias)
 
 
+def test_hidden_units_see_where_a_feature_stands():
+    r"""Halves of the last stage exchanged: the mean over pixels cannot tell, a layer over all pixels does."""
+    pooled, hidden = small().eval(), small(hidden=32).eval()
+    assert hidden.features(images()).shape == (12, hidden.num_features) == (12, 32)
+    maps = pooled.stages(images())
+    torch.testing.assert_close(pooled.pool(maps), pooled.pool(maps.flip(2)))
+    assert (hidden.pool(maps) - hidden.pool(maps.flip(2))).abs().max() > 1e-3
+    odd = Classifier((1, 7, 9), 2, channels=(4, 8), blocks=(0, 0), hidden=5)  # 7 x 9 -> 4 x 5 -> 2 x 3
+    assert odd(torch.rand(3, 1, 7, 9)).shape == (3, 2)
+
+
 def test_an_image_does_not_depend_on_its_batch_in_evaluation():
     model = small().double()
     model(images(50).double())  # moves the running statistics away from their start
@@ -63,8 +74,9 @@ def test_learns_the_digits():
         ({"blocks": (1,)}, "must name the same stages"),
         ({"shape": (1, 4, 4)}, "shrink an image 8 times"),
         ({"dropout": 1.0}, "0 <= dropout < 1, got 1.0"),
+        ({"hidden": 0}, "hidden must be at least 1"),
     ],
-    ids=["shape", "classes", "stages", "too small", "dropout"],
+    ids=["shape", "classes", "stages", "too small", "dropout", "hidden"],
 )
 def test_bad_arguments_are_refused(arguments, text):
     with pytest.raises(ValueError, match=text):

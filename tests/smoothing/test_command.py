@@ -58,8 +58,11 @@ def test_a_run_leaves_certificates_table_curve_and_page_and_goes_on_where_it_sto
     assert {p.name for p in tmp_path.iterdir()} == {"certificates.jsonl", "table.md", "curve.png", "report.html"}
     first = (tmp_path / "certificates.jsonl").read_text()
     assert load(tmp_path).header["indices"] == [0, 36, 72, 108, 144]
-    assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (tmp_path / "table.md").read_text() in printed
+    assert "s an input on 1 process(es)" in printed
     run(config, tmp_path)
+    assert "s an input" not in capsys.readouterr().out  # nothing was left to do
     assert (tmp_path / "certificates.jsonl").read_text() == first
     with pytest.raises(UserError, match=r"another job .*alpha: 0.001 there, 0.01 asked"):
         run({**config, "alpha": 0.01}, tmp_path)
