@@ -3,8 +3,7 @@ r"""A small residual classifier of images: base classifier of certification and 
     x in [0, 1] -> (x - 1/2)/(1/4) -> stages [conv of stride 2 -> norm -> ReLU -> residual blocks] -> mean over pixels
     = features(x) -> dropout -> linear = logits
 
-or, with `hidden` units, stages -> all pixels -> linear -> ReLU = features(x): where a feature stands counts, as in
-LeNet, which is worth more under noise than depth is.
+or, with `hidden` units, stages -> all pixels -> linear -> ReLU = features(x): as in LeNet, where a thing stands counts.
 
 The normalisation is inside, so noise that is added to x for certification is in the units of the pixels.
 """
