@@ -3,6 +3,7 @@ r"""Evaluations side by side, from metrics.json files: the rows of docs/results.
 python benchmarks/table.py outputs/evaluation/A outputs/evaluation/sweep/heun_035_calls ...
 python benchmarks/table.py --plot FILE.png "tuned=FOLDER,FOLDER" "teacher=FOLDER,FOLDER,FOLDER"
 python benchmarks/table.py --grids FILE.png FOLDER FOLDER        # the first samples, six columns each, side by side
+python benchmarks/table.py --strips FILE.png FOLDER FOLDER       # interpolations of two pairs, a row for each model
 """
 
 import argparse
@@ -57,18 +58,32 @@ def grids(folders: list[str], path: Path, rows: int = 6, columns: int = 6) -> Pa
     return save_image(torch.from_numpy(np.concatenate(panels, axis=1)[None, :, :-4]), path, enlarge=True)
 
 
+def strips(folders: list[str], path: Path, pairs: tuple[int, ...] = (0, 2), pictured: int = 8) -> Path:
+    r"""The same pairs of several runs of `scoregen.metrics smoothness`, whose strips.png show `pictured` pairs each."""
+    from PIL import Image
+
+    from scoregen.pictures import save_image
+
+    pixels = [torch.from_numpy(np.array(Image.open(Path(folder, "strips.png")))) / 255 for folder in folders]
+    height = (len(pixels[0]) + 2) // pictured  # of a row and the line below it
+    rows = [one[pair * height : pair * height + height - 2] for pair in pairs for one in pixels]
+    return save_image(torch.cat([torch.nn.functional.pad(row, (0, 0, 0, 2), value=1.0) for row in rows])[None], path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path, help="draw curves NAME=FOLDER,FOLDER instead of printing rows")
     parser.add_argument("--grids", type=Path, help="draw samples instead")
+    parser.add_argument("--strips", type=Path, help="draw interpolations instead")
     parser.add_argument("evaluations", nargs="+")
     options = parser.parse_args()
     if options.plot:
         print(save_figure([point for curve in options.evaluations for point in points(curve)], options.plot))
         return
-    if options.grids:
-        print(grids(options.evaluations, options.grids))
-        return
+    for path, draw in ((options.grids, grids), (options.strips, strips)):
+        if path:
+            print(draw(options.evaluations, path))
+            return
     print(f"| evaluation | calls | {' | '.join(f'{name} (floor)' for name in NAMES)} | n |")
     print("|---" * (len(NAMES) + 3) + "|")
     for folder in options.evaluations:
