@@ -93,7 +93,8 @@ def _certify(config: dict[str, Any], out: Path) -> None:
     description = {**names, "data": source.name, "data_hash": source.test.fingerprint()}
     if config["purify"]["checkpoint"] is not None:
         description |= {"purify": config["purify"], "sampler": config["sampler"]}
-    fresh, start = not any(out.glob("certificates*.jsonl")), time.perf_counter()
+    fresh = parallel.gather(not any(out.glob("certificates*.jsonl")))[0]  # before any process opens its file
+    start = time.perf_counter()
     found = certify_dataset(g, _On(source.test, device), indices, method, config["seed"], out, description)
     seconds = time.perf_counter() - start
     if parallel.rank() == 0:
@@ -137,7 +138,10 @@ def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:
         _check_told(classifier, noise)
         return classifier
     denoiser = load(purify["checkpoint"], purify["weights"], device)
-    check_chart(noise, denoiser.sde)
+    try:
+        check_chart(noise, denoiser.sde)
+    except ValueError as error:
+        raise UserError(f"noise, purify.checkpoint: {error}") from error
     sampler = build(config["sampler"], where="sampler")
     purified = PurifiedClassifier(classifier, denoiser, sampler, noise.sigma, purify["votes"], purify["seed"])
     return purified.eval()

@@ -83,7 +83,8 @@ class SmoothedClassifier:
             generator: gives one seed, which with an input's index determines its noise (None: torch's global
                 generator).
             indices: the inputs' numbers in the data set, the keys of their noise (None: 0, 1, ...).
-            max_radius: the largest radius of interest; refused when n cannot certify it.
+            max_radius: the largest radius of interest, where ladder and stitched stop; refused when n cannot certify
+                it. None: twice the noise's size, as far as n allows.
             step: distance of the ladder's radii.
 
         Raises:

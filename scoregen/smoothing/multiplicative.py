@@ -62,8 +62,8 @@ class LogNormal(AbstractNoise):
         return self.offset * radius
 
     def implies(self, radius: float) -> str:
-        one = f"one pixel x {round_down(math.exp(radius), 3):g}"
-        return f"l2 {round_down(self.l2_radius(radius), 4):g}, {one}" if self.offset else one
+        one = f"one pixel x {round_down(math.exp(radius), 3):.12g}"
+        return f"l2 {round_down(self.l2_radius(radius), 4):.12g}, {one}" if self.offset else one
 
     def check(self, x: Tensor) -> None:
         smallest = float(x.min())
@@ -127,7 +127,7 @@ class ScalarLogNormal(AbstractNoise):
 
     def implies(self, radius: float) -> str:
         low, high = self.interval(radius)
-        return f"{self.act.__name__} {-round_down(-low, 3):g} to {round_down(high, 3):g}"
+        return f"{self.act.__name__} {-round_down(-low, 3):.12g} to {round_down(high, 3):.12g}"
 
     def check(self, x: Tensor) -> None:
         if self.act is gamma and float(x.min()) < 0.0:

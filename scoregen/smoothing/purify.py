@@ -47,10 +47,14 @@ def check_chart(noise: AbstractNoise, sde: Any) -> None:
         slope, bend = sde.chart.inverse_derivatives(zero)
         offset = float(slope**2 / bend - sde.chart.inverse(zero))  # c of y = a log(x + c) + b
         given = (noise.offset, noise.drift) if isinstance(noise, LogNormal) else (math.inf, 0.0)
-        fits = math.isclose(given[0], offset, rel_tol=1e-9, abs_tol=1e-12) and given[1] == 0.0
-        suited = f"log-normal noise with offset={offset:g} and drift=0"
+        rounding = 1e-12 * max(1.0, float(slope**2 / bend))
+        fits = math.isclose(given[0], offset, rel_tol=1e-9, abs_tol=rounding) and given[1] == 0.0
+        suited = f"log-normal noise with offset={0.0 if abs(offset) < rounding else offset:.12g} and drift=0"
     if not fits:
-        raise ValueError(f"noise must be what the denoiser's process adds, {suited}, got {noise!r}.")
+        raise ValueError(
+            f"noise must be what the denoiser's process adds, {suited}, got {noise!r}; certify with that noise, or "
+            f"with a denoiser of another process."
+        )
 
 
 def fingerprints(x: Tensor) -> list[int]:

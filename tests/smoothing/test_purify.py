@@ -82,13 +82,14 @@ def test_log_normal_noise_before_a_log_chart():
     [
         (Affine(2.0, -1.0), Gaussian(0.3), [LogNormal(0.3), LogNormal(0.3, offset=0.5), Laplace(0.3)]),
         (Log(0.0), LogNormal(0.3), [Gaussian(0.3), LogNormal(0.3, offset=0.5)]),
+        (Compose(Log(0.0), Affine(1 / 0.7, -11 / 0.7)), LogNormal(0.3), [LogNormal(0.3, offset=1e-3)]),  # x near 6e4
         (
             Compose(Log(0.5), Affine(1.7, 0.4)),
             LogNormal(0.3, offset=0.5),
             [Gaussian(0.3), LogNormal(0.3, offset=0.4), LogNormal(0.3, offset=0.5, drift=0.1), ScalarLogNormal(0.3)],
         ),
     ],
-    ids=["affine", "log", "log with offset"],
+    ids=["affine", "log", "standardised log", "log with offset"],
 )
 def test_the_noise_must_be_that_of_the_process(chart, fits, others):
     check_chart(fits, VE(0.01, 20.0, chart=chart))
