@@ -189,9 +189,9 @@ def test_every_sampler_samples(denoisers, name):
 def test_every_model_takes_a_step(tmp_path, name):
     others = {"mlp": TOY, "mlp_flat": ["data=digits", *TOY[2:]], "unet_patch": [*DIGITS, "model.network.channels=[8]"]}
     overrides = others.get(name, DIGITS)
-    if name in ("classifier", "vit", "vit_small"):
+    if name in ("classifier", "classifier_fast", "vit", "vit_small"):
         overrides = ["data=digits", "loss=cross_entropy", "conditional=true", *TOY[4:]]
-        overrides += [] if name == "classifier" else ["loss.noise_sigma=0.5"]  # what a ViT is told
+        overrides += ["loss.noise_sigma=0.5"] if name.startswith("vit") else []  # what a ViT is told
     folder = train(tmp_path, *overrides, f"model={name}", "trainer.steps=1")
     assert numbers(folder)[0]["loss"] > 0
 
