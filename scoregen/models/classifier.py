@@ -59,10 +59,9 @@ class Classifier(nn.Module):
             ]
         self.shape, self.num_classes, self.num_features = shape, num_classes, hidden or channels[-1]
         self.stages = nn.Sequential(*stages)
-        self.pool: nn.Module = _Mean()
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         if hidden is not None:
-            reduction = stem_stride * 2 ** (len(channels) - 1)
-            pixels = math.prod(-(-size // reduction) for size in shape[1:])
+            pixels = math.prod(-(-size // _reduction(channels, stem_stride)) for size in shape[1:])
             self.pool = nn.Sequential(nn.Flatten(), nn.Linear(channels[-1] * pixels, hidden), nn.ReLU())
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.num_features, num_classes)
@@ -86,13 +85,6 @@ class Classifier(nn.Module):
         return self.classify(self.features(x))
 
 
-class _Mean(nn.Module):
-    r"""Mean over pixels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3))
-
-
 class _Residual(nn.Module):
     r"""relu(x + norm(conv(relu(norm(conv(x))))))."""
 
@@ -109,6 +101,11 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequen
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
 
 
+def _reduction(channels: Sequence[int], stem_stride: int) -> int:
+    r"""How many times the stages shrink a side."""
+    return stem_stride * 2 ** (len(channels) - 1)
+
+
 def _check(shape, num_classes, channels, blocks, stem_stride, dropout, hidden) -> None:
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"shape must be that of one image, (C, H, W) with positive entries, got {shape}.")
@@ -120,7 +117,7 @@ def _check(shape, num_classes, channels, blocks, stem_stride, dropout, hidden) -
         raise ValueError(f"stem_stride must be at least 1, got {stem_stride}.")
     if hidden is not None and hidden < 1:
         raise ValueError(f"hidden must be at least 1, or None for the mean over pixels, got {hidden}.")
-    reduction = stem_stride * 2 ** (len(channels) - 1)
+    reduction = _reduction(channels, stem_stride)
     if min(shape[1:]) < reduction:
         raise ValueError(
             f"{len(channels)} stages with stem_stride={stem_stride} shrink an image {reduction} times, got "

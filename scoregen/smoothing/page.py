@@ -14,7 +14,7 @@ from torch import Tensor
 from scoregen.rng import generator
 from scoregen.smoothing.methods import ESTIMATION
 from scoregen.smoothing.noise import AbstractNoise
-from scoregen.smoothing.report import RHO, curve, table
+from scoregen.smoothing.report import RHO, curve, explained, table
 from scoregen.smoothing.results import Run
 
 STYLE = """body{font:15px/1.45 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
@@ -80,8 +80,7 @@ def _input(record: Mapping[str, Any], x: Tensor, noise: AbstractNoise, seed: int
     wrong = "" if record["predicted"] == record["label"] else " class=wrong"
     counts = np.array(record["counts"])
     votes = ", ".join(f"{names[k]}: {counts[k] / counts.sum():.1%}" for k in np.argsort(-counts)[:3] if counts[k])
-    meant = f" ({meant})" if (meant := noise.implies(record["radius"])) else ""
-    radius = f"radius {record['radius']:.6f}{html.escape(meant)}"
+    radius = html.escape(explained(f"radius {record['radius']:.6f}", noise.implies(record["radius"])))
     caption = (
         f"<span{wrong}>{html.escape(predicted)}</span>, true {html.escape(names[record['label']])}<br>"
         f"{radius}<br>{html.escape(votes)} of {record['n']:,}<br>input {record['index']}"

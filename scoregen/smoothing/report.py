@@ -96,8 +96,13 @@ def _asked(run: Run, radius: float) -> bool:
     return reach is None or radius <= reach * (1 + 1e-6)
 
 
+def explained(text: str, meaning: str) -> str:
+    r"""A radius with what it implies in parentheses, if anything."""
+    return f"{text} ({meaning})" if meaning else text
+
+
 def table(
-    runs: Mapping[str, Run], radii: Sequence[float] | None = None, implies: Callable[[float], str] | None = None
+    runs: Mapping[str, Run], radii: Sequence[float] | None = None, implies: Callable[[float], str] = lambda radius: ""
 ) -> str:
     r"""Certified accuracy in percent, in parentheses the bound that holds with probability 1 - rho; as Markdown.
 
@@ -110,9 +115,7 @@ def table(
     """
     radii = table_radii(list(runs.values())) if radii is None else radii
     lines = [[f"radius ({_norms(runs)})", *runs], ["---"] * (len(runs) + 1)]
-    meant = [implies(radius) if implies else "" for radius in radii]
-    names = [f"{radius:g} ({text})" if text else f"{radius:g}" for radius, text in zip(radii, meant, strict=True)]
-    lines += [[name, *(_cell(run, r) for run in runs.values())] for name, r in zip(names, radii, strict=True)]
+    lines += [[explained(f"{r:g}", implies(r)), *(_cell(run, r) for run in runs.values())] for r in radii]
     found = [summary(run) for run in runs.values()]
     more = ["" if run.header["reach"] is None else ">= " for run in runs.values()]
     lines += [
