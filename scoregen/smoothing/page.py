@@ -4,7 +4,7 @@ import base64
 import html
 import io
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from scoregen.smoothing.results import Run
 
 STYLE = """body{font:15px/1.45 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.2rem .6rem;text-align:right}
-td:first-child,th:first-child{text-align:left}.inputs{display:flex;flex-wrap:wrap;gap:1rem}
+td:first-child,th:first-child,.settings td{text-align:left}.inputs{display:flex;flex-wrap:wrap;gap:1rem}
 figure{margin:0;width:13rem}figure img{width:6rem;height:6rem;object-fit:contain;image-rendering:pixelated}
 figcaption{font-size:13px}.wrong{color:#b00}"""
 
@@ -56,8 +56,7 @@ def write_page(
 
     settings = "".join(
         f"<tr><td>{html.escape(key)}</td><td>{html.escape(str(value))}</td></tr>"
-        for key, value in run.header.items()
-        if key not in ("indices", "format", "step")
+        for key, value in _settings(run.header)
     )
     body = f"""<h1>Certified robustness</h1>
 <p>For each input, with probability at least {1 - run.header["alpha"]:g} over the noise drawn, the smoothed classifier
@@ -65,13 +64,23 @@ gives the same label to every input closer (in {html.escape(run.header["norm"])}
 the smoothed classifier, not for the network alone. In parentheses: the accuracy that holds, for the inputs of the row
 together, with probability {1 - RHO:g}.</p>
 {_table(table({"certified accuracy, %": run}, implies=noise.implies))}
-<p><img alt="certified accuracy against radius" src="{_curve({"run": run})}"></p>
+<p><img alt="certified accuracy against radius" src="{_curve({"certified": run})}"></p>
 <h2>Most certain</h2><div class="inputs">{show(most)}</div>
 <h2>Least certain</h2><div class="inputs">{show(least)}</div>
-<h2>Settings</h2><table>{settings}</table>
+<h2>Settings</h2><table class=settings>{settings}</table>
 <p>Inputs: {html.escape(_ranges(run.header["indices"]))}</p>"""
     head = f"<meta charset=utf-8><title>Certified robustness</title><style>{STYLE}</style>"
     Path(path).write_text(f"<!doctype html><html lang=en>{head}{body}</html>", encoding="utf-8")
+
+
+def _settings(header: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    r"""What was certified and how, one line a value; what was not set is left out."""
+    for key, value in header.items():
+        if isinstance(value, Mapping):
+            prefix = "" if key == "description" else f"{key}."
+            yield from ((prefix + name, inner) for name, inner in _settings(value))
+        elif value is not None and key not in ("indices", "format", "step"):
+            yield key, value
 
 
 def _input(record: Mapping[str, Any], x: Tensor, noise: AbstractNoise, seed: int, names: Sequence[str]) -> str:

@@ -148,6 +148,7 @@ def curve(runs: Mapping[str, Run], path: str | Path) -> None:
             grid = np.linspace(0.0, _end(run), 400)
             (line,) = axes.plot(grid, 100 * certified_accuracy(run, grid), label=name)
             axes.plot(grid, 100 * guaranteed_accuracy(run, grid), color=line.get_color(), linewidth=0.6, linestyle="--")
+        axes.plot([], [], color="grey", linewidth=0.6, linestyle="--", label="guaranteed for the inputs together")
         axes.set(xlabel=f"radius ({_norms(runs)})", ylabel="certified accuracy, %", ylim=(0, 101), xlim=(0, top))
         axes.grid(alpha=0.3)
         axes.legend()

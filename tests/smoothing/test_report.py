@@ -114,7 +114,8 @@ def test_page_stands_alone_and_shows_each_chosen_input_with_its_noise(tmp_path, 
     noise = Gaussian(0.25)
     data = [(torch.full(shape, v), int(v > 0.5)) for v in (0.1, 0.4, 0.6, 0.9)]
     method = make_method("ladder", noise, n=300)
-    found = certify_dataset(SmoothedClassifier(bright, noise, 2), data, range(4), method, 0, tmp_path)
+    told = {"checkpoint": None, "sampler": {"grid": {"rho": 7.0}}}
+    found = certify_dataset(SmoothedClassifier(bright, noise, 2), data, range(4), method, 0, tmp_path, told)
     write_page(tmp_path / "report.html", found, data, noise, count=2, class_names=["dark", "<bright>"])
     text = (tmp_path / "report.html").read_text()
     assert not re.search(r"https?://|<script", text)
@@ -124,3 +125,4 @@ def test_page_stands_alone_and_shows_each_chosen_input_with_its_noise(tmp_path, 
     assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
     assert len(set(pictures)) == len(pictures) if len(shape) == 3 else True
     assert text.count("<figure>") == 4
+    assert "<td>sampler.grid.rho</td><td>7.0</td>" in text and "checkpoint" not in text
