@@ -53,7 +53,7 @@ class ViT(nn.Module):
         rows, columns = (-(-side // patch_size) for side in self.shape[1:])
         self.patches = nn.Conv2d(self.shape[0], width, patch_size, patch_size)
         self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
-        self.positions = nn.Parameter(0.02 * torch.randn(1, 2 + rows * columns, width))
+        self.positions = nn.Parameter(0.7 * torch.randn(1, 2 + rows * columns, width))  # the scale of the tokens
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 width, heads, round(mlp_ratio * width), dropout, "gelu", batch_first=True, norm_first=True
