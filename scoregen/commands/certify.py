@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from scoregen.command_line import entry
-from scoregen.config import build
+from scoregen.config import build, typed
 from scoregen.errors import UserError, closest
 
 _KEYS = (
     *("checkpoint", "weights", "classifier", "data", "model", "chart", "noise", "sampler", "purify", "compare", "out"),
     *("method", "n", "n0", "alpha", "max_radius", "step", "max_inputs", "seed", "batch_size", "precision", "strict"),
 )
+_VALUES = {
+    **dict.fromkeys(("n", "n0", "seed"), int),
+    **dict.fromkeys(("max_inputs", "batch_size"), int | None),
+    **dict.fromkeys(("max_radius", "step"), float | None),
+    **dict.fromkeys(("checkpoint", "classifier", "out"), str | None),
+    **{"alpha": float, "strict": bool, "weights": str, "method": str},
+}
 _PRECISIONS = {None: None, "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -41,6 +48,8 @@ def _check(config: dict[str, Any]) -> None:
     for key in config:
         if key not in _KEYS:
             raise UserError(f"{key}: not a key of the certification. {closest(key, _KEYS)}")
+    for key, hint in _VALUES.items():
+        config[key] = typed(config[key], hint, key)
     if config["precision"] not in _PRECISIONS:
         choices = [key for key in _PRECISIONS if key]
         raise UserError(f"precision: must be {' or '.join(choices)} or null, got {config['precision']!r}.")
@@ -174,6 +183,8 @@ def _compare(folders: list[Path], out: Path) -> None:
     from scoregen.smoothing.report import curve, names_of, table
     from scoregen.smoothing.results import load
 
+    if any(out.glob("certificates*.jsonl")):
+        raise UserError(f"out: '{out}' holds certificates, whose table would be overwritten; give another folder.")
     found = {folder: load(folder) for folder in folders}
     for folder, run in found.items():
         if not run.complete:

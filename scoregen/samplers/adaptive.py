@@ -16,8 +16,7 @@ class AdaptiveFlow(Sampler):
 
         The last jump, to s = 0, returns D. Levels between the ends do not matter, but for jumps upward (time travel).
         All of the batch shares its steps, so a sample depends on its batch within the tolerance. Networks are rough at
-        the level of their
-        precision: in float32 a tolerance below 1e-4 buys calls, not accuracy.
+        the level of their precision: in float32 a tolerance below 1e-4 buys calls, not accuracy.
 
     Args:
         tolerance: relative and absolute error of a step, > 0.
@@ -33,6 +32,7 @@ class AdaptiveFlow(Sampler):
     def __init__(self, tolerance: float = 1e-3, grid: Grid | None = None, solver: ODESolver | None = None) -> None:
         super().__init__(2, grid)
         self.solver = RK45(tolerance) if solver is None else solver
+        self.couples_batch = isinstance(self.solver, RK45)
 
     def integrate(
         self,

@@ -31,7 +31,12 @@ class Sampler(ABC):
 
     Raises:
         ValueError: steps < 1.
+
+    Attributes:
+        couples_batch: whether an image depends on the others of its batch.
     """
+
+    couples_batch = False
 
     def __init__(self, steps: int = 18, grid: Grid | None = None) -> None:
         self.steps = check_steps(steps)

@@ -81,6 +81,7 @@ class PredictorCorrector(Sampler):
         if not 0 < step_size <= 1:
             raise ValueError(f"step_size must lie in (0, 1], got step_size={step_size}.")
         self.predictor = Ancestral() if predictor is None else predictor
+        self.couples_batch = self.predictor.couples_batch
         self.corrections, self.step_size = corrections, float(step_size)
 
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:

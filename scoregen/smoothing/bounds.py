@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 DECIMALS = 6
+MOST = 10**12  # draws; beyond, the bound of a double moves by less than its rounding
 
 
 def round_down(value: float, decimals: int = DECIMALS) -> float:
@@ -78,15 +79,18 @@ def smallest_count(n: int, alpha: float, p: float) -> int:
 
 
 def smallest_n(alpha: float, p: float) -> int:
-    r"""The smallest n whose all-successes bound alpha^(1/n) exceeds p: fewer draws cannot certify p at all."""
-    if p >= 1.0:
-        raise ValueError(f"p must be below 1 to be certified from finitely many draws, got p={p}.")
-    if p <= 0.0:
-        return 1
-    n = max(1, math.floor(math.log(alpha) / math.log(p)))
-    while alpha ** (1.0 / n) <= p:
-        n += 1
-    return n
+    r"""The smallest n whose all-successes bound alpha^(1/n) exceeds p: fewer draws cannot certify p at all.
+
+    Raises:
+        ValueError: when it takes more than 10^12 draws.
+    """
+    if alpha ** (1.0 / MOST) <= p:
+        raise ValueError(f"no {MOST:.0e} draws prove a probability above {p:.15g}; ask for a smaller radius.")
+    low, high = 0, MOST
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if alpha ** (1.0 / middle) > p else (middle, high)
+    return high
 
 
 def two_sided_p_value(count: int, n: int) -> float:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from scoregen.rng import generator as keyed_generator
 from scoregen.smoothing.certificate import ABSTAIN, Certificate, conclude
 from scoregen.smoothing.choice import make_method
-from scoregen.smoothing.engine import Engine, Request, placed, refuse_training
+from scoregen.smoothing.engine import PROBE, Engine, Request, placed, refuse_training
 from scoregen.smoothing.methods import AbstractMethod, Tally, Vote, whole
 from scoregen.smoothing.noise import AbstractNoise
 from scoregen.smoothing.results import answers
@@ -59,6 +60,7 @@ class SmoothedClassifier:
         self.classifier, self.noise, self.num_classes = classifier, noise, num_classes
         self.batch_size = None if batch_size is None else whole("batch_size", batch_size)
         self.strict, self.precision = strict, precision
+        self._is_function = False
 
     def certify(
         self,
@@ -164,13 +166,21 @@ class SmoothedClassifier:
         stream, draws = method.request(tally)
         return Request(x, index, stream, tally.drawn, draws)
 
-    def answers(self, x: Tensor) -> str:
-        r"""A hash of what the classifier says of some inputs like x (*S)."""
-        return answers(self.classifier, x.to(*placed(self.classifier, x)))
+    def answers(self, inputs: Sequence[tuple[int, Tensor]]) -> str:
+        r"""A hash of what the classifier says of noisy copies of (index, x (*S)): what its weights do not tell."""
+        copies = [
+            self.noise.sample(self._checked(i, x).cpu(), 4, keyed_generator(0, PROBE, i), self.strict)
+            for i, x in inputs
+        ]
+        noisy = torch.cat(copies).float().to(*placed(self.classifier, inputs[0][1]))
+        return answers(self.classifier, noisy.split(self.batch_size or len(noisy)))
 
     def _engine(self, x: Tensor) -> Engine:
-        engine = Engine(self.classifier, self.noise, self.num_classes, 1, self.strict, self.precision)
-        engine.batch_size = self.batch_size or (128 if placed(self.classifier, x)[0].type == "cpu" else 1024)
+        size = self.batch_size or (128 if placed(self.classifier, x)[0].type == "cpu" else 1024)
+        engine = Engine(self.classifier, self.noise, self.num_classes, size, self.strict, self.precision)
+        if not self._is_function:
+            engine.require_function(x)
+            self._is_function = True
         return engine
 
     def _checked(self, index: int, x: Tensor) -> Tensor:

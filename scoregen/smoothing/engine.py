@@ -9,7 +9,7 @@ batch, counts stay on the device, and one transfer ends a call.
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from scoregen.rng import generator
 from scoregen.smoothing.noise import AbstractNoise
 
 CHUNK = 128
+PROBE = 3  # a stream of noise beside those of methods.py
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ class Engine:
         device, dtype = placed(self.classifier, requests[0].x)
         size = len(requests) * self.num_classes
         counts = torch.zeros(size + 1, dtype=torch.int64, device=device)  # the last: not a number
-        autocast = torch.autocast(device.type, self.precision) if self.precision is not None else nullcontext()
-        with autocast:
+        with self._autocast(device):
             for noisy, rows in repack(self._drawn(requests, seed, device, dtype), self.batch_size):
                 place, valid = self._answers(noisy)
                 place = torch.where(valid, rows * self.num_classes + place, size)
@@ -109,14 +109,45 @@ class Engine:
             )
         return found[:-1].reshape(len(requests), self.num_classes)
 
-    def _answers(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
-        r"""The class of each noisy input, and whether there is one."""
+    @torch.no_grad()
+    def require_function(self, x: Tensor) -> None:
+        r"""Raises ValueError for a classifier whose answer depends on what else is in the batch, or on chance.
+
+        Noisy copies of x and of a darker x are classified together and each in a batch of its own (twice, since an
+        exported network may not take a batch of one). A batch norm that was exported in training mode is found, a
+        sampler that shares its steps, dropout. One copy may differ: a vote near a tie, by the rounding of the network.
+        """
+        device, dtype = placed(self.classifier, x)
+        source = torch.device("cpu") if device.type == "mps" else device
+        keyed = generator(0, PROBE, device=source)
+        noisy = torch.cat([self.noise.sample(scale * x, 4, keyed, self.strict) for scale in (1.0, 0.25)])
+        noisy = noisy.float().to(dtype).to(device)
+        half = self.precision is not None or torch.finfo(dtype).bits < 32
+        with self._autocast(device):
+            together = self._logits(noisy).double()
+            alone = torch.stack([self._logits(copy.expand(2, *copy.shape))[0] for copy in noisy]).double()
+        differ = (together - alone).abs().amax(1) > (0.05 if half else 0.01) * together.abs().amax(1)
+        if differ.sum() > 1:
+            raise ValueError(
+                "classifier gives two answers to one input, by chance or by what else is in the batch, and so has no "
+                "certificate; switch off its dropout and noise, and export it in evaluation mode (model.eval())."
+            )
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager:
+        return torch.autocast(device.type, self.precision) if self.precision is not None else nullcontext()
+
+    def _logits(self, noisy: Tensor) -> Tensor:
         logits = self.classifier(noisy)
         if logits.shape != (len(noisy), self.num_classes):
             raise ValueError(
                 f"classifier must return logits of shape (batch, num_classes) = {(len(noisy), self.num_classes)}, "
                 f"got {tuple(logits.shape)}; set num_classes."
             )
+        return logits
+
+    def _answers(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The class of each noisy input, and whether there is one."""
+        logits = self._logits(noisy)
         return logits.argmax(1), ~logits.isnan().any(1)
 
     def _drawn(

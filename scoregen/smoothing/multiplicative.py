@@ -45,6 +45,10 @@ class LogNormal(AbstractNoise):
     def __repr__(self) -> str:
         return f"LogNormal(sigma={self.sigma}, offset={self.offset}, drift={self.drift})"
 
+    @property
+    def distance(self) -> str:
+        return f"l2 of log(x + {self.offset:.12g})" if self.offset else "l2 of log x"
+
     def sample(self, x: Tensor, m: int, generator: torch.Generator, strict: bool = True) -> Tensor:
         eps = draws.normal((m, *x.shape), generator, strict)
         factor = eps.mul_(self.sigma).add_(self.drift).exp_()
@@ -63,7 +67,7 @@ class LogNormal(AbstractNoise):
 
     def implies(self, radius: float) -> str:
         one = f"one pixel x {round_down(math.exp(radius), 3):.12g}"
-        return f"l2 {round_down(self.l2_radius(radius), 4):.12g}, {one}" if self.offset else one
+        return f"l2 {round_down(self.l2_radius(radius), 4):.12g} for x' >= 0, {one}" if self.offset else one
 
     def check(self, x: Tensor) -> None:
         smallest = float(x.min())
@@ -90,21 +94,21 @@ def gamma(x: Tensor, a: Tensor) -> Tensor:
 
 
 class ScalarLogNormal(AbstractNoise):
-    r"""One factor a = exp(sigma eps) for the whole input, eps ~ N(0, 1). Norm log-gain.
+    r"""One factor a = exp(sigma eps) for the whole input, eps ~ N(0, 1). Norm log-gain, or log-gamma.
 
         Acting twice multiplies the factors, so smoothing over log a is one-dimensional Gaussian smoothing: the label
         is the same at act(x, a) for all a in (e^{-R}, e^R), R = sigma / 2 (Phi^{-1}(p_a) - Phi^{-1}(p_b)). No sqrt(d)
-        is lost; nothing else is certified.
+        is lost; nothing else is certified: an image that was rounded, quantised or clipped after the gain is not
+        act(x, a), and for it no radius holds. Use `LogNormal` where that matters.
 
     Args:
         sigma: standard deviation of log a.
         act: `gain` (a x) or `gamma` (x^a); any act with act(act(x, a), b) = act(x, a b).
     """
 
-    norm = "log-gain"
-
     def __init__(self, sigma: float, act: Callable[[Tensor, Tensor], Tensor] = gain) -> None:
         self.sigma, self.act = _positive("sigma", sigma), act
+        self.norm = f"log-{act.__name__}"
         self.step, self.reach = self.sigma / 2, 2 * self.sigma
 
     def __repr__(self) -> str:
@@ -122,7 +126,7 @@ class ScalarLogNormal(AbstractNoise):
         return _gaussian_probability(self.sigma, radius)
 
     def interval(self, radius: float) -> tuple[float, float]:
-        r"""The open interval of factors that a radius certifies."""
+        r"""The open interval of factors that a radius certifies, for exact act(x, a) alone."""
         return math.exp(-radius), math.exp(radius)
 
     def implies(self, radius: float) -> str:

@@ -50,6 +50,11 @@ class AbstractNoise(ABC):
     step: float
     reach: float
 
+    @property
+    def distance(self) -> str:
+        r"""The norm with what it depends on: radii under one name can be compared."""
+        return self.norm
+
     @abstractmethod
     def sample(self, x: Tensor, m: int, generator: torch.Generator, strict: bool = True) -> Tensor:
         r"""m noisy copies of one input.

@@ -84,7 +84,8 @@ class PurifiedClassifier(nn.Module):
         seed: of the purification's own noise.
 
     Raises:
-        ValueError: when the process never reaches the noise ratio s, or its chart is neither affine nor logarithmic.
+        ValueError: when the process never reaches the noise ratio s, its chart is neither affine nor logarithmic, or
+            the sampler's images depend on the rest of their batch.
     """
 
     def __init__(
@@ -99,6 +100,11 @@ class PurifiedClassifier(nn.Module):
         super().__init__()
         if not sigma > 0.0:
             raise ValueError(f"sigma must be above 0, got sigma={sigma}.")
+        if getattr(sampler, "couples_batch", False):
+            raise ValueError(
+                f"sampler must purify each image by itself, got {type(sampler).__name__}, whose steps suit the whole "
+                f"batch; use Heun, Consistency or another sampler with a number of steps."
+            )
         self.classifier, self.denoiser, self.sampler = classifier, denoiser, sampler
         self.sigma, self.votes, self.seed = float(sigma), whole("votes", votes), seed
         self.noise_ratio = self.sigma * chart_slope(denoiser.sde)

@@ -6,7 +6,7 @@ describes. Each process writes a file of its own; a line torn by a crash is drop
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -31,24 +31,46 @@ class Run:
         return len(self.records) == len(self.header["indices"])
 
 
-def answers(classifier: Any, x: Tensor, count: int = 64) -> str:
-    r"""A hash of a classifier's answers to `count` fixed inputs like x: what its weights or name do not tell."""
-    draws = torch.randn(count, *x.shape, generator=torch.Generator().manual_seed(0))
+def answers(classifier: Any, batches: Iterable[Tensor]) -> str:
+    r"""A hash of a classifier's answers to batches of inputs (B, *S): what its weights or name do not tell."""
     with torch.no_grad():
-        labels = classifier((0.5 + draws).to(x)).argmax(1)
-    return hashlib.sha256(labels.cpu().numpy().tobytes()).hexdigest()[:16]
+        labels = torch.cat([classifier(batch).argmax(1) for batch in batches])
+    return _hashed(labels.cpu().numpy().tobytes())
 
 
 def fingerprint(classifier: Any) -> str:
-    r"""A hash of a module's structure and weights, or of a function's name where there are none."""
-    if not isinstance(classifier, nn.Module):
-        named = classifier if hasattr(classifier, "__qualname__") else type(classifier)
-        return hashlib.sha256(f"{named.__module__}.{named.__qualname__}".encode()).hexdigest()[:16]
-    content = hashlib.sha256(repr(classifier).encode())
-    for name, tensor in classifier.state_dict().items():
-        content.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        content.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
-    return content.hexdigest()[:16]
+    r"""A hash of a module's structure, weights, buffers and settings, or of a function's name where there are none."""
+    return _hashed(_told(classifier).encode())
+
+
+def _told(value: Any) -> str:
+    r"""What an object consists of, as text that is the same in each process; of foreign objects the type alone."""
+    if isinstance(value, Tensor):
+        content = value.detach().cpu().double().contiguous().numpy().tobytes()
+        return f"{tuple(value.shape)} {value.dtype} {_hashed(content)}"
+    if isinstance(value, nn.Module):
+        parts = {**value.state_dict(), **dict(value.named_buffers())}  # some buffers are not part of the state
+        return f"{value!r} {_told(parts)} {[_settings(module) for module in value.modules()]}"
+    if isinstance(value, Mapping):
+        return str({str(key): _told(inner) for key, inner in value.items()})
+    if isinstance(value, list | tuple):
+        return str([_told(inner) for inner in value])
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__} {_settings(value) if _ours(value) else ''}"
+
+
+def _ours(value: Any) -> bool:
+    return type(value).__module__.startswith("scoregen.") and hasattr(value, "__dict__")
+
+
+def _settings(value: Any) -> str:
+    return _told({key: inner for key, inner in vars(value).items() if key[0] != "_" and key != "training"})
+
+
+def _hashed(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]:

@@ -49,6 +49,12 @@ def test_smallest_n_is_the_first_whose_agreement_certifies_p(alpha, p):
     assert n == 1 or bounds.lower_bound(n - 1, n - 1, alpha) <= p
 
 
+def test_a_probability_that_no_sensible_n_proves_is_refused_at_once():
+    with pytest.raises(ValueError, match="ask for a smaller radius"):
+        bounds.smallest_n(1e-3, 1 - 1e-13)
+    assert bounds.smallest_n(1e-3, 1 - 1e-11) == pytest.approx(math.log(1000) * 1e11, rel=1e-4)
+
+
 def test_smallest_count_is_the_first_that_certifies_p():
     for n, p in ((200, 0.5), (1000, 0.84), (50, 0.9999)):
         lower = bounds.lower_bound(np.arange(n + 1), n, 0.01)

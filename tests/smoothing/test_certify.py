@@ -150,7 +150,7 @@ def test_no_draw_is_used_twice(method):
 
     x = torch.tensor([[0.3], [0.3]], dtype=torch.float64)
     certificates = SmoothedClassifier(undecided, Gaussian(1.0), 2).certify(x, n=700, method=method, generator=seeded())
-    draws = torch.cat(seen).flatten()
+    draws = torch.cat(seen[9:]).flatten()  # 9 batches show that it is a function
     assert len(draws) == sum(c.draws for c in certificates)
     assert len(draws.unique()) > len(draws) - 5  # rounded to float32, two may meet; a chunk has 20 and more
     assert method == "ladder" or len(draws) >= 2 * 700
@@ -162,8 +162,9 @@ def test_several_inputs_share_full_batches():
     SmoothedClassifier(classifier, Gaussian(0.25), 4, batch_size=128).certify(
         INPUTS_1D, n=300, n0=20, method="fixed", generator=seeded()
     )
-    assert sum(classifier.log) == 7 * 320
-    assert sum(size == 128 for size in classifier.log) >= len(classifier.log) - 3  # at most one small batch a round
+    log = classifier.log[9:]  # 9 batches show that it is a function
+    assert sum(log) == 7 * 320
+    assert sum(size == 128 for size in log) >= len(log) - 3  # at most one small batch a round
 
 
 def test_scaling_input_and_noise_scales_the_radius():
@@ -242,7 +243,7 @@ def test_bad_inputs_are_refused():
         g.certify(torch.zeros(1, 2, dtype=torch.uint8), n=100)
     with pytest.raises(ValueError, match="finite"):
         g.certify(torch.full((1, 2), torch.nan), n=100)
-    with pytest.raises(ValueError, match=r"logits of shape .*100, 5.*set num_classes"):
+    with pytest.raises(ValueError, match=r"logits of shape .*8, 5.*set num_classes"):
         SmoothedClassifier(Bands(), Gaussian(0.5), 5).certify(INPUTS_1D[:1], n=100)
     with pytest.raises(ValueError, match="num_classes must be at least 2"):
         SmoothedClassifier(Bands(), Gaussian(0.5), 1)
@@ -268,3 +269,32 @@ def test_a_bad_input_is_named():
 def test_a_radius_that_no_n_can_reach_is_refused(noise, radius):
     with pytest.raises(ValueError, match="max_radius must be >= 0 and below what Gaussian"):
         SmoothedClassifier(Bands(), Gaussian(0.5), 4).certify(INPUTS_1D, n=1000, method="ladder", max_radius=radius)
+
+
+class BatchStatistics(nn.Module):
+    r"""A network that was exported in training mode: its batch norm takes mean and variance of the batch."""
+
+    def __init__(self, training):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        self.norm_trains = training
+
+    def forward(self, y):
+        self.layers[1].train(self.norm_trains)
+        answer = self.layers(y)
+        self.layers[1].eval()
+        return answer
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_a_classifier_whose_answer_depends_on_its_batch_or_on_chance_is_refused(precision):
+    torch.manual_seed(0)
+    x = torch.rand(1, 1, 8, 8)
+
+    def certify(classifier):
+        return SmoothedClassifier(classifier, Gaussian(0.25), 3, precision=precision).certify(x, n=100)
+
+    assert certify(BatchStatistics(False).eval())
+    for classifier in (BatchStatistics(True).eval(), lambda y: torch.randn(len(y), 3)):
+        with pytest.raises(ValueError, match="two answers to one input"):
+            certify(classifier)

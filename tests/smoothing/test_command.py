@@ -75,6 +75,18 @@ def test_runs_are_compared_in_one_table(config, tmp_path, capsys):
     run({**config, "compare": [str(tmp_path / "a"), str(tmp_path / "b")]}, tmp_path / "both")
     assert capsys.readouterr().out.splitlines()[0] == "| radius (l2) | a | b |"
     assert (tmp_path / "both" / "curve.png").exists()
+    with pytest.raises(UserError, match="holds certificates"):
+        run({**config, "compare": [str(tmp_path / "b")], "out": str(tmp_path / "a")}, tmp_path)
+
+
+def test_radii_of_two_distances_are_not_compared(composed, config, tmp_path):
+    noises = {name: composed[1][name] for name in ("gain", "gamma")}
+    noises |= {f"offset {c}": {**composed[1]["log_normal"], "offset": c} for c in (0.1, 10.0)}
+    for name, noise in noises.items():
+        run({**config, "noise": noise, "out": str(tmp_path / name)}, tmp_path)
+    for pair in (("gain", "gamma"), ("offset 0.1", "offset 10.0")):
+        with pytest.raises(UserError, match="must have one norm of the radii"):
+            run({**config, "compare": [str(tmp_path / name) for name in pair]}, tmp_path / "both")
 
 
 def test_compare_is_a_list_and_no_sweep():
@@ -93,6 +105,11 @@ def test_compare_is_a_list_and_no_sweep():
         ({"n": 5}, "n must be at least"),
         ({"method": "ladderr"}, "Did you mean 'ladder'"),
         ({"compare": ["nowhere"]}, "no certificates in"),
+        ({"alpha": "abc"}, "alpha: must be a number, got 'abc'"),
+        ({"n": None}, "n: must be an integer, got null"),
+        ({"seed": 0.5}, "seed: must be an integer"),
+        ({"strict": "no"}, "strict: must be true or false"),
+        ({"max_radius": 3.5}, "ask for a smaller radius"),
     ],
 )
 def test_mistakes_are_one_message(config, tmp_path, change, message):
@@ -129,11 +146,13 @@ def test_unreadable_classifiers_are_refused(tmp_path, monkeypatch):
             read_classifier(source)
 
 
-def test_a_classifier_that_answers_twice_differently_is_refused():
-    with pytest.raises(UserError, match="two answers to one input"):
-        probe(nn.Dropout(0.5).train(), torch.ones(64))
+def test_what_is_no_classifier_of_any_batch_is_refused(tmp_path):
     with pytest.raises(UserError, match="must return logits"):
         probe(lambda x: x.sum(1), torch.ones(3))
+    for size in (1, 2, 5):
+        torch.export.save(torch.export.export(network(), (torch.rand(size, 1, 8, 8),)), tmp_path / "a.pt2")
+        with pytest.raises(UserError, match=r"at once .*needs a dynamic batch dimension"):
+            probe(read_classifier(str(tmp_path / "a.pt2")), torch.rand(1, 8, 8))
 
 
 def test_rows_are_the_rungs_that_were_asked_for(config, tmp_path, capsys):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from scoregen.samplers import DDIM, Heun
+from scoregen.samplers import DDIM, RK4, AdaptiveFlow, Heun, LogLinear
 from scoregen.sde import EDM, VE, VP, Affine, Compose, Log
 from scoregen.smoothing import (
     Gaussian,
@@ -16,7 +16,10 @@ from scoregen.smoothing import (
     ScalarLogNormal,
     SmoothedClassifier,
 )
+from scoregen.smoothing.choice import make_method
+from scoregen.smoothing.job import certify_dataset
 from scoregen.smoothing.purify import chart_slope, check_chart, fingerprints
+from scoregen.smoothing.results import fingerprint
 from tests.oracles import gaussian, standard_mixture
 
 SIGMA = 0.3
@@ -159,6 +162,26 @@ def test_several_purifications_vote():
     assert torch.equal(won, votes.max(1).values)
 
 
+def test_a_data_set_is_certified_before_a_log_chart(tmp_path):
+    r"""Also what tells the classifier from others is asked where the chart is defined."""
+    f = PurifiedClassifier(answer, standard_mixture(VE(0.01, 20.0, chart=Log(0.1))), DDIM(steps=1), SIGMA)
+    noise, x = LogNormal(SIGMA, offset=0.1), torch.tensor([0.5, 0.4])
+    method = make_method("ladder", noise, n=200)
+    found = certify_dataset(SmoothedClassifier(f.eval(), noise, 3), [(x, 0)], [0], method, 0, tmp_path)
+    assert found.complete and sum(found.records[0]["counts"]) > 0
+
+
+def test_fingerprint_of_a_purifier_follows_its_sampler_and_a_plain_function():
+    denoiser = standard_mixture(EDM(chart=Affine(2.0, -1.0)))
+
+    def purified(sampler, function=answer):
+        return fingerprint(PurifiedClassifier(function, denoiser, sampler, 0.3))
+
+    assert purified(Heun(4)) == purified(Heun(4))
+    others = [purified(Heun(4, churn=3.0)), purified(Heun(4, LogLinear())), purified(Heun(4), noisy)]
+    assert len({purified(Heun(4)), *others}) == 4
+
+
 def test_several_steps_also_end_clean():
     denoiser = standard_mixture(EDM(chart=Affine(2.0, -1.0)))
     f = PurifiedClassifier(answer, denoiser, Heun(steps=8), SIGMA)
@@ -178,6 +201,9 @@ def test_bad_purifiers_are_refused():
         PurifiedClassifier(answer, standard_mixture(VE(0.01, 1.0)), DDIM(steps=1), 2.0)
     with pytest.raises(ValueError, match="votes must be a whole number"):
         PurifiedClassifier(answer, denoiser, DDIM(steps=1), 0.5, votes=0)
+    with pytest.raises(ValueError, match="sampler must purify each image by itself, got AdaptiveFlow"):
+        PurifiedClassifier(answer, denoiser, AdaptiveFlow(), 0.5)
+    PurifiedClassifier(answer, denoiser, AdaptiveFlow(solver=RK4()), 0.5)
     training = torch.nn.Sequential(torch.nn.Dropout())
     with pytest.raises(ValueError, match="evaluation mode"):
         SmoothedClassifier(PurifiedClassifier(training, denoiser, DDIM(steps=1), 0.5), Gaussian(0.5), 2)

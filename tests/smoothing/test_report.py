@@ -66,8 +66,10 @@ def test_rows_say_what_a_radius_implies_rounded_to_the_safe_side():
     text = table({"a": FIVE}, [0.0, 0.5], implies=ScalarLogNormal(0.5).implies)
     rows = [line.split("|")[1].strip() for line in text.splitlines()]
     assert rows[2:4] == ["0 (gain 1 to 1)", "0.5 (gain 0.607 to 1.648)"]  # e^-.5 = .60653, e^.5 = 1.64872
-    assert LogNormal(0.5, offset=0.3).implies(0.5) == "l2 0.15, one pixel x 1.648"
-    assert LogNormal(0.5, offset=255.0).implies(0.5012345) == "l2 127.8147, one pixel x 1.65"  # 127.81480, 1.65076
+    assert LogNormal(0.5, offset=0.3).implies(0.5) == "l2 0.15 for x' >= 0, one pixel x 1.648"
+    assert (
+        LogNormal(0.5, offset=255.0).implies(0.5012345) == "l2 127.8147 for x' >= 0, one pixel x 1.65"
+    )  # 127.81480, 1.65076
     assert LogNormal(0.5).implies(0.5) == "one pixel x 1.648"
     assert Gaussian(0.5).implies(0.5) == ""
 
