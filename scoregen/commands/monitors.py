@@ -199,7 +199,7 @@ class Accuracy(Hook):
         accuracy = sum(gather(right)) / len(test)
         if self.keep_best:
             past = [v["accuracy"] for v in read_metrics(moment.folder) if "accuracy" in v and v["step"] < moment.step]
-            best = gather(max(past, default=0.0))[0]
+            best = gather(max(past, default=-1.0))[0]  # the first one is kept, whatever it is
         moment.log({"accuracy": accuracy})
         if self.keep_best and accuracy > best:
             moment.save("best")

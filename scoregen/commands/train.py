@@ -112,8 +112,8 @@ def _check_loss(loss: Any, model: Any, source: Any, steps: int) -> None:
     import torch
 
     x, label = source.train[:2]
-    if label is None and not hasattr(model, "sde"):
-        raise UserError(f"data: a {type(model).__name__} needs labels, {source.name} has none.")
+    if label is None and loss.needs_labels:
+        raise UserError(f"data: {type(loss).__name__} needs labels, {source.name} has none.")
     told, noise = getattr(model, "noise_sigma", None), getattr(loss, "noise_sigma", None)
     if told is not None and noise not in (None, told):
         raise UserError(

@@ -27,6 +27,8 @@ class CrossEntropy(Loss):
     Reference: Cohen, Rosenfeld, Kolter (2019), arXiv 1902.02918, section 3.3 (training with noise).
     """
 
+    needs_labels = True
+
     def __init__(self, noise_sigma: float = 0.0, label_smoothing: float = 0.0) -> None:
         super().__init__()
         _check_sigma(noise_sigma)
@@ -60,6 +62,8 @@ class ConsistencyRegularization(Loss):
 
     Reference: Jeong, Shin (2020), arXiv 2006.04062, equation 8.
     """
+
+    needs_labels = True
 
     def __init__(self, noise_sigma: float, num_noises: int = 2, lbd: float = 5.0, eta: float = 0.5) -> None:
         super().__init__()

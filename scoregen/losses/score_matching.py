@@ -21,9 +21,11 @@ class Loss(nn.Module, ABC):
 
     Attributes:
         comparable: whether values of different steps, and of parts of a batch, compare: what early stopping needs.
+        needs_labels: whether there is no loss without them.
     """
 
     comparable: bool = True
+    needs_labels: bool = False
 
     @abstractmethod
     def forward(
@@ -231,7 +233,7 @@ class WrappedLoss(Loss):
         if not isinstance(base_loss, Loss):
             raise TypeError(f"base_loss must be a loss of scoregen.losses, got {type(base_loss).__name__}.")
         self.base_loss = base_loss
-        self.comparable = base_loss.comparable
+        self.comparable, self.needs_labels = base_loss.comparable, base_loss.needs_labels
 
     def begin(self, model: nn.Module) -> None:
         self.base_loss.begin(model)

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import COMMON, train, weights
+from tiny import COMMON, mnist_like, numbers, train, weights
 from torch import nn
 
+import scoregen
 from scoregen.data import Augmentation
 from scoregen.losses import Momentum, RepresentationConsistency, Resolution
 from scoregen.losses.representation import info_nce
 from scoregen.models import ViTClassifier
 from scoregen.rng import generators
+from scoregen.smoothing import Gaussian, SmoothedClassifier
 
 TAU = 0.2
 
@@ -348,6 +350,26 @@ def test_each_stage_starts_from_the_last_one_s_checkpoint(tmp_path):
     assert torch.equal(b[names[0]], averages[names[0]])
     assert not torch.equal(a[names[1]], b[names[1]])
     assert not torch.equal(b[names[0]], c[names[0]])
+
+
+def test_the_stages_select_on_held_out_images_and_end_in_a_certificate(tmp_path):
+    r"""Pre-training without labels; a probe that is killed and resumed; each stage from the best of the last."""
+    mnist_like(tmp_path, "MNIST", 40)
+    tiny = [f"model.{key}" for key in ("width=8", "depth=1", "heads=2", "hidden=8", "projection=8")]
+    common = [*tiny, f"data.root={tmp_path}", "data.validation=8", "trainer.steps=4", "trainer.checkpoint_every=1"]
+    common += ["trainer.batch_size=8", "trainer.schedule.warmup=1"]
+    first = train(tmp_path / "first", "+experiment=rrcm_mnist_pretrain", *common)
+    later = [*common, "accuracy.every=2"]
+    probing = ["+experiment=rrcm_mnist_probe", *later, f"init={first}"]
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "probe", *probing, early_stopping={"_target_": "tiny.Kill", "every": 3})
+    probe = train(tmp_path / "probe", *probing) / "checkpoints" / "best"
+    tuned = train(tmp_path / "tuned", "+experiment=rrcm_mnist_finetune", *later, f"init={probe}")
+    assert torch.equal(weights(probe.parents[1])["encoder.positions"], weights(first, "ema")["encoder.positions"])
+    assert len([line for line in numbers(tmp_path / "probe") if "accuracy" in line]) == 2
+    classifier = scoregen.load(tuned / "checkpoints" / "best")
+    certificate = SmoothedClassifier(classifier, Gaussian(0.5), 10).certify(torch.rand(1, 1, 28, 28), n=100)[0]
+    assert certificate.counts.sum() == 100
 
 
 BAD = {

@@ -64,6 +64,20 @@ def test_every_patch_reaches_the_class_token():
     assert int((x.grad != 0).sum()) == x.numel()
 
 
+def test_an_untrained_network_sees_where_a_patch_is():
+    r"""The class token moves when two patches change places, by more than a twentieth of what it moves between images.
+
+    With positions much smaller than the tokens it moved by a thousandth, and a short training never learned them.
+    """
+    model, x = small(), images(64)
+    swapped = x.clone()
+    swapped[:, :, :3, :3], swapped[:, :, 3:6, 3:6] = x[:, :, 3:6, 3:6], x[:, :, :3, :3]
+    with torch.no_grad():
+        token, moved = (model.represent(model.to_chart(v), 0.002) for v in (x, swapped))
+    spread = (token - token.mean(0)).square().mean().sqrt()
+    assert (moved - token).square().mean().sqrt() > 0.05 * spread
+
+
 @pytest.mark.parametrize("trainable", [["encoder", "projector"], ["head"], ["encoder", "head"]], ids=str)
 def test_only_the_parts_of_a_stage_learn_and_all_stages_share_their_weights(trainable):
     model = small(trainable=trainable)
