@@ -3,7 +3,7 @@ r"""The smoothed classifier: g(x) = argmax_c P(f(noisy x) = c), its prediction a
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoregen.rng import generator as keyed_generator
 from scoregen.smoothing.certificate import ABSTAIN, Certificate, conclude
@@ -178,10 +178,14 @@ class SmoothedClassifier:
     def _engine(self, x: Tensor) -> Engine:
         size = self.batch_size or (128 if placed(self.classifier, x)[0].type == "cpu" else 1024)
         engine = Engine(self.classifier, self.noise, self.num_classes, size, self.strict, self.precision)
-        if not self._is_function:
-            engine.require_function(x)
+        if isinstance(self.classifier, nn.Module) and not self._is_function:
+            engine.require_function(x, chance=True)
             self._is_function = True
         return engine
+
+    def require_function(self, x: Tensor) -> None:
+        r"""Raises ValueError unless the classifier answers noisy copies of x (*S) alone and among others alike."""
+        self._engine(x).require_function(x, chance=False)
 
     def _checked(self, index: int, x: Tensor) -> Tensor:
         if not x.is_floating_point():

@@ -110,27 +110,33 @@ class Engine:
         return found[:-1].reshape(len(requests), self.num_classes)
 
     @torch.no_grad()
-    def require_function(self, x: Tensor) -> None:
+    def require_function(self, x: Tensor, chance: bool) -> None:
         r"""Raises ValueError for a classifier whose answer depends on what else is in the batch, or on chance.
 
         Noisy copies of x and of a darker x are classified together and each in a batch of its own (twice, since an
-        exported network may not take a batch of one). A batch norm that was exported in training mode is found, a
-        sampler that shares its steps, dropout. One copy may differ: a vote near a tie, by the rounding of the network.
+        exported network may not take a batch of one). A batch norm that was exported in training mode is found, and a
+        sampler that shares its steps. One copy may differ: a vote near a tie, by the rounding of the network.
+
+        Args:
+            x: one input (*S).
+            chance: whether answers may be random; independent ones have the same theorem.
         """
         device, dtype = placed(self.classifier, x)
-        source = torch.device("cpu") if device.type == "mps" else device
-        keyed = generator(0, PROBE, device=source)
+        keyed = generator(0, PROBE, device=_source(device))
         noisy = torch.cat([self.noise.sample(scale * x, 4, keyed, self.strict) for scale in (1.0, 0.25)])
         noisy = noisy.float().to(dtype).to(device)
-        half = self.precision is not None or torch.finfo(dtype).bits < 32
         with self._autocast(device):
-            together = self._logits(noisy).double()
+            together, again = (self._logits(noisy).double() for _ in range(2))
             alone = torch.stack([self._logits(copy.expand(2, *copy.shape))[0] for copy in noisy]).double()
-        differ = (together - alone).abs().amax(1) > (0.05 if half else 0.01) * together.abs().amax(1)
-        if differ.sum() > 1:
+        half = self.precision is not None or torch.finfo(dtype).bits < 32
+        allowed = (0.05 if half else 0.01) * together.abs().amax(1)
+        random, coupled = (((other - together).abs().amax(1) > allowed).sum() > 1 for other in (again, alone))
+        if random and not chance:
+            raise ValueError("classifier gives two answers to one input; switch off its dropout or noise.")
+        if coupled and not random:
             raise ValueError(
-                "classifier gives two answers to one input, by chance or by what else is in the batch, and so has no "
-                "certificate; switch off its dropout and noise, and export it in evaluation mode (model.eval())."
+                "classifier gives an input another answer when other inputs are in its batch, so that its counts prove "
+                "nothing; put its batch norm in evaluation mode (model.eval()) before it is exported."
             )
 
     def _autocast(self, device: torch.device) -> AbstractContextManager:
@@ -154,7 +160,7 @@ class Engine:
         self, requests: Sequence[Request], seed: int, device: torch.device, dtype: torch.dtype
     ) -> Iterator[tuple[Tensor, Tensor]]:
         r"""Noisy inputs and the row of the request that each belongs to; on a CPU all threads draw, ahead of use."""
-        source = torch.device("cpu") if device.type == "mps" else device  # no float64 on MPS
+        source = _source(device)
         threads = torch.get_num_threads() if source.type == "cpu" else 1
         chunks = [(row, *chunk) for row, request in enumerate(requests) for chunk in request.chunks()]
 
@@ -172,6 +178,11 @@ class Engine:
             for group, noisy in zip(groups, drawn, strict=True):
                 rows = torch.tensor([row for row, _, size in group for _ in range(size)])
                 yield torch.cat(noisy).to(device), rows.to(device)
+
+
+def _source(device: torch.device) -> torch.device:
+    r"""Where noise is drawn: there is no float64 on MPS."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def ahead(pool: Executor, function: Callable, groups: Sequence[Sequence]) -> Iterator[list]:

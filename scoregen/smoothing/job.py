@@ -51,6 +51,8 @@ def certify_dataset(
     Raises:
         ValueError: when the folder holds another job.
     """
+    if len(indices):
+        g.require_function(data[indices[0]][0])
     header = {
         "classifier": fingerprint(g.classifier),
         "answers": g.answers([(indices[i], data[indices[i]][0]) for i in every_kth(len(indices), _KNOWN_BY)]),

@@ -7,6 +7,8 @@ from scipy import stats
 from torch import nn
 
 from scoregen.smoothing import Gaussian, Laplace, LogNormal, ScalarLogNormal, SmoothedClassifier, Uniform
+from scoregen.smoothing.choice import make_method
+from scoregen.smoothing.job import certify_dataset
 from scoregen.smoothing.multiplicative import gamma
 
 ALPHA, N, INPUTS = 0.05, 200, 2000
@@ -150,7 +152,7 @@ def test_no_draw_is_used_twice(method):
 
     x = torch.tensor([[0.3], [0.3]], dtype=torch.float64)
     certificates = SmoothedClassifier(undecided, Gaussian(1.0), 2).certify(x, n=700, method=method, generator=seeded())
-    draws = torch.cat(seen[9:]).flatten()  # 9 batches show that it is a function
+    draws = torch.cat(seen).flatten()
     assert len(draws) == sum(c.draws for c in certificates)
     assert len(draws.unique()) > len(draws) - 5  # rounded to float32, two may meet; a chunk has 20 and more
     assert method == "ladder" or len(draws) >= 2 * 700
@@ -162,9 +164,8 @@ def test_several_inputs_share_full_batches():
     SmoothedClassifier(classifier, Gaussian(0.25), 4, batch_size=128).certify(
         INPUTS_1D, n=300, n0=20, method="fixed", generator=seeded()
     )
-    log = classifier.log[9:]  # 9 batches show that it is a function
-    assert sum(log) == 7 * 320
-    assert sum(size == 128 for size in log) >= len(log) - 3  # at most one small batch a round
+    assert sum(classifier.log) == 7 * 320
+    assert sum(size == 128 for size in classifier.log) >= len(classifier.log) - 3  # at most one small batch a round
 
 
 def test_scaling_input_and_noise_scales_the_radius():
@@ -243,7 +244,7 @@ def test_bad_inputs_are_refused():
         g.certify(torch.zeros(1, 2, dtype=torch.uint8), n=100)
     with pytest.raises(ValueError, match="finite"):
         g.certify(torch.full((1, 2), torch.nan), n=100)
-    with pytest.raises(ValueError, match=r"logits of shape .*8, 5.*set num_classes"):
+    with pytest.raises(ValueError, match=r"logits of shape .*100, 5.*set num_classes"):
         SmoothedClassifier(Bands(), Gaussian(0.5), 5).certify(INPUTS_1D[:1], n=100)
     with pytest.raises(ValueError, match="num_classes must be at least 2"):
         SmoothedClassifier(Bands(), Gaussian(0.5), 1)
@@ -287,14 +288,20 @@ class BatchStatistics(nn.Module):
 
 
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])
-def test_a_classifier_whose_answer_depends_on_its_batch_or_on_chance_is_refused(precision):
+def test_a_classifier_whose_answer_depends_on_its_batch_is_refused(precision, tmp_path):
     torch.manual_seed(0)
-    x = torch.rand(1, 1, 8, 8)
+    x, method = torch.rand(1, 1, 8, 8), make_method("fixed", Gaussian(0.25), n=100)
 
-    def certify(classifier):
-        return SmoothedClassifier(classifier, Gaussian(0.25), 3, precision=precision).certify(x, n=100)
+    def smoothed(classifier):
+        return SmoothedClassifier(classifier, Gaussian(0.25), 3, precision=precision)
 
-    assert certify(BatchStatistics(False).eval())
-    for classifier in (BatchStatistics(True).eval(), lambda y: torch.randn(len(y), 3)):
-        with pytest.raises(ValueError, match="two answers to one input"):
-            certify(classifier)
+    assert smoothed(BatchStatistics(False).eval()).certify(x, n=100)
+    with pytest.raises(ValueError, match="other inputs are in its batch"):
+        smoothed(BatchStatistics(True).eval()).certify(x, n=100)
+    # random answers have a certificate as long as they are independent, but no results that can be continued
+    coin, coupled = (lambda y: torch.randn(len(y), 3)), BatchStatistics(True).eval().forward
+    smoothed(coin).certify(x, n=100)
+    for classifier, message in ((coin, "two answers to one input"), (coupled, "in its batch")):
+        with pytest.raises(ValueError, match=message):
+            certify_dataset(smoothed(classifier), [(x[0], 0)], [0], method, 0, tmp_path)
+    assert not list(tmp_path.iterdir())
