@@ -85,7 +85,7 @@ def smallest_n(alpha: float, p: float) -> int:
         ValueError: when it takes more than 10^12 draws.
     """
     if alpha ** (1.0 / MOST) <= p:
-        raise ValueError(f"no {MOST:.0e} draws prove a probability above {p:.15g}; ask for a smaller radius.")
+        raise ValueError(f"{MOST:.0e} draws do not prove a probability above {p:.15g}; ask for a smaller radius.")
     low, high = 0, MOST
     while high - low > 1:
         middle = (low + high) // 2

@@ -97,8 +97,11 @@ class AbstractMethod(ABC):
         if self.ceiling() > p:
             return
         needed, previous = 1, 0
-        while needed != previous:
-            needed, previous = smallest_n(self.level(needed), p), needed
+        try:
+            while needed != previous:
+                needed, previous = smallest_n(self.level(needed), p), needed
+        except ValueError as error:
+            raise ValueError(f"no n is enough {why}: {error}") from None
         raise ValueError(f"n must be at least {needed} {why}, got n={self.n}; raise n (or alpha).")
 
 
