@@ -149,7 +149,7 @@ class SmoothedClassifier:
             budget = ROUND * (engine.batch_size if engine else 1) - sum(request.draws for request in wanted)
             while budget > 0 and (arrival := next(waiting, None)) is not None:
                 index, x = arrival[0], self._checked(*arrival)
-                engine = engine or self._engine(x)
+                engine = engine or self._examined(x)
                 open_inputs[index] = (x, Tally())
                 wanted.append(self._want(index, *open_inputs[index], method))
                 budget = ROUND * engine.batch_size - sum(request.draws for request in wanted)
@@ -175,17 +175,24 @@ class SmoothedClassifier:
         noisy = torch.cat(copies).float().to(*placed(self.classifier, inputs[0][1]))
         return answers(self.classifier, noisy.split(self.batch_size or len(noisy)))
 
+    def _examined(self, x: Tensor) -> Engine:
+        r"""The engine, once a module has shown that it answers each input by itself."""
+        if isinstance(self.classifier, nn.Module) and not self._is_function:
+            self.require_function(x, chance=True)
+        return self._engine(x)
+
     def _engine(self, x: Tensor) -> Engine:
         size = self.batch_size or (128 if placed(self.classifier, x)[0].type == "cpu" else 1024)
-        engine = Engine(self.classifier, self.noise, self.num_classes, size, self.strict, self.precision)
-        if isinstance(self.classifier, nn.Module) and not self._is_function:
-            engine.require_function(x, chance=True)
-            self._is_function = True
-        return engine
+        return Engine(self.classifier, self.noise, self.num_classes, size, self.strict, self.precision)
 
-    def require_function(self, x: Tensor) -> None:
-        r"""Raises ValueError unless the classifier answers noisy copies of x (*S) alone and among others alike."""
-        self._engine(x).require_function(x, chance=False)
+    def require_function(self, x: Tensor, chance: bool = False) -> None:
+        r"""Raises ValueError unless the classifier answers noisy copies of x (*S) alone and among others alike.
+
+        Args:
+            x: one input. chance: whether answers may be random; independent ones have the same theorem.
+        """
+        self._engine(x).require_function(x, chance)
+        self._is_function = True
 
     def _checked(self, index: int, x: Tensor) -> Tensor:
         if not x.is_floating_point():
