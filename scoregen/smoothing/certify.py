@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from scoregen.rng import generator as keyed_generator
 from scoregen.smoothing.certificate import ABSTAIN, Certificate, conclude
 from scoregen.smoothing.choice import make_method
-from scoregen.smoothing.engine import PROBE, Engine, Request, placed, refuse_training
+from scoregen.smoothing.engine import PROBE, Engine, Request, placed, refuse_training, rounded
 from scoregen.smoothing.methods import AbstractMethod, Tally, Vote, whole
 from scoregen.smoothing.noise import AbstractNoise
 from scoregen.smoothing.results import answers
@@ -172,7 +172,8 @@ class SmoothedClassifier:
             self.noise.sample(self._checked(i, x).cpu(), 4, keyed_generator(0, PROBE, i), self.strict)
             for i, x in inputs
         ]
-        noisy = torch.cat(copies).float().to(*placed(self.classifier, inputs[0][1]))
+        device, dtype = placed(self.classifier, inputs[0][1])
+        noisy = rounded(torch.cat(copies), dtype).to(device)
         return answers(self.classifier, noisy.split(self.batch_size or len(noisy)))
 
     def _examined(self, x: Tensor) -> Engine:

@@ -58,6 +58,11 @@ def placed(classifier: Callable, x: Tensor) -> tuple[torch.device, torch.dtype]:
     return known.device, known.dtype
 
 
+def rounded(noisy: Tensor, dtype: torch.dtype) -> Tensor:
+    r"""Noisy inputs in a classifier's type, by way of float32: a float64 sum hides x only where bits are cut off."""
+    return noisy.float().to(dtype)
+
+
 class Engine:
     r"""Counts of a classifier's answers under noise.
 
@@ -124,7 +129,7 @@ class Engine:
         device, dtype = placed(self.classifier, x)
         keyed = generator(0, PROBE, device=_source(device))
         noisy = torch.cat([self.noise.sample(scale * x, 4, keyed, self.strict) for scale in (1.0, 0.25)])
-        noisy = noisy.float().to(dtype).to(device)
+        noisy = rounded(noisy, dtype).to(device)
         with self._autocast(device):
             together, again = (self._logits(noisy).double() for _ in range(2))
             alone = torch.stack([self._logits(copy.expand(2, *copy.shape))[0] for copy in noisy]).double()
@@ -168,8 +173,7 @@ class Engine:
             row, first, size = chunk
             request = requests[row]
             keyed = generator(seed, request.stream, request.index, first, device=source)
-            noisy = self.noise.sample(request.x, size, keyed, self.strict)
-            return noisy.float().to(dtype)  # the rounding of float64 sums hides x only if it is to fewer bits
+            return rounded(self.noise.sample(request.x, size, keyed, self.strict), dtype)
 
         size = max(threads, -(-self.batch_size // CHUNK))
         groups = [chunks[i : i + size] for i in range(0, len(chunks), size)]

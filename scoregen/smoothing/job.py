@@ -53,24 +53,7 @@ def certify_dataset(
     """
     if len(indices):
         g.require_function(data[indices[0]][0])
-    header = {
-        "classifier": fingerprint(g.classifier),
-        "answers": g.answers([(indices[i], data[indices[i]][0]) for i in every_kth(len(indices), _KNOWN_BY)]),
-        "noise": repr(g.noise),
-        "norm": g.noise.distance,
-        "step": g.noise.step,
-        "radii": _rungs(g, method),
-        "reach": None if (p := method.sufficient) is None else round(g.noise.radius(p, 1.0 - p), 9),
-        "method": repr(method),
-        "alpha": method.alpha,
-        "n": method.n,
-        "num_classes": g.num_classes,
-        "strict": g.strict,
-        "precision": str(g.precision),
-        "seed": seed,
-        "description": dict(description or {}),
-        "indices": list(indices),
-    }
+    header = _header(g, data, indices, method, seed, dict(description or {}))
     with Results(out, header) as results:
         left = gather([i for i in indices if i not in results.done])[0]  # the same for all processes
         todo = shard(left)
@@ -85,6 +68,35 @@ def certify_dataset(
                 bar.set_postfix_str(score.add(record["predicted"] == record["label"]))
     barrier()
     return load(out)
+
+
+def _header(
+    g: SmoothedClassifier,
+    data: Sequence,
+    indices: Sequence[int],
+    method: AbstractMethod,
+    seed: int,
+    description: dict[str, Any],
+) -> dict[str, Any]:
+    r"""What the job is: two jobs are the same where all of it is."""
+    return {
+        "classifier": fingerprint(g.classifier),
+        "answers": g.answers([(indices[i], data[indices[i]][0]) for i in every_kth(len(indices), _KNOWN_BY)]),
+        "noise": repr(g.noise),
+        "norm": g.noise.distance,
+        "step": g.noise.step,
+        "radii": _rungs(g, method),
+        "reach": None if (p := method.sufficient) is None else round(g.noise.radius(p, 1.0 - p), 9),
+        "method": repr(method),
+        "alpha": method.alpha,
+        "n": method.n,
+        "num_classes": g.num_classes,
+        "strict": g.strict,
+        "precision": str(g.precision),
+        "seed": seed,
+        "description": description,
+        "indices": list(indices),
+    }
 
 
 def _rungs(g: SmoothedClassifier, method: AbstractMethod) -> list[float] | None:
