@@ -81,7 +81,8 @@ def rand(shape: Sequence[int], generator: Generators = None, dtype=None, device=
 
 def random_signs(shape: Sequence[int], generator: Generators = None, dtype=None, device=None) -> Tensor:
     r"""Rademacher draws, -1 or 1 with equal probability; arguments as `randn`."""
-    return (rand(shape, generator, dtype, device) < 0.5).to(dtype) * 2 - 1
+    signs = rand(shape, generator, dtype, device)
+    return torch.where(signs < 0.5, 1, -1).to(signs)
 
 
 def forked(device: torch.device) -> AbstractContextManager:

@@ -7,7 +7,7 @@ import torch
 
 from scoregen import parallel
 from scoregen.progress import progress
-from scoregen.rng import derive_seed, generator, generators, rand, randn
+from scoregen.rng import derive_seed, generator, generators, rand, randn, random_signs
 
 
 def test_the_hash_is_splitmix64():
@@ -99,3 +99,9 @@ def test_a_bar_shows_on_a_terminal_of_the_first_process_only(monkeypatch, capsys
     monkeypatch.setenv("RANK", "1")
     list(progress(range(3), description="work"))
     assert capsys.readouterr().err == ""
+
+
+def test_signs_have_the_type_of_draws():
+    signs = random_signs((1000,), torch.Generator().manual_seed(0))
+    assert signs.dtype == torch.float32 and set(signs.tolist()) == {-1.0, 1.0}
+    assert random_signs((2,), None, torch.float64).dtype == torch.float64

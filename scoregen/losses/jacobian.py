@@ -40,7 +40,7 @@ class Witness:
             return self._model(u, s, label)
         self._state = random_state(u.device)
         u = self._estimator.prepare(u)
-        self._call = (u, as_time(s).expand(len(u)), label)
+        self._call = (u, as_time(s).expand(len(u)).contiguous(), label)
         with self._estimator.context(u.device.type):
             self.denoised = self._model(u, s, label)
         return self.denoised
@@ -129,7 +129,7 @@ class VJP(Estimator):
     """
 
     def prepare(self, u: Tensor) -> Tensor:
-        return u.detach().requires_grad_()
+        return u if u.requires_grad else u.detach().requires_grad_()  # a base loss may differentiate through its own u
 
     def context(self, device_type: str) -> Any:
         return _Both(super().context(device_type), sdpa_kernel(SDPBackend.MATH))

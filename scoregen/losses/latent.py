@@ -1,5 +1,6 @@
 r"""Losses of a denoiser of latents, on images."""
 
+import torch
 from torch import Tensor, nn
 
 from scoregen.losses.score_matching import WrappedLoss
@@ -29,4 +30,5 @@ class LatentLoss(WrappedLoss):
                 f"LatentLoss needs a model with latents (model=latent_diffusion), got {type(model).__name__}; give "
                 "loss=score_matching."
             )
-        return self.base_loss(model, model.latents(x_0, generator), label, generator, quantile)
+        latents = model.latents(x_0, torch.default_generator if generator is None else generator)
+        return self.base_loss(model, latents, label, generator, quantile)

@@ -30,7 +30,7 @@ class OptimalTransportPairing(WrappedLoss):
         base_loss: any loss of a denoiser that draws its noise from the generator, whatever the data.
 
     Raises:
-        TypeError: base_loss is no loss.
+        TypeError: base_loss is no loss; in `forward` for one that looks at something else than the data (latents).
     """
 
     def forward(
@@ -55,6 +55,11 @@ class OptimalTransportPairing(WrappedLoss):
         with forked(x_0.device):
             self.base_loss(rehearsal, x_0, label, _copies(generator), quantile)
         u, s = rehearsal.seen
+        if u.shape != x_0.shape:
+            raise TypeError(
+                f"base_loss must look at the data themselves, got {type(self.base_loss).__name__}, which looks at "
+                f"{tuple(u.shape)} for data of {tuple(x_0.shape)}; put the pairing inside it."
+            )
         noise = (u.flatten(1) - y) / expand(s, y)
         return assignment(y, noise, label if model.num_classes is not None else None)
 

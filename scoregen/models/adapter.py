@@ -32,7 +32,7 @@ class TimestepNetwork(nn.Module):
         self.num_classes = getattr(model.config, "num_class_embeds", None)
 
     def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
-        index = self.path.index_of((4 * as_time(c_noise)).exp()).to(z)
+        index = self.path.index_of((4 * as_time(c_noise)).exp()).to(c_noise)
         if self.num_classes is None:
             return self.model(z, index).sample[:, : z.shape[1]]
         if label is None or bool((label < 0).any()):

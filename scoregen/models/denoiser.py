@@ -42,8 +42,16 @@ class AbstractDenoiser(nn.Module):
         """
 
     def denoised(self, x_t: Tensor, t: Tensor | float, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        r"""E[y_0 | x_t] and the noisy u, for data x_t (B, *S) at time t."""
+        r"""E[y_0 | x_t] and the noisy u, for data x_t (B, *S) at time t.
+
+        Raises:
+            ValueError: where there is no noise (s = 0) or nothing else.
+        """
         u, s = self.sde.to_u(x_t, t)
+        if not bool((s > 0).all()):
+            raise ValueError(
+                f"t must be > 0 for {type(self.sde).__name__}, got t = 0, where there is no noise to estimate."
+            )
         return self(u, s, label), u
 
     def eps(self, x_t: Tensor, t: Tensor | float, label: Tensor | None = None) -> Tensor:
@@ -111,9 +119,15 @@ class Denoiser(AbstractDenoiser):
         s = as_time(s)
         c_skip, c_out = self._skip_and_out(s, self.sigma_data)
         c_in = (s**2 + self.sigma_data**2).rsqrt()
-        c_noise = (s.log() / 4).expand(len(u)).to(u)
-        output = self.network(expand(c_in, u) * u, c_noise, label)
-        return expand(c_skip, u) * u + expand(c_out, u) * output.to(u)
+        output = evaluate(self.network, expand(c_in, u) * u, s.log() / 4, label)
+        return expand(c_skip, u) * u + expand(c_out, u) * output
+
+
+def evaluate(network: nn.Module, z: Tensor, condition: Tensor, label: Tensor | None) -> Tensor:
+    r"""A network's output, like z, at z (B, *S) in its own type; the condition () or (B,) has at least float32."""
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), z.dtype)
+    condition = condition.expand(len(z)).to(z.device, torch.promote_types(dtype, torch.float32))
+    return network(z.to(dtype), condition, label).to(z)
 
 
 def _edm(s: Tensor, sd: float) -> tuple[Tensor, Tensor]:

@@ -212,7 +212,7 @@ class _PromptedNetwork(nn.Module):
         return len(self.prompts.texts) or None
 
     def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
-        index = self.path.index_of((4 * as_time(c_noise)).exp()).to(z)
+        index = self.path.index_of((4 * as_time(c_noise)).exp()).to(c_noise)
         return self.unet(z, index, encoder_hidden_states=self.prompts(label, len(z)).to(z)).sample
 
 

@@ -54,7 +54,7 @@ class MLP(nn.Module):
 
     def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         r"""z (B, D), c_noise (B,), label (B,) or None -> (B, D)."""
-        condition = self.time(fourier_features(c_noise, self.width))
+        condition = self.time(fourier_features(c_noise, self.width).to(z))
         if self.label is not None:
             condition = condition + self.label(label_or_null(label, len(z), self.num_classes, z.device))
         h = self.first(z)

@@ -16,7 +16,7 @@ import math
 from torch import Tensor, nn
 
 from scoregen.errors import closest
-from scoregen.models.denoiser import AbstractDenoiser
+from scoregen.models.denoiser import AbstractDenoiser, evaluate
 from scoregen.sde.path import as_time, expand
 from scoregen.sde.process import SDE
 
@@ -63,7 +63,7 @@ class RawDenoiser(AbstractDenoiser):
         t = self.sde.time_of(s)
         y = expand(self.sde.alpha(t), u) * u + expand(self.sde.shift(t), u)
         x = self.log_rate * self.sde.chart.inverse_derivatives(y)[0]  # psi' = X/a
-        output = self.network(x, t.expand(len(u)).to(u), label).to(u)
+        output = evaluate(self.network, x, t, label)
         step = s * self.sde.sigma(t) / self.log_rate
         return u + expand(step, u) * (1 + self._hyvarinen(x, output))
 

@@ -5,7 +5,7 @@ since the process enters only through its chart, its prior and its grid.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from scoregen.sde.process import SDE
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[Tensor], Tensor]
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]
+_LABEL_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8)
 
 
 class Sampler(ABC):
@@ -40,6 +41,8 @@ class Sampler(ABC):
 
     def __init__(self, steps: int = 18, grid: Grid | None = None) -> None:
         self.steps = check_steps(steps)
+        if grid is not None and not isinstance(grid, Grid):
+            raise TypeError(f"grid must be a grid of scoregen.samplers, such as Karras(), got {grid!r}.")
         self.grid = Karras() if grid is None else grid
 
     @abstractmethod
@@ -189,7 +192,14 @@ def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Te
 
 def check_generators(generator: Generators, batch: int) -> None:
     r"""Refuses a list of generators that has not one for each sample."""
-    if generator is not None and not isinstance(generator, torch.Generator) and len(generator) != batch:
+    if generator is None or isinstance(generator, torch.Generator):
+        return
+    if not isinstance(generator, Sequence) or not all(isinstance(g, torch.Generator) for g in generator):
+        raise TypeError(
+            f"generator must be a torch.Generator or a list with one for each sample, got {generator!r}; for a seed "
+            "give torch.Generator().manual_seed(seed)."
+        )
+    if len(generator) != batch:
         raise ValueError(
             f"generator must be one or a list of {batch}, one for each sample, got a list of {len(generator)}."
         )
@@ -199,14 +209,18 @@ def check_label(denoiser: Any, label: Tensor | None, batch: int) -> None:
     r"""Refuses labels of the wrong number or outside 0..num_classes-1 (-1 is "no label")."""
     if label is None:
         return
+    if not isinstance(label, Tensor):
+        raise TypeError(f"label must be a tensor of {batch} integers, got {label!r}; give torch.tensor([...]).")
     num_classes = getattr(denoiser, "num_classes", None)
     if num_classes is None and isinstance(denoiser, torch.nn.Module):
         raise ValueError(
-            f"label must be None for an unconditional model, got {len(label)} labels; train with labels first."
+            f"label must be None for an unconditional model, got labels of shape {tuple(label.shape)}; train with "
+            "labels first."
         )
-    if label.shape != (batch,) or label.is_floating_point():
+    if label.shape != (batch,) or label.dtype not in _LABEL_TYPES:
         raise ValueError(
-            f"label must be integers of shape ({batch},), got {label.dtype} of shape {tuple(label.shape)}."
+            f"label must be signed integers of shape ({batch},), -1 for no label, got {label.dtype} of shape "
+            f"{tuple(label.shape)}; give label.long()."
         )
     if num_classes is not None and not bool(((label >= -1) & (label < num_classes)).all()):
         raise ValueError(f"label must lie in 0..{num_classes - 1}, got values from {label.min()} to {label.max()}.")

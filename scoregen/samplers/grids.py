@@ -11,6 +11,8 @@ from torch import Tensor
 from scoregen.sde.path import as_time
 from scoregen.sde.process import SDE
 
+_SAME = 1e-9  # relative difference of two noise ratios that are one
+
 
 class Grid(ABC):
     r"""A map from a process and a number of steps to noise ratios."""
@@ -33,7 +35,7 @@ class Grid(ABC):
         s_max = sde.s_max if start is None else float(start)
         if not s_max > 0:
             raise ValueError(f"the noise ratio at the start must be > 0, got {s_max}; there is nothing to remove.")
-        s_min = min(sde.s_min, s_max / 10)
+        s_min = max(sde.noise_ratio(0.0).item(), min(sde.s_min, s_max / 10))
         levels = torch.cat([as_time(self.levels(sde, s_max, s_min, steps)), as_time([0.0])])
         if not bool((levels.diff() < 0).all()):
             i = int((levels.diff() < 0).logical_not().nonzero()[0])
@@ -134,13 +136,18 @@ class Levels(Grid):
             )
 
     def __call__(self, sde: SDE, steps: int, start: float | None = None) -> Tensor:
-        values = self.values if start is None else (float(start), *(v for v in self.values if v < float(start)))
+        values = self.values if start is None else (float(start), *self._below(float(start)))
         highest = sde.noise_ratio(1.0).item()
         if max(values) > highest * (1 + 1e-9):
             raise ValueError(
                 f"values must not exceed noise_ratio(1)={highest:.6g} of {type(sde).__name__}, got {max(values):.6g}."
             )
         return as_time([*values, 0.0])
+
+    def _below(self, start: float) -> list[float]:
+        r"""The levels below the start, which is one of them up to rounding, perhaps; no two alike in a row."""
+        below = [v for v in self.values if v < start * (1 - _SAME)]
+        return [v for v, last in zip(below, [None, *below], strict=False) if v != last]
 
     def levels(self, sde: SDE, s_max: float, s_min: float, steps: int) -> Tensor:
         return as_time(self.values)
@@ -169,6 +176,7 @@ class TimeTravel(Grid):
 
     def __call__(self, sde: SDE, steps: int, start: float | None = None) -> Tensor:
         levels = self.grid(sde, steps, start)
+        steps = len(levels) - 1  # of given levels, their number
         order = list(range(len(levels)))
         walk = order[:1]
         for first in range(0, steps, self.length):

@@ -18,7 +18,8 @@ class Heun(Sampler):
     Args:
         steps: number of steps.
         grid: noise ratios.
-        churn: S_churn, total noise added and removed again; 0 is deterministic.
+        churn: S_churn, total noise added and removed again, in equal parts over `steps` (with `Levels`, give their
+            number); 0 is deterministic. No level is raised above noise_ratio(1), where no network was trained.
         churn_min, churn_max: noise ratios between which it acts (S_tmin, S_tmax).
         churn_noise: factor of the added noise (S_noise).
 
@@ -43,6 +44,7 @@ class Heun(Sampler):
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
         if self.churn > 0 and self.churn_min <= s <= self.churn_max:
             raised = s * (1 + min(self.churn / self.steps, math.sqrt(2) - 1))
+            raised = raised.clamp_max(max(denoise.sde.noise_ratio(1.0), s))
             u = u + (self.churn_noise * (raised**2 - s**2).sqrt()).to(u) * noise(u)
             s = raised
         slope = (u - denoise(u, s)) / s.to(u)

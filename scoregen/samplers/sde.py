@@ -57,7 +57,8 @@ class PredictorCorrector(Sampler):
     Args:
         steps: number of steps; each takes `corrections` network calls and those of the predictor.
         grid: noise ratios.
-        predictor: the sampler whose step goes down; `Ancestral` unless given. Its own steps and grid are not used.
+        predictor: the sampler whose step goes down; `Ancestral` unless given. Its own steps and grid are not used,
+            and it keeps no memory: a multistep method is of first order here, and `AmbientLangevin` counts no flips.
         corrections: Langevin steps at each level, >= 1.
         step_size: r in (0, 1]; r^2 = 4 snr^2 in the notation of the reference for a score of its expected size.
 

@@ -208,4 +208,4 @@ class RectifiedFlow(SDE):
         return as_time(t)
 
     def _time_of(self, s: Tensor) -> Tensor:
-        return s / (1 + s)
+        return 1 / (1 + 1 / s)  # 1 at s = inf

@@ -90,7 +90,9 @@ class Log(Chart):
         return shifted.log()
 
     def inverse(self, y: Tensor) -> Tensor:
-        return y.exp() - self.offset
+        limits = torch.finfo(y.dtype)
+        inside = -self.offset * (1 - 2 * limits.eps) if self.offset else limits.tiny
+        return (y.exp() - self.offset).clamp_min(inside)  # else rounding could give x = -offset, which has no log
 
     def inverse_derivatives(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return y.exp(), y.exp()

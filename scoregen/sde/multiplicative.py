@@ -80,8 +80,8 @@ class Multiplicative(SDE):
         data_range: smallest and largest data value, taken to [-1, 1]; None leaves log(x + offset) as it is.
 
     Raises:
-        ValueError: offset < 0, or a range that reaches x + offset <= 0. TypeError: a base that is already on a log
-            chart.
+        ValueError: offset < 0, a range that reaches x + offset <= 0, or a base with moments. TypeError: a base that
+            is already on a log chart.
 
     Reference: Shetty, Prasath, Seelamantula (2025), arXiv 2510.02730, for the Hyvarinen score of such processes.
     """
@@ -91,6 +91,11 @@ class Multiplicative(SDE):
             raise TypeError(
                 f"base must be an additive process (an affine chart), got {type(base).__name__} "
                 f"with chart {type(getattr(base, 'chart', None)).__name__}."
+            )
+        if bool(base.data_mean.any()) or bool(base.data_var.any()):
+            raise ValueError(
+                "base must not know moments of the data, which are others in log coordinates; call with_moments on the "
+                "Multiplicative."
             )
         super().__init__(Compose(Log(offset), Compose(standardise(data_range, offset), base.chart)))
         self.base = base

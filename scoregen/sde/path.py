@@ -24,6 +24,17 @@ def as_time(t: Any) -> Tensor:
     return torch.as_tensor(t, dtype=torch.float64, device="cpu")
 
 
+def checked_time(t: Any) -> Tensor:
+    r"""A time as `as_time`; ValueError outside [0, 1]."""
+    t = as_time(t)
+    if not bool(((t >= 0) & (t <= 1)).all()):
+        raise ValueError(
+            f"t must lie in [0, 1], from data to noise, got t from {t.min().item():.6g} to {t.max().item():.6g}; a "
+            "timestep k of N is t = k/N."
+        )
+    return t
+
+
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     r"""A coefficient of shape () or (B,) shaped and cast to multiply x (B, *S)."""
     return coefficient.reshape(-1, *[1] * (x.ndim - 1)).to(device=x.device, dtype=x.dtype) if x.ndim else coefficient

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scoregen.rng import Generators, randn
 from scoregen.sde.chart import Affine, Chart
-from scoregen.sde.path import Path, as_time, expand
+from scoregen.sde.path import Path, as_time, checked_time, expand
 
 
 class SDE(Path):
@@ -61,10 +61,18 @@ class SDE(Path):
         return self.chart.log_det(x)
 
     def to_u(self, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        r"""EDM coordinates (u, s) of the noisy data x_t (B, *S) at time t, () or (B,)."""
-        t = as_time(t)
-        y = self.to_chart(x_t)
-        return (y - expand(self.shift(t), y)) / expand(self.alpha(t), y), self.noise_ratio(t)
+        r"""EDM coordinates (u, s) of the noisy data x_t (B, *S) at time t, () or (B,).
+
+        Raises:
+            ValueError: t outside [0, 1], or where nothing of the data is left (alpha = 0).
+        """
+        t = checked_time(t)
+        y, alpha = self.to_chart(x_t), self.alpha(t)
+        if not bool((alpha > 0).all()):
+            raise ValueError(
+                f"t must be below 1 for {type(self).__name__}: pure noise (alpha = 0) has no u, got t = 1."
+            )
+        return (y - expand(self.shift(t), y)) / expand(alpha, y), self.noise_ratio(t)
 
     def from_u(self, u: Tensor, t: Tensor | float) -> Tensor:
         r"""Noisy data x_t of EDM coordinates u (B, *S) at time t, () or (B,)."""
@@ -76,9 +84,12 @@ class SDE(Path):
 
         Args:
             x_0: data (B, *S); t: () or (B,); eps: standard normal (B, *S).
+
+        Raises:
+            ValueError: t outside [0, 1].
         """
         y = self.to_chart(x_0)
-        t = as_time(t)
+        t = checked_time(t)
         return self.from_chart(expand(self.alpha(t), y) * y + expand(self.shift(t), y) + expand(self.sigma(t), y) * eps)
 
     def drift(self, x: Tensor, t: Tensor | float) -> Tensor:

@@ -109,3 +109,12 @@ def test_it_nests_with_other_losses():
         assert loss.metrics()
     with pytest.raises(TypeError, match=r"base_loss must be a loss of scoregen\.losses, got int"):
         OptimalTransportPairing(3)
+
+
+def test_a_loss_of_something_else_than_the_data_is_refused():
+    class Halved(Loss):
+        def forward(self, model, x_0, label=None, generator=None, quantile=None):
+            return model(x_0[:, :1], torch.ones(len(x_0)), label).flatten(1).sum(1)
+
+    with pytest.raises(TypeError, match="base_loss must look at the data themselves, got Halved"):
+        OptimalTransportPairing(Halved())(model(), data())

@@ -20,6 +20,7 @@ from scoregen.losses import (
     DenoisingScoreMatching,
     FiniteDifference,
     JacobianPenalty,
+    Loss,
     StepwiseVariation,
     UniformTime,
 )
@@ -448,3 +449,19 @@ if __name__ == "__main__":
     dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), 2), rank=number, world_size=2)
     torch.save(joint(number, 2), folder / f"{number}.pt")
     dist.destroy_process_group()
+
+
+def test_a_base_loss_that_differentiates_through_its_points_is_what_it_was_alone():
+    class Steep(Loss):
+        def forward(self, model, x_0, label=None, generator=None, quantile=None):
+            y = model.sde.to_chart(x_0).detach().requires_grad_()
+            u = y + randn(y.shape, generator, y.dtype)
+            (slope,) = torch.autograd.grad(model(u, 1.0).sum(), y, create_graph=True)
+            return slope.flatten(1).sum(1)
+
+    model = denoiser(EDM())
+    alone = Steep()(model, data(), None, draws())
+    for estimator in ("vjp", "finite_difference"):
+        loss = StepwiseVariation(Steep(), "eq8", "global", estimator, strength=1e-12)
+        loss.at(0, 2)
+        torch.testing.assert_close(loss(model, data(), None, draws()), alone)

@@ -181,3 +181,27 @@ def test_sigma_data_out_of_range_is_refused(sigma_data):
 def test_an_unknown_prediction_offers_the_nearest():
     with pytest.raises(ValueError, match=r"prediction must be edm, x0, eps, v; got 'epsilon'. Did you mean 'eps'\?"):
         Denoiser(Constant(0.0), EDM(), prediction="epsilon")
+
+
+class Types(torch.nn.Module):
+    def __init__(self, dtype):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones((), dtype=dtype))
+
+    def forward(self, z, c_noise, label=None):
+        self.seen = z.dtype, c_noise.dtype
+        return z * self.weight
+
+
+@pytest.mark.parametrize("data", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_network_works_in_its_own_type_and_knows_the_noise_in_float32_at_least(dtype, data):
+    network = Types(dtype)
+    assert Denoiser(network, EDM())(torch.ones(2, 3, dtype=data), 1.0).dtype == data
+    assert network.seen == (dtype, torch.promote_types(dtype, torch.float32))
+
+
+def test_without_noise_there_is_no_score():
+    denoiser = Denoiser(Types(torch.float32), RectifiedFlow())
+    with pytest.raises(ValueError, match="t must be > 0 for RectifiedFlow"):
+        denoiser.score(torch.ones(2, 3), 0.0)

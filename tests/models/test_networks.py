@@ -3,8 +3,9 @@ r"""The networks inside denoisers: sizes, labels, the first output, and what the
 import pytest
 import torch
 
-from scoregen.models import MLP, UNet
+from scoregen.models import MLP, Denoiser, UNet
 from scoregen.rng import generator
+from scoregen.sde import EDM
 
 
 def make(shape, **options) -> UNet:
@@ -121,3 +122,8 @@ def test_dropout_acts_in_training_only():
 def test_what_does_not_fit_is_refused(make_network, text):
     with pytest.raises(ValueError, match=text):
         make_network()
+
+
+def test_an_mlp_works_in_bfloat16():
+    network = Denoiser(MLP((3,), 16, 1), EDM()).to(torch.bfloat16)
+    assert network(torch.ones(2, 3), 1.0).dtype == torch.float32

@@ -102,3 +102,26 @@ class Rising(Grid):
 def test_bad_grids_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_start_at_one_of_the_levels_is_not_repeated():
+    sde = EDM()
+    start = sde.noise_ratio(sde.time_of(3.0)).item()
+    assert start > 3.0  # the time has rounded it
+    assert Levels([10.0, 3.0, 1.0])(sde, 3, start).tolist() == [start, 1.0, 0.0]
+
+
+def test_levels_that_meet_below_the_start_are_one():
+    assert Levels([10.0, 1.0, 5.0, 1.0, 0.1])(EDM(), 5, 3.0).tolist() == [3.0, 1.0, 0.1, 0.0]
+
+
+@pytest.mark.parametrize("steps", [3, 18])
+def test_time_travel_over_given_levels_goes_by_their_number(steps):
+    walk = TimeTravel(Levels([10.0, 5.0, 2.0, 1.0, 0.5]), 2, 1)(EDM(), steps)
+    assert walk.tolist() == [10.0, 5.0, 2.0, 10.0, 5.0, 2.0, 1.0, 0.5, 2.0, 1.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("grid", [Karras(), LogLinear(), PowerTime(4.0)], ids=lambda g: type(g).__name__)
+@pytest.mark.parametrize(("sde", "start"), [(VE(0.1, 50.0), 0.2), (VE(0.1, 0.5), None)])
+def test_no_level_lies_below_the_least_noise_of_the_process(grid, sde, start):
+    assert grid(sde, 4, start)[-2].item() == pytest.approx(0.1, rel=1e-9)

@@ -40,8 +40,10 @@ CALLS = {
     "label_low": (lambda: DDIM(2)(LABELLED, (2, 2), label=torch.tensor([0, -2])), "label must lie in 0..2"),
     "label_count": (
         lambda: DDIM(2)(LABELLED, (2, 2), label=torch.tensor([0, 1, 2])),
-        r"label must be integers of shape \(2,\), got torch.int64 of shape \(3,\)",
+        r"label must be signed integers of shape \(2,\).*got torch.int64 of shape \(3,\)",
     ),
+    "label_bool": (lambda: DDIM(2)(LABELLED, (2, 2), label=torch.tensor([True, False])), "got torch.bool .*long"),
+    "label_uint8": (lambda: DDIM(2)(LABELLED, (2, 2), label=torch.ones(2, dtype=torch.uint8)), "got torch.uint8"),
     "label_float": (lambda: DDIM(2)(LABELLED, (2, 2), label=torch.zeros(2)), "got torch.float32"),
     "generators": (
         lambda: DDIM(2)(ORACLE, (4, 2), generator=generators(0, 0, 0, range(3))),
@@ -105,3 +107,17 @@ def test_start_is_differentiable():
 
 def test_no_graph_is_kept_without_need():
     assert not DDIM(2)(ORACLE, start=(X, 0.5)).requires_grad
+
+
+TYPES = {
+    "label_number": (lambda: DDIM(2)(LABELLED, (2, 2), label=3), r"label must be a tensor of 2 integers, got 3"),
+    "label_list": (lambda: DDIM(2)(LABELLED, (2, 2), label=[0, 1]), r"got \[0, 1\]; give torch.tensor"),
+    "generator_number": (lambda: DDIM(2)(ORACLE, start=(X, 0.5), generator=5), "got 5; for a seed give torch.Gen"),
+    "grid_name": (lambda: DDIM(2, grid="karras"), "grid must be a grid of scoregen.samplers.*got 'karras'"),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), TYPES.values(), ids=TYPES.keys())
+def test_arguments_of_another_type_are_named(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()

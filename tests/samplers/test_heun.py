@@ -7,6 +7,7 @@ import torch
 from oracles import Independent, standard_mixture
 
 from scoregen.samplers import Heun, Karras, Levels
+from scoregen.sde import GeometricBrownianMotion
 
 ORACLE = Independent(0.3, 0.5)
 
@@ -47,6 +48,7 @@ def test_churn_acts_between_its_bounds_and_is_limited():
         draws.append(1)
         return torch.zeros_like(u)
 
+    denoise.sde = ORACLE.sde
     sampler = Heun(3, Levels([10.0, 1.0, 0.1]), churn=30.0, churn_min=0.5, churn_max=5.0)
     sampler.integrate(denoise, torch.ones(1, 1, dtype=torch.float64), sampler.grid(ORACLE.sde, 3), noise)
     assert seen == pytest.approx([10.0, 1.0, math.sqrt(2), 0.1, 0.1])
@@ -67,3 +69,16 @@ def test_noise_factor_scales_the_churn():
 def test_negative_churn_is_an_error():
     with pytest.raises(ValueError, match="churn must be >= 0, got churn=-1"):
         Heun(churn=-1)
+
+
+def test_churn_does_not_leave_the_range_of_the_process():
+    sde = GeometricBrownianMotion(0.8, offset=1.0)
+    calls = []
+
+    def denoiser(u, s):
+        calls.append(float(s))
+        return u * 0
+
+    denoiser.sde = sde
+    Heun(4, churn=4.0)(denoiser, (2, 2))
+    assert max(calls) == pytest.approx(0.8, rel=1e-12) and len(set(calls)) > 4

@@ -311,7 +311,7 @@ def test_bad_arguments_are_refused():
     with pytest.raises(TypeError, match="fixed list of calls"):
         SamplerScheduler(DiffusersSampler(diffusers.EulerDiscreteScheduler), path)
     with pytest.raises(ValueError, match="keep churn below the first level"):
-        SamplerScheduler(Heun(4, churn=2.0), path)
+        SamplerScheduler(Heun(2, Levels([2.0, 1.0]), churn=1.0), path)
     with pytest.raises(ValueError, match="num_inference_steps must be >= 1"):
         SamplerScheduler(DDIM(2), path).set_timesteps(0)
     scheduler = SamplerScheduler(DDIM(3), DiscretePath.from_scheduler(diffusers.DDPMScheduler(**BETAS)))

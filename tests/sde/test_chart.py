@@ -64,3 +64,11 @@ def test_nan_does_not_pass_the_log_chart():
 def test_bad_charts_are_refused(build):
     with pytest.raises(ValueError, match="must be"):
         build()
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.1, 1.0, 3.7])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_rounding_does_not_leave_the_domain_of_the_logarithm(offset, dtype):
+    chart = Log(offset)
+    x = chart.inverse(torch.tensor([-800.0, -200.0, -20.0], dtype=dtype))
+    assert bool(chart.forward(x).isfinite().all())

@@ -193,6 +193,7 @@ def test_moments_of_each_pixel_bring_the_prior_near_the_data(kind, divergence):
         (lambda: GeometricOU(mean=math.inf), ValueError, "mean must be finite"),
         (lambda: Multiplicative(GeometricOU()), TypeError, "base must be an additive process"),
         (lambda: Multiplicative(3.0), TypeError, "base must be an additive process"),
+        (lambda: Multiplicative(VE().with_moments(0.3, 0.2)), ValueError, "base must not know moments"),
     ],
 )
 def test_bad_parameters_are_named(build, error, message):

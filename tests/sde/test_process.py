@@ -161,3 +161,18 @@ def test_prior_from_pixel_moments_is_closer_to_the_marginal():
 def test_bad_moments_are_refused(moments):
     with pytest.raises(ValueError, match="moments must be finite with var >= 0"):
         VP().with_moments(*moments)
+
+
+def test_times_off_the_path_are_refused():
+    x = torch.ones(2, 3)
+    for call in (lambda t: VP().perturb(x, t, x), lambda t: VP().to_u(x, t)):
+        for t in (500, -0.1, math.nan):
+            with pytest.raises(ValueError, match=r"t must lie in \[0, 1\]"):
+                call(t)
+
+
+@pytest.mark.parametrize("sde", [RectifiedFlow(), Cosine()], ids=lambda p: type(p).__name__)
+def test_pure_noise_has_no_u_but_a_time(sde):
+    with pytest.raises(ValueError, match="t must be below 1"):
+        sde.to_u(torch.ones(2, 3), torch.tensor([0.5, 1.0]))
+    assert sde.time_of(math.inf).item() == 1.0
