@@ -321,6 +321,10 @@ def test_an_output_folder_with_other_things_is_refused(digits, here, capsys):
     assert "holds other samples (seed was 0, now 1)" in refused(sample_main, capsys, *other, "seed=1")
     assert "(format was 'png', now 'npz')" in refused(sample_main, capsys, *other, "format=npz")
     assert "(sampler was" in refused(sample_main, capsys, *other, "sampler.steps=3")
+    record = json.loads((here / "out" / "samples.json").read_text())
+    assert record["network_calls"] > 0
+    (here / "out" / "samples.json").write_text(json.dumps(record | {"weights_sha256": "of a run that stood there"}))
+    assert "(weights_sha256 was" in refused(sample_main, capsys, *other)
     (here / "out" / "samples.json").write_text("{")
     assert "samples.json' is damaged" in refused(sample_main, capsys, *other)
     (here / "out" / "samples.json").unlink()

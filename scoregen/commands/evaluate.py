@@ -41,6 +41,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     source = build(config["data"], where="data")
     extractor = build(with_channels(config["features"], source), where="features")
     settings = build(config["metrics"], where="metrics")
+    _check_fit(config, source)
     parallel.initialize()
     out = Path(parallel.gather(str(Path(config["out"] or folder).resolve()))[0])
     if config["sweep"] is not None:
@@ -65,6 +66,17 @@ def _check(config: dict[str, Any]) -> None:
         raise UserError(f"sweep: must be a list of samplers such as [heun,ddim], got {config['sweep']!r}.")
     if not isinstance(calls, list) or not calls or not all(isinstance(c, int) and c >= 1 for c in calls):
         raise UserError(f"calls: must be a list of integers >= 1 such as [8,18,35], got {calls!r}.")
+
+
+def _check_fit(config: dict[str, Any], source: Any) -> None:
+    r"""Whether the samples can be measured against the data is known before they are made."""
+    from scoregen.commands.sample import require_shape
+
+    if config["checkpoint"] is None:
+        return
+    if type(config["n"]) is int and config["n"] < 2:
+        raise UserError(f"n: must be >= 2 to be measured, got {config['n']}.")
+    require_shape(config["checkpoint"], source)
 
 
 def with_channels(node: dict[str, Any], source: Any) -> dict[str, Any]:
@@ -93,7 +105,10 @@ def _measure(config: dict[str, Any], samples: str | Path, source, extractor, set
     images = read_samples(samples)
     protocol = {"samples": str(samples), **_provenance(samples)}
     cache = None if config["cache"] is None else Path(config["cache"])
-    report = evaluate(images, source, extractor, settings, cache, device(), protocol)
+    try:
+        report = evaluate(images, source, extractor, settings, cache, device(), protocol)
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else UserError(f"samples: {error}") from error
     if isinstance(protocol.get("label"), str | list) and protocol["label"] != "random":
         report.warnings.append(_BALANCED)
     if rank() == 0:
@@ -103,36 +118,15 @@ def _measure(config: dict[str, Any], samples: str | Path, source, extractor, set
 
 
 def _provenance(samples: str | Path) -> dict[str, Any]:
-    r"""How sample.py made them, as far as that is recorded."""
+    r"""How sample.py made them, as far as that is recorded; nothing that the record names is built."""
     from scoregen.metrics import read_record
 
     record = read_record(samples)
     if not record:
         return {"sampler": "unknown", "network_calls": None, "seed": None}
-    sampler = build(record["sampler"], where="sampler")
-    calls = network_calls(sampler, record["checkpoint"]) * (1 if record["guidance"] == 1 else 2)
-    facts = {key: record[key] for key in ("seed", "checkpoint", "weights", "label", "guidance", "precision")}
-    return {"sampler": type(sampler).__name__, "sampler_config": record["sampler"], "network_calls": calls, **facts}
-
-
-def network_calls(sampler: Any, checkpoint: str | Path) -> int:
-    r"""How often a sampler calls the denoiser for an image, counted on the process of a checkpoint."""
-    from scoregen.checkpoint import find, read_config
-
-    counter = _Counter(build(read_config(find(checkpoint))["sde"], trusted=False, where="sde"))
-    sampler(counter, shape=(1, 1))
-    return counter.calls
-
-
-class _Counter:
-    r"""A denoiser that knows nothing and counts its calls."""
-
-    def __init__(self, sde: Any) -> None:
-        self.sde, self.calls = sde, 0
-
-    def __call__(self, u: Any, s: Any, label: Any = None) -> Any:
-        self.calls += 1
-        return u * 0
+    name = str(record["sampler"].get("_target_")).rpartition(".")[2]
+    kept = ("network_calls", "seed", "checkpoint", "weights", "label", "guidance", "precision")
+    return {"sampler": name, "sampler_config": record["sampler"], **{key: record.get(key) for key in kept}}
 
 
 def _sweep(config: dict[str, Any], source, extractor, settings, out: Path) -> None:
@@ -142,26 +136,35 @@ def _sweep(config: dict[str, Any], source, extractor, settings, out: Path) -> No
     from scoregen.parallel import rank
 
     points, reports = [], []
-    for name in config["sweep"]:
-        for node, steps, calls in _plans(name, config["calls"], config["checkpoint"]):
-            folder = out / f"{name}_{calls:03d}_calls"
-            samples = _sample(config, node, folder)
-            report = _measure(config, samples, source, extractor, settings, folder / "metrics.json")
-            reports.append(report.as_dict())
-            points.append(Point(name, steps, calls, report[extractor.frechet_name]))
+    sde = _process(config["checkpoint"])
+    plans = [(name, *plan) for name in config["sweep"] for plan in _plans(name, config["calls"], sde)]
+    for name, node, steps, calls in plans:
+        folder = out / f"{name}_{calls:03d}_calls"
+        samples = _sample(config, node, folder)
+        report = _measure(config, samples, source, extractor, settings, folder / "metrics.json")
+        reports.append(report.as_dict())
+        points.append(Point(name, steps, calls, report[extractor.frechet_name]))
     if rank() == 0:
         (out / "sweep.json").write_text(json.dumps(reports, indent=1))
         print(table(points))
         print(save_figure(points, out / "sweep.png"))
 
 
-def _plans(name: str, calls: list[int], checkpoint: str) -> list[tuple[dict[str, Any], int, int]]:
+def _process(checkpoint: str) -> Any:
+    from scoregen.checkpoint import find, read_config
+
+    return build(read_config(find(checkpoint))["sde"], trusted=False, where="sde")
+
+
+def _plans(name: str, calls: list[int], sde: Any) -> list[tuple[dict[str, Any], int, int]]:
     r"""(node, steps, calls) for each wish: the most steps whose calls do not exceed it."""
+    from scoregen.commands.calls import network_calls
+
     node, found = _sampler_node(name), {}
     for wish in sorted(calls):
         for steps in range(wish, 0, -1):
             plan = {**node, "steps": steps}
-            used = network_calls(build(plan, where=f"sampler {name}"), checkpoint)
+            used = network_calls(build(plan, where=f"sampler {name}"), sde)
             if used <= wish:
                 found[used] = (plan, steps, used)
                 break

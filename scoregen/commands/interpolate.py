@@ -7,7 +7,7 @@ both are encoded by the probability flow (Runge-Kutta, whatever the sampler), th
 from pathlib import Path
 from typing import Any
 
-from scoregen.commands.output import claim, write_atomically
+from scoregen.commands.output import claim, origin, write_atomically
 from scoregen.config import build, typed
 from scoregen.errors import UserError, absent, closest
 
@@ -63,7 +63,7 @@ def interpolate(config: dict[str, Any], folder: Path) -> None:
     labels = labels_of(config["label"], _rows(config["label"], model), model, config["seed"])
     denoiser = guided(model, config["guidance"], labels)
     out = Path(parallel.gather(str(Path(config["out"] or folder).resolve()))[0])
-    record = {key: config[key] for key in _RECORDED} | {"checkpoint": str(checkpoint)}
+    record = {key: config[key] for key in _RECORDED} | origin(checkpoint, config["weights"])
     if isinstance(ends[0], str):
         del record["sampler"]  # images do not use it
     known = ("strip.png", "path.gif", "frames.npz", "images", "parts")

@@ -38,6 +38,14 @@ def claim(out: Path, record: dict[str, Any], name: str, known: tuple[str, ...], 
     barrier()
 
 
+def origin(checkpoint: Path, weights: str) -> dict[str, str]:
+    r"""What tells a checkpoint from another one that stood at the same place, for a record."""
+    import hashlib
+
+    with (checkpoint / f"{weights}.safetensors").open("rb") as file:
+        return {"checkpoint": str(checkpoint), "weights_sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
 def _check_empty_or_same(out: Path, record: dict[str, Any], name: str, known: tuple[str, ...]) -> None:
     path = out / name
     if not path.exists():

@@ -4,7 +4,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from scoregen.commands.output import claim
+from scoregen.commands.output import claim, origin
 from scoregen.errors import UserError
 
 # the keys of conf/sample.yaml that only restoring reads, and what they are
@@ -115,7 +115,7 @@ def _output(config: dict[str, Any], folder: Path, checkpoint: Path) -> Path:
         raise UserError(f"out: '{out}' lies in the folder to restore; give another out.")
     record = {key: config[key] for key in _RECORDED}
     record |= {"sampler": config["sampler"] if config["samples"] else None}
-    record |= {"checkpoint": str(checkpoint), "restore": str(source)}
+    record |= origin(checkpoint, config["weights"]) | {"restore": str(source)}
     claim(out, record, "restored.json", ("images", "std", "parts", "restored.npz"), write=not config["dry_run"])
     return out
 

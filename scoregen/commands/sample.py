@@ -5,7 +5,7 @@ from typing import Any
 
 from scoregen.command_line import entry
 from scoregen.commands.interpolate import interpolate
-from scoregen.commands.output import claim, write_atomically
+from scoregen.commands.output import claim, origin, write_atomically
 from scoregen.commands.restore import VALUES, restore
 from scoregen.config import build, typed
 from scoregen.errors import UserError, closest
@@ -67,7 +67,8 @@ def generate(config: dict[str, Any], folder: Path) -> None:
     labels = labels_of(config["label"], config["n"], model, config["seed"])
     denoiser = guided(model, config["guidance"], labels)
     shape = image_shape(checkpoint)
-    out = _output(config, folder, checkpoint, shape)
+    record = _record(config, checkpoint, sampler, model.sde)
+    out = _output(config, folder, record, shape)
     todo = [i for i in range(config["n"]) if not _path(out, i, config["format"]).exists()]
     _announce(config, checkpoint, sampler, out, len(todo))
     if config["dry_run"]:
@@ -163,17 +164,33 @@ def image_shape(checkpoint: Path) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def require_shape(checkpoint: str, source: Any) -> None:
+    r"""Raises UserError where a checkpoint makes samples of another shape than the data's."""
+    from scoregen.checkpoint import find
+
+    shape = image_shape(find(checkpoint))
+    if shape != tuple(source.shape):
+        raise UserError(f"data: {source.name} has shape {source.shape}, the model makes {shape}; give its own data.")
+
+
 def _path(out: Path, index: int, kind: str) -> Path:
     return out / "images" / f"{index:06d}.png" if kind == "png" else out / "parts" / f"{index:06d}.npy"
 
 
-def _output(config: dict[str, Any], folder: Path, checkpoint: Path, shape: tuple[int, ...]) -> Path:
+def _record(config: dict[str, Any], checkpoint: Path, sampler: Any, sde: Any) -> dict[str, Any]:
+    r"""What the samples are a function of, and what an image cost."""
+    from scoregen.commands.calls import network_calls
+
+    kept = ("weights", "format", "seed", "label", "guidance", "precision", "sampler")
+    record = {key: config[key] for key in kept} | origin(checkpoint, config["weights"])
+    return record | {"network_calls": network_calls(sampler, sde) * (1 if config["guidance"] == 1 else 2)}
+
+
+def _output(config: dict[str, Any], folder: Path, record: dict[str, Any], shape: tuple[int, ...]) -> Path:
     r"""The output folder, with a record of what it holds; refuses one that holds something else."""
     from scoregen.parallel import gather
 
     out = Path(gather(str(Path(config["out"] or folder).resolve()))[0])
-    record = {k: config[k] for k in ("weights", "format", "seed", "label", "guidance", "precision", "sampler")}
-    record["checkpoint"] = str(checkpoint)
     if config["format"] == "png" and not (len(shape) == 3 and shape[0] in (1, 3)):
         raise UserError(f"format: png needs grey or RGB images, the model makes shape {shape}; give format=npz.")
     claim(out, record, "samples.json", ("images", "parts", "grid.png", "samples.npz"), write=not config["dry_run"])

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from scoregen.command_line import entry
-from scoregen.commands.output import claim
+from scoregen.commands.output import claim, origin
 from scoregen.config import build, typed
 from scoregen.errors import UserError, closest
 
@@ -33,7 +33,8 @@ def run(config: dict[str, Any], folder: Path) -> None:
 
     from scoregen import parallel
     from scoregen.checkpoint import find, load
-    from scoregen.commands.evaluate import network_calls, with_channels
+    from scoregen.commands.calls import network_calls
+    from scoregen.commands.evaluate import with_channels
     from scoregen.metrics import istd
     from scoregen.samplers.latent import FromNoise
 
@@ -45,7 +46,8 @@ def run(config: dict[str, Any], folder: Path) -> None:
     out = Path(parallel.gather(str(Path(config["out"] or folder).resolve()))[0])
     model = load(checkpoint, config["weights"], parallel.device())
     _check_model(model, source, config)
-    record = {key: config[key] for key in _RECORDED} | {"checkpoint": str(checkpoint)}
+    calls = network_calls(sampler, model.sde)
+    record = {key: config[key] for key in _RECORDED} | origin(checkpoint, config["weights"])
     claim(out, record, "smoothness_of.json", ("smoothness.json", "strips.png"), write=True)
     generate = FromNoise(model, sampler, config["label"])
     options = {key: config[key] for key in ("pairs", "points", "seed", "batch_size")}
@@ -55,7 +57,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
         raise error if isinstance(error, UserError) else UserError(f"smoothness: {error}") from error
     if parallel.rank() == 0:
         facts = {"checkpoint": str(checkpoint), "weights": config["weights"], "data": source.name}
-        facts |= {"sampler": config["sampler"], "network_calls": network_calls(sampler, checkpoint)}
+        facts |= {"sampler": config["sampler"], "network_calls": calls}
         facts |= {"label": config["label"]}
         _report(found, facts, _inversion(model, source, config), out)
         _pictures(generate, source.shape, config, out)
@@ -75,12 +77,9 @@ def _check(config: dict[str, Any]) -> None:
 
 
 def _check_model(model: Any, source: Any, config: dict[str, Any]) -> None:
-    from scoregen.checkpoint import find
-    from scoregen.commands.sample import image_shape
+    from scoregen.commands.sample import require_shape
 
-    shape = image_shape(find(config["checkpoint"]))
-    if shape != source.shape:
-        raise UserError(f"data: {source.name} has shape {source.shape}, the model makes {shape}; give its own data.")
+    require_shape(config["checkpoint"], source)
     classes = model.num_classes
     if config["label"] is not None and not (classes and 0 <= config["label"] < classes):
         known = f"lie in 0..{classes - 1}" if classes else "be null for an unconditional model"

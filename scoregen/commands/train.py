@@ -168,17 +168,14 @@ def _hooks(config: dict[str, Any], source: Any, loss: Any, model: Any) -> list[A
 
 
 def _check_hook(name: str, hook: Any, model: Any) -> None:
-    r"""Whether the levels of the samplers of a monitor lie inside the process is known before any work."""
+    r"""Whether the samplers of a monitor suit the process is known before any work."""
+    from scoregen.commands.calls import network_calls
+
     samplers = hook.samplers(model.sde) if hasattr(hook, "samplers") else []
     if samplers and hasattr(model, "latents") and name != "preview":
         raise UserError(f"{name}.every: must be null for a {type(model).__name__}, whose samples are latents.")
     for sampler in samplers:
-        try:
-            sampler.grid(model.sde, sampler.steps)
-        except ValueError as error:
-            raise UserError(
-                f"{name}: {type(sampler).__name__} does not fit {type(model.sde).__name__}: {error}"
-            ) from error
+        network_calls(sampler, model.sde, name)
 
 
 def _set_moments(model: Any, source: Any, kind: str) -> None:

@@ -187,8 +187,14 @@ class Folder(Source):
         if not self.files:
             raise UserError(f"data.path: no images ({', '.join(IMAGE_SUFFIXES)}) under '{path}'.")
         self.name = self.path.name
-        self._check_alike()
         self.classes = sorted({p.parent for p in self.files if p.parent != self.path})
+        beside = [p for p in self.files if p.parent == self.path]
+        if self.classes and beside:
+            raise UserError(
+                f"data.path: '{self.path}' has folders, which are classes, and {len(beside)} images beside them "
+                f"(first: '{beside[0].name}'), which have none; move those into a folder, or away."
+            )
+        self._check_alike()
         self.num_classes = len(self.classes) or None
 
     def _check_alike(self) -> None:
@@ -212,7 +218,7 @@ class Folder(Source):
         label = None
         if self.classes:
             order = {path: i for i, path in enumerate(self.classes)}
-            label = torch.tensor([order.get(file.parent, -1) for file in self.files])
+            label = torch.tensor([order[file.parent] for file in self.files])
         return split(x, label, train)
 
 

@@ -233,7 +233,8 @@ class Loop:
             checkpoint.save(folder, self.model, self.ema.weights, self.optimizer, self.config, state, self.loss)
 
     def _prune(self, folder: Path) -> None:
-        steps = sorted(folder.glob("step_*"))
+        # by age: a run that went on from an earlier step must not lose what it wrote to what it left behind
+        steps = sorted(folder.glob("step_*"), key=lambda path: (path.stat().st_mtime_ns, path.name))
         for old in steps[: -self.trainer.keep_last]:
             if not self.trainer.keep_every or int(old.name.removeprefix("step_")) % self.trainer.keep_every:
                 shutil.rmtree(old)

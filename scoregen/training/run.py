@@ -56,7 +56,15 @@ def prepare(folder: Path, config: dict[str, Any], resume: str | None) -> Path | 
         return None
     compare(read_config(folder), config, folder)
     last = folder / "checkpoints" / "last"
-    return last.resolve() if last.exists() else None
+    if last.exists():
+        return last.resolve()
+    steps = _steps(folder)  # a copy of a run may have lost the link
+    return steps[-1].resolve() if steps else None
+
+
+def _steps(folder: Path) -> list[Path]:
+    r"""The checkpoints of the steps of a run, whole since they were renamed into place, oldest first."""
+    return sorted((folder / "checkpoints").glob("step_*"))
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

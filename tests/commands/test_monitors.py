@@ -190,9 +190,13 @@ def test_bad_settings_are_refused(changes):
         (["few_calls.levels=[90.0]"], "few_calls: Consistency does not fit EDM: values must not"),
         (["few_calls.every=null", "quality.every=1", "sampler=consistency_two", "sde.sigma_max=20"], "quality: Cons"),
         (["few_calls.every=null", "preview.every=1", "sampler=consistency_two", "sde.sigma_max=20"], "preview: Cons"),
+        (
+            ["few_calls.every=null", "preview.every=1", "sampler=ambient_langevin"],
+            "preview: AmbientLangevin does not fit",
+        ),
         (["early_stopping.every=1", "loss=consistency"], "early_stopping: every must be null for ConsistencyTuning"),
     ],
-    ids=["levels", "quality", "preview", "early stopping"],
+    ids=["levels", "quality", "preview", "chart", "early stopping"],
 )
 def test_a_monitor_that_cannot_work_is_refused_before_the_run(argv, text, tmp_path):
     overrides = [*TOY, "few_calls.every=1", "trainer.steps=1", "dry_run=true"]

@@ -144,6 +144,13 @@ def test_a_folder_is_read_with_its_sub_folders_as_classes(tmp_path):
     assert {int(a.max()): int(k) for a, k in zip(x, label, strict=True)} == {0: 1, 17: 0, 34: 1}
 
 
+def test_an_image_beside_the_classes_is_refused(tmp_path):
+    image_folder(tmp_path, classes=("b", "a", "b"))
+    Image.fromarray(np.zeros((6, 4), dtype=np.uint8)).save(tmp_path / "zz.png")
+    with pytest.raises(UserError, match=r"1 images beside them .*'zz.png'"):
+        Folder(str(tmp_path))
+
+
 def test_resizing_takes_the_shorter_side_and_crops_the_middle(tmp_path):
     gradient = np.tile(np.arange(16, dtype=np.uint8) * 10, (8, 1))
     for i in range(2):

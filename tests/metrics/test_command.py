@@ -2,12 +2,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-from scoregen.commands.evaluate import network_calls, run
+from scoregen.commands.calls import network_calls
+from scoregen.commands.evaluate import run
+from scoregen.data import Digits
 from scoregen.errors import UserError
 from scoregen.samplers import DDIM, ExponentialABM, Heun
+from scoregen.sde import EDM
 
 SDE = {"_target_": "scoregen.sde.EDM", "sigma_min": 0.002, "sigma_max": 80.0}
+MODEL = {"_target_": "scoregen.models.Denoiser", "network": {"_target_": "scoregen.models.UNet", "shape": [1, 8, 8]}}
 FAST = {"_target_": "scoregen.metrics.Settings", "bootstrap": 0, "subset": 100}
 
 
@@ -17,7 +22,7 @@ def checkpoint(folder):
 
     folder.mkdir()
     (folder / "state.json").write_text("{}")
-    (folder / "config.yaml").write_text(yaml.safe_dump({"model": {}, "sde": SDE}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"model": MODEL, "sde": SDE}))
     return folder
 
 
@@ -32,17 +37,41 @@ def config(**changes):
 @pytest.mark.parametrize(
     ("sampler", "calls"), [(Heun(18), 35), (DDIM(8), 8), (ExponentialABM(18), 18)], ids=["heun", "ddim", "abm"]
 )
-def test_network_calls_are_counted(tmp_path, sampler, calls):
-    assert network_calls(sampler, checkpoint(tmp_path / "checkpoint")) == calls
+def test_network_calls_are_counted(sampler, calls):
+    assert network_calls(sampler, EDM()) == calls
+
+
+def test_counting_leaves_the_global_generator_alone():
+    torch.manual_seed(0)
+    network_calls(DDIM(3, eta=1.0), EDM())
+    found = torch.rand(())
+    torch.manual_seed(0)
+    assert found == torch.rand(())
+
+
+def test_a_record_builds_nothing(tmp_path):
+    r"""A samples folder may come from anywhere."""
+    record = {"sampler": {"_target_": "os.mkdir", "path": str(tmp_path / "made")}, "guidance": 1.0, "checkpoint": "x"}
+    np.savez(tmp_path / "samples.npz", images=Digits().test.x.numpy())
+    (tmp_path / "samples.json").write_text(json.dumps(record))
+    run(config(samples=str(tmp_path)), tmp_path / "out")
+    assert not (tmp_path / "made").exists()
+
+
+def test_samples_of_another_shape_are_refused_before_they_are_made(tmp_path):
+    made = checkpoint(tmp_path / "checkpoint")
+    with pytest.raises(UserError, match="the model makes"):
+        run(config(checkpoint=str(made), data={"_target_": "scoregen.data.Toy2D"}), tmp_path / "out")
+    with pytest.raises(UserError, match="n: must be >= 2"):
+        run(config(checkpoint=str(made), n=1), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_samples_are_measured_with_their_record(tmp_path, capsys):
     r"""Digits' own held-out images as samples, recorded as of Heun with guidance: 2 x 35 calls."""
-    from scoregen.data import Digits
-
     record = {"sampler": {"_target_": "scoregen.samplers.Heun", "steps": 18}, "guidance": 2.0, "seed": 5}
     record |= {"checkpoint": str(checkpoint(tmp_path / "checkpoint")), "weights": "ema", "label": "all"}
-    record["precision"] = "no"
+    record |= {"precision": "no", "network_calls": 70}
     np.savez(tmp_path / "samples.npz", images=Digits().test.x.numpy())
     (tmp_path / "samples.json").write_text(json.dumps(record))
     run(config(samples=str(tmp_path)), tmp_path / "out")

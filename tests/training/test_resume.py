@@ -60,6 +60,14 @@ def test_resuming_from_an_older_checkpoint_drops_the_later_lines(tmp_path):
     assert [line["step"] for line in before] == [1, 2, 3, 4, 5, 6]
 
 
+def test_what_is_written_after_going_back_is_kept(tmp_path):
+    overrides = [*TOY, "trainer.steps=6", "trainer.checkpoint_every=2", "trainer.keep_last=3"]
+    folder = train(tmp_path / "a", *overrides)
+    train(folder, *TOY, "trainer.steps=3", "trainer.keep_last=2", f"trainer.resume={folder}/checkpoints/step_00000002")
+    assert (folder / "checkpoints" / "last").resolve().name == "step_00000003"
+    assert (folder / "checkpoints" / "last" / "state.json").exists()
+
+
 def test_a_torn_last_line_is_dropped(tmp_path):
     overrides = [*TOY, "trainer.steps=2", "trainer.checkpoint_every=2"]
     folder = train(tmp_path, *overrides)

@@ -76,6 +76,13 @@ def test_a_checkpoint_of_another_run_is_not_continued_in_an_occupied_folder(tmp_
         prepare(tmp_path / "b", CONFIG, str(step))
 
 
+def test_a_run_without_its_link_goes_on_from_its_newest_step(tmp_path):
+    write_config(tmp_path, CONFIG)
+    for step in (5, 10):
+        (tmp_path / "checkpoints" / f"step_{step:08d}").mkdir(parents=True)
+    assert prepare(tmp_path, CONFIG, "auto").name == "step_00000010"
+
+
 def test_a_missing_checkpoint_names_the_key_and_its_neighbour(tmp_path):
     (tmp_path / "run_1").mkdir()
     with pytest.raises(UserError, match=r"trainer.resume: '.*run_2' does not exist. Did you mean '.*run_1'\?"):

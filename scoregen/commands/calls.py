@@ -1,0 +1,39 @@
+r"""What a sampler costs and whether it suits a process: it is run once on a denoiser that knows nothing."""
+
+import warnings
+from typing import Any
+
+import torch
+
+from scoregen.errors import UserError
+
+
+def network_calls(sampler: Any, sde: Any, where: str = "sampler") -> int:
+    r"""How often a sampler calls the denoiser for an image.
+
+    Args:
+        sampler: it is run. sde: the process. where: what the sampler is called in messages.
+
+    Raises:
+        UserError: the sampler does not suit the process.
+    """
+    counter = _Counter(sde)
+    shape = tuple(sde.data_mean.shape or sde.data_var.shape or (1,))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of samples that mean nothing
+            sampler(counter, (1, *shape), generator=torch.Generator().manual_seed(0))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{where}: {type(sampler).__name__} does not fit {type(sde).__name__}: {error}") from error
+    return counter.calls
+
+
+class _Counter:
+    r"""A denoiser that knows nothing and counts its calls."""
+
+    def __init__(self, sde: Any) -> None:
+        self.sde, self.calls = sde, 0
+
+    def __call__(self, u: Any, s: Any, label: Any = None) -> Any:
+        self.calls += 1
+        return u * 0
