@@ -44,7 +44,8 @@ def restore(config: dict[str, Any], folder: Path) -> None:
     despeckler = _despeckler(config, model, image_shape(checkpoint), sampler)
     _check_images(images, despeckler, config)
     out = _output(config, folder, checkpoint)
-    todo = [k for k in range(len(images)) if not images.place(k, out).exists()]
+    missing = [k for k in range(len(images)) if not images.place(k, out).exists()]
+    todo = parallel.gather(missing)[0]  # the same for all processes, before one of them writes
     _announce(config, checkpoint, despeckler, images, len(todo), out)
     if config["dry_run"]:
         return

@@ -69,7 +69,8 @@ def generate(config: dict[str, Any], folder: Path) -> None:
     shape = image_shape(checkpoint)
     record = _record(config, checkpoint, sampler, model.sde)
     out = _output(config, folder, record, shape)
-    todo = [i for i in range(config["n"]) if not _path(out, i, config["format"]).exists()]
+    missing = [i for i in range(config["n"]) if not _path(out, i, config["format"]).exists()]
+    todo = parallel.gather(missing)[0]  # the same for all processes, before one of them writes
     _announce(config, checkpoint, sampler, out, len(todo))
     if config["dry_run"]:
         return
