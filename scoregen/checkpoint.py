@@ -138,6 +138,8 @@ def build_model(config: dict[str, Any], trusted: bool = True) -> nn.Module:
     r"""The model of a run's configuration, with its process where it has one."""
     node = config["model"]
     if accepts_sde(node):
+        if "sde" not in config:
+            raise UserError("sde: the configuration has a denoiser and no process; use another checkpoint.")
         sde = build(config["sde"], trusted=trusted, where="sde")
         return build(node, trusted=trusted, where="model", sde=sde)
     return build(node, trusted=trusted, where="model")

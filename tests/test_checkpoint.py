@@ -187,3 +187,11 @@ def test_a_new_run_may_start_from_the_averages_of_another(finished, tmp_path):
     started = weights(train(tmp_path, *overrides))
     given = weights(finished, "ema")
     assert all(torch.equal(started[key], given[key]) for key in started)
+
+
+def test_a_denoiser_without_a_process_is_refused(copy):
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    del config["sde"]
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match="sde: the configuration has a denoiser and no process"):
+        scoregen.load(copy)

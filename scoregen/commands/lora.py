@@ -29,6 +29,8 @@ def adapt(config: dict[str, Any], model: nn.Module) -> None:
     Raises:
         UserError: no `init`, or a model that has no network of its own.
     """
+    if not isinstance(config["lora"], dict):
+        raise UserError(f"lora: must be a mapping, got {config['lora']!r}; adapters are off with lora.rank=null.")
     if config["lora"]["rank"] is None:
         return
     node = {"_target_": _TARGET} | {key: value for key, value in config["lora"].items() if value is not None}
