@@ -58,13 +58,8 @@ def prepare(folder: Path, config: dict[str, Any], resume: str | None) -> Path | 
     last = folder / "checkpoints" / "last"
     if last.exists():
         return last.resolve()
-    steps = _steps(folder)  # a copy of a run may have lost the link
-    return steps[-1].resolve() if steps else None
-
-
-def _steps(folder: Path) -> list[Path]:
-    r"""The checkpoints of the steps of a run, whole since they were renamed into place, oldest first."""
-    return sorted((folder / "checkpoints").glob("step_*"))
+    newest = max((folder / "checkpoints").glob("step_*"), default=None)  # a copy of a run may have lost the link
+    return None if newest is None else newest.resolve()
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
