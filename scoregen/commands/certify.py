@@ -53,6 +53,10 @@ def _check(config: dict[str, Any]) -> None:
     if config["precision"] not in _PRECISIONS:
         choices = [key for key in _PRECISIONS if key]
         raise UserError(f"precision: must be {' or '.join(choices)} or null, got {config['precision']!r}.")
+    if not isinstance(config["purify"], dict):
+        raise UserError(
+            f"purify: must be a mapping, got {config['purify']!r}; purify.checkpoint=null certifies without a denoiser."
+        )
     if config["compare"] is not None:
         if not isinstance(config["compare"], list):
             config["compare"] = [config["compare"]]

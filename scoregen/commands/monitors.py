@@ -2,6 +2,7 @@ r"""What a run may watch as it trains: the held-out loss, to stop early; its sam
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,9 @@ class EarlyStopping(Hook):
         self.source, self.loss = source, loss
         self.patience, self.n, self.bins, self.seed, self.batch_size = patience, n, bins, seed, batch_size
 
+    def begin(self, folder: Path, step: int) -> None:
+        self.stop = self._exhausted(self._past(folder, step + 1))  # a run that stopped goes on with more patience only
+
     @torch.no_grad()
     def __call__(self, moment: Moment) -> None:
         held_out = self._losses(moment.model, self.source.test)
@@ -72,15 +76,19 @@ class EarlyStopping(Hook):
             zip(held_out.tensor_split(self.bins), training.tensor_split(self.bins), strict=True)
         ):
             values[f"heldout_excess_bin{k}"] = (a.mean() - b.mean()).item()
-        past = [
-            v["heldout_loss"] for v in read_metrics(moment.folder) if "heldout_loss" in v and v["step"] < moment.step
-        ]
-        history = gather([*past, values["heldout_loss"]])[0]
+        history = [*self._past(moment.folder, moment.step), values["heldout_loss"]]
         moment.log(values)
-        best = min(range(len(history)), key=history.__getitem__)
-        if best == len(history) - 1:
+        if min(history) not in history[:-1]:
             moment.save("best_heldout")
-        self.stop = len(history) - 1 - best >= self.patience
+        self.stop = self._exhausted(history)
+
+    def _past(self, folder: Path, before: int) -> list[float]:
+        r"""The held-out losses of a run up to a step, the first process's on all."""
+        lines = [v for v in read_metrics(folder) if v["step"] < before]
+        return gather([v["heldout_loss"] for v in lines if "heldout_loss" in v])[0]
+
+    def _exhausted(self, history: list[float]) -> bool:
+        return len(history) > 0 and len(history) - 1 - history.index(min(history)) >= self.patience
 
     def _losses(self, model: nn.Module, data: ArrayDataset) -> Tensor:
         r"""The loss of n noisy images in the order of their frozen noise levels, low to high, on every process."""

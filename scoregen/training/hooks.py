@@ -26,7 +26,7 @@ class Moment:
 
 
 class Hook(ABC):
-    r"""Called every `every` steps and after the last one, on every process.
+    r"""Called every `every` steps and after the last one (of a training that stops early too), on every process.
 
     Args:
         every: steps, >= 1.
@@ -38,6 +38,10 @@ class Hook(ABC):
         if every < 1:
             raise ValueError(f"every must be >= 1 step, got every={every}.")
         self.every = every
+
+    def begin(self, folder: Path, step: int) -> None:
+        r"""Called once before the first step: with the run folder, and how many steps an earlier part of it did."""
+        return
 
     @abstractmethod
     def __call__(self, moment: Moment) -> None:

@@ -6,6 +6,7 @@ processes change nothing but rounding.
 
 import math
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -90,7 +91,10 @@ class Loop:
         meter = Meter(trainer.steps, trainer.batch_size, self.accelerator.device, done.window)
         batches = self._batches()
         self.model.train()
-        while done.step < trainer.steps:
+        for hook in self.hooks:
+            hook.begin(self.folder, done.step)
+        stop = any(hook.stop for hook in self.hooks)
+        while done.step < trainer.steps and not stop:
             value, norm = self._step(batches)
             done.step += 1
             meter.add(value, norm, skipped=done.skipped_in_a_row > 0)
@@ -103,9 +107,9 @@ class Loop:
                 self._write_step(meter)
                 self.accelerator.wait_for_everyone()
                 meter.resume()
-            if stop:
-                break
         bar.close()
+        if stop and rank() == 0:
+            print(f"stopped early, after {done.step} of {trainer.steps} steps", file=sys.stderr)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         loader = torch.utils.data.DataLoader(
@@ -186,8 +190,8 @@ class Loop:
                 logger.log(self.done.step, values)
 
     def _run_hooks(self, meter: Meter) -> bool:
-        due = [h for h in self.hooks if self.done.step % h.every == 0 or self.done.step == self.trainer.steps]
-        if not due:
+        done = self.done.step == self.trainer.steps
+        if not any(done or self.done.step % hook.every == 0 for hook in self.hooks):
             return False
         meter.pause()
         self.model.eval()
@@ -195,8 +199,10 @@ class Loop:
         moment = Moment(self.done.step, self.model, self.folder, self._write, self._picture, self._save_named)
         failed = False
         try:
-            for hook in due:
-                hook(moment)
+            for hook in self.hooks:
+                if done or self.done.step % hook.every == 0:
+                    hook(moment)
+                    done = done or hook.stop  # this step is the last one then, for the hooks that follow
         except Exception:
             failed = True
             raise
@@ -206,7 +212,7 @@ class Loop:
             if failed:  # a picture that cannot be drawn must not cost the steps before it
                 self._write_step(meter)
             meter.resume()
-        return any(hook.stop for hook in due)
+        return any(hook.stop for hook in self.hooks)
 
     def _picture(self, name: str, path: Path) -> None:
         for logger in self.loggers if rank() == 0 else ():

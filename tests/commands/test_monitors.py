@@ -112,14 +112,25 @@ def test_it_keeps_the_best_and_stops_after_its_patience(tmp_path):
 
 
 def test_a_run_that_memorises_is_ended(tmp_path):
-    r"""20 training points: the run stops where the held-out loss has turned, and the best step has its checkpoint."""
-    train(tmp_path, *TOY, "data.n=20", "trainer.steps=400", "early_stopping.every=20", "early_stopping.patience=1",
-          "trainer.optimizer.lr=0.03", "model.network.width=64", "trainer.checkpoint_every=400")  # fmt: skip
+    r"""20 training points: the run stops where the held-out loss has turned, and the best step has its checkpoint.
+
+    Its last step has a preview. The same command does no more; with more patience it goes on.
+    """
+    command = [*TOY, "data.n=20", "trainer.steps=400", "early_stopping.every=20", "early_stopping.patience=1",
+               "trainer.optimizer.lr=0.03", "model.network.width=64", "trainer.checkpoint_every=400",
+               "trainer.resume=auto", "preview.every=400", "preview.n=4"]  # fmt: skip
+    train(tmp_path, *command)
     history = {line["step"]: line["heldout_loss"] for line in numbers(tmp_path) if "heldout_loss" in line}
     best = min(history, key=history.get)
     assert max(history) == best + 20 < 400
     state = json.loads((tmp_path / "checkpoints" / "best_heldout" / "state.json").read_text())
     assert state["step"] == best
+    assert (tmp_path / "report.html").exists()
+    written = (tmp_path / "metrics.jsonl").read_text()
+    train(tmp_path, *command)
+    assert (tmp_path / "metrics.jsonl").read_text() == written
+    train(tmp_path, *command, "early_stopping.patience=3")
+    assert max(line["step"] for line in numbers(tmp_path)) >= best + 60
 
 
 def test_quality_is_the_distance_of_its_samples_and_keeps_the_best(tmp_path):

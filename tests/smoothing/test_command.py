@@ -102,6 +102,7 @@ def test_compare_is_a_list_and_no_sweep():
         ({"classifier": None}, "give one of checkpoint=PATH"),
         ({"checkpoint": "a"}, "give one of checkpoint=PATH"),
         ({"precision": "int8"}, "precision: must be bf16 or fp16 or null"),
+        ({"purify": None}, "purify: must be a mapping, got None"),
         ({"n": 5}, "n must be at least"),
         ({"method": "ladderr"}, "Did you mean 'ladder'"),
         ({"compare": ["nowhere"]}, "no certificates in"),
