@@ -68,5 +68,5 @@ def test_a_certificate_at_another_noise_than_the_network_is_told_is_refused(tmp_
     small = ["model=vit_small", "preview.every=null", "loss=cross_entropy", "loss.noise_sigma=0.5", "trainer.steps=1"]
     train(tmp_path / "run", *options, *small, "trainer.batch_size=4", "trainer.precision=no")
     config = compose(*options, f"checkpoint={tmp_path / 'run'}", "noise.sigma=0.25", name="certify")
-    with pytest.raises(UserError, match=r"noise.sigma: must be 0.5, the noise that this ViTClassifier"):
+    with pytest.raises(UserError, match=r"noise: must be Gaussian with sigma=0.5, which this ViTClassifier"):
         run(config, tmp_path / "out")

@@ -18,9 +18,10 @@ _VALUES = {
     **dict.fromkeys(("n", "n0", "seed"), int),
     **dict.fromkeys(("max_inputs", "batch_size"), int | None),
     **dict.fromkeys(("max_radius", "step"), float | None),
-    **dict.fromkeys(("checkpoint", "classifier", "out"), str | None),
+    **dict.fromkeys(("checkpoint", "classifier", "out", "precision"), str | None),
     **{"alpha": float, "strict": bool, "weights": str, "method": str},
 }
+_PURIFY = {"checkpoint": str | None, "weights": str, "votes": int, "seed": int}
 _PRECISIONS = {None: None, "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -57,6 +58,10 @@ def _check(config: dict[str, Any]) -> None:
         raise UserError(
             f"purify: must be a mapping, got {config['purify']!r}; purify.checkpoint=null certifies without a denoiser."
         )
+    for key in config["purify"]:
+        if key not in _PURIFY:
+            raise UserError(f"purify.{key}: not a key of the certification. {closest(key, _PURIFY)}")
+    config["purify"] = {key: typed(config["purify"].get(key), hint, f"purify.{key}") for key, hint in _PURIFY.items()}
     if config["compare"] is not None:
         if not isinstance(config["compare"], list):
             config["compare"] = [config["compare"]]
@@ -91,6 +96,8 @@ def _certify(config: dict[str, Any], out: Path) -> None:
     classes, labels = probe(classifier, first), int(source.test.label.max()) + 1
     if labels > classes:
         raise UserError(f"classifier: has {classes} classes, {source.name} has {labels}; they do not belong together.")
+    if (least := int(source.test.label.min())) < 0:
+        raise UserError(f"data: labels must be >= 0, got {least} in {source.name}; -1 stands for an abstention.")
     g = SmoothedClassifier(
         classifier,
         noise,
@@ -101,15 +108,22 @@ def _certify(config: dict[str, Any], out: Path) -> None:
     )
     indices = every_kth(len(source.test), config["max_inputs"])
     names = {key: config[key] for key in ("checkpoint", "classifier", "weights")}
-    if config["classifier"] is not None and Path(config["classifier"]).is_file():
-        names["file"] = hashlib.sha256(Path(config["classifier"]).read_bytes()).hexdigest()
-    description = {**names, "data": source.name, "data_hash": source.test.fingerprint()}
+    for key, name in names.items():  # the same file by another path is the same job
+        names[key] = str(Path(name).resolve()) if key != "weights" and name and Path(name).exists() else name
+    known_labels = hashlib.sha256(source.test.label.numpy().tobytes()).hexdigest()[:16]
+    description = {**names, "data": source.name, "data_hash": source.test.fingerprint(), "labels_hash": known_labels}
     if config["purify"]["checkpoint"] is not None:
-        description |= {"purify": config["purify"], "sampler": config["sampler"]}
+        denoiser = str(Path(config["purify"]["checkpoint"]).resolve())
+        description |= {"purify": {**config["purify"], "checkpoint": denoiser}, "sampler": config["sampler"]}
     fresh = parallel.gather(not any(out.glob("certificates*.jsonl")))[0]  # before any process opens its file
     start = time.perf_counter()
     found = certify_dataset(g, _On(source.test, device), indices, method, config["seed"], out, description)
     seconds = time.perf_counter() - start
+    if not found.complete:
+        raise UserError(
+            f"out: '{out}' has {len(found.records)} of {len(indices)} certificates after all processes ended; it must "
+            f"be a folder that they share."
+        )
     if parallel.rank() == 0:
         _report(found, source.test, noise, out)
         if fresh:  # a run that went on says nothing about the whole
@@ -150,6 +164,11 @@ def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:
     if purify["checkpoint"] is None:
         _check_told(classifier, noise)
         return classifier
+    if hasattr(classifier, "noise_sigma"):
+        raise UserError(
+            f"purify.checkpoint: must be null for a {type(classifier).__name__}, which is told the noise that a "
+            f"denoiser takes away, got '{purify['checkpoint']}'."
+        )
     denoiser = load(purify["checkpoint"], purify["weights"], device)
     try:
         check_chart(noise, denoiser.sde)
@@ -162,11 +181,13 @@ def _classifier(config: dict[str, Any], noise: Any, device: Any) -> Any:
 
 def _check_told(classifier: Any, noise: Any) -> None:
     r"""A classifier that is told its noise level must be told the right one."""
-    told, sigma = getattr(classifier, "noise_sigma", None), getattr(noise, "sigma", None)
-    if told is not None and told != sigma:
+    from scoregen.smoothing.noise import Gaussian
+
+    told = getattr(classifier, "noise_sigma", None)
+    if told is not None and not (isinstance(noise, Gaussian) and noise.sigma == told):
         raise UserError(
-            f"noise.sigma: must be {told:g}, the noise that this {type(classifier).__name__} was trained for and is "
-            f"told, got {noise!r}; train it with model.noise_sigma and loss.noise_sigma of the certificate."
+            f"noise: must be Gaussian with sigma={told:g}, which this {type(classifier).__name__} was trained for and "
+            f"is told, got {noise!r}; train it with model.noise_sigma and loss.noise_sigma of the certificate."
         )
 
 
@@ -189,6 +210,8 @@ def _compare(folders: list[Path], out: Path) -> None:
 
     if any(out.glob("certificates*.jsonl")):
         raise UserError(f"out: '{out}' holds certificates, whose table would be overwritten; give another folder.")
+    if len(set(folders)) < len(folders):
+        raise UserError(f"compare: must name different folders, got {', '.join(map(str, folders))}.")
     found = {folder: load(folder) for folder in folders}
     for folder, run in found.items():
         if not run.complete:
@@ -196,8 +219,8 @@ def _compare(folders: list[Path], out: Path) -> None:
                 f"compare: '{folder}' has {len(run.records)} of {len(run.header['indices'])} certificates, and those "
                 f"that are done first are no random sample; finish it by its command."
             )
-    for key, name in (("norm", "norm of the radii"), ("data_hash", "data")):
-        values = {(run.header.get(key) or run.header["description"].get(key)) for run in found.values()}
+    for key, name in (("norm", "norm of the radii"), ("data_hash", "data"), ("labels_hash", "labels")):
+        values = {run.header.get(key) or run.header["description"].get(key) for run in found.values()} - {None}
         if len(values) > 1:
             raise UserError(f"compare: the runs must have one {name}, got {', '.join(sorted(map(str, values)))}.")
     runs = names_of(found)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scoregen.smoothing.certify import SmoothedClassifier
+from scoregen.smoothing.noise import Gaussian
 
 
 def attack(
@@ -35,7 +36,14 @@ def attack(
 
     Returns:
         (*S), at a distance of at most the radius.
+
+    Raises:
+        TypeError: for noise other than Gaussian, whose certificate is about another ball.
     """
+    if not isinstance(g.noise, Gaussian):
+        raise TypeError(
+            f"noise must be Gaussian, whose certificate is about l2 balls as this attack is, got {g.noise}."
+        )
     delta = torch.zeros_like(x)
     for _ in range(steps):
         delta.requires_grad_(True)

@@ -15,26 +15,33 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-DECIMALS = 6
+DECIMALS = 6  # of a radius at least; of a small one, as many significant digits
+LEAST = 1e-30  # alpha; below, the inverse of the beta function is no longer exact
 MOST = 10**12  # draws; beyond, the bound of a double moves by less than its rounding
 
 
-def round_down(value: float, decimals: int = DECIMALS) -> float:
-    r"""The largest decimal of so many places up to the value, so that no printed radius exceeds the proved one."""
+def round_down(value: float, decimals: int | None = None) -> float:
+    r"""The largest decimal of so many places up to the value, so that no printed radius exceeds the proved one.
+
+    Args:
+        value: any number. decimals: None: 6, or as many as give 6 significant digits (data may have small units).
+    """
     if not math.isfinite(value):
         return value
+    if decimals is None:
+        decimals = DECIMALS if abs(value) < 1e-200 else max(DECIMALS, DECIMALS - 1 - math.floor(math.log10(abs(value))))
     scaled = math.floor(value * 10**decimals) / 10**decimals
     return scaled if scaled <= value else (math.floor(value * 10**decimals) - 1) / 10**decimals
 
 
 def check_alpha(alpha: float) -> float:
-    r"""Returns alpha, a failure probability in (0, 1/2).
+    r"""Returns alpha, a failure probability in [1e-30, 1/2).
 
     Raises:
         ValueError: when it is outside.
     """
-    if not 0.0 < alpha < 0.5:
-        raise ValueError(f"alpha must satisfy 0 < alpha < 0.5, got alpha={alpha}; the usual choice is 0.001.")
+    if not LEAST <= alpha < 0.5:
+        raise ValueError(f"alpha must satisfy {LEAST:g} <= alpha < 0.5, got alpha={alpha}; the usual choice is 0.001.")
     return float(alpha)
 
 

@@ -179,20 +179,16 @@ class SmoothedClassifier:
     def _examined(self, x: Tensor) -> Engine:
         r"""The engine, once a module has shown that it answers each input by itself."""
         if isinstance(self.classifier, nn.Module) and not self._is_function:
-            self.require_function(x, chance=True)
+            self.require_function(x)
         return self._engine(x)
 
     def _engine(self, x: Tensor) -> Engine:
         size = self.batch_size or (128 if placed(self.classifier, x)[0].type == "cpu" else 1024)
         return Engine(self.classifier, self.noise, self.num_classes, size, self.strict, self.precision)
 
-    def require_function(self, x: Tensor, chance: bool = False) -> None:
-        r"""Raises ValueError unless the classifier answers noisy copies of x (*S) alone and among others alike.
-
-        Args:
-            x: one input. chance: whether answers may be random; independent ones have the same theorem.
-        """
-        self._engine(x).require_function(x, chance)
+    def require_function(self, x: Tensor) -> None:
+        r"""Raises ValueError unless the classifier answers noisy copies of x (*S) each time, and alone, alike."""
+        self._engine(x).require_function(x)
         self._is_function = True
 
     def _checked(self, index: int, x: Tensor) -> Tensor:

@@ -13,8 +13,12 @@ from scoregen.smoothing.sequential import Ladder, Stitched
 def radius_grid(noise: AbstractNoise, max_radius: float, step: float | None = None) -> list[float]:
     r"""The rungs 0, step, 2 step, ... up to max_radius, which is always the last."""
     step = noise.step if step is None else step
-    if not (step > 0.0 and max_radius >= 0.0):
-        raise ValueError(f"the radius grid needs step > 0 and max_radius >= 0, got {step=}, {max_radius=}.")
+    if not (0.0 < step < math.inf and 0.0 <= max_radius < math.inf):
+        raise ValueError(f"the radius grid needs step > 0 and max_radius >= 0, finite, got {step=}, {max_radius=}.")
+    if max_radius / step > MOST_RUNGS:
+        raise ValueError(
+            f"step must leave at most {MOST_RUNGS} rungs up to {max_radius:g}, got {step=}; give a larger."
+        )
     rungs = [i * step for i in range(int(max_radius / step + 1e-9) + 1)]
     return rungs if max_radius - rungs[-1] < 1e-9 * step else [*rungs, max_radius]
 
@@ -59,6 +63,8 @@ class Question:
         return Ladder(self.n, self.n0, self.alpha, tuple(self.noise.probability_for(r) for r in rungs))
 
 
+MOST_RUNGS = 1000
+
 METHODS: dict[str, Callable[[Question], AbstractMethod]] = {
     "fixed": lambda q: q.possible(Fixed(q.n, q.n0, q.alpha)),
     "selection_free": lambda q: q.possible(SelectionFree(q.n, q.alpha)),
@@ -90,8 +96,10 @@ def make_method(
         step: distance of the ladder's rungs; None: the noise's `step`.
 
     Raises:
-        ValueError: for an unknown name, or when n is too small for alpha or the radius.
+        ValueError: for an unknown name, a step without a ladder, or when n is too small for alpha or the radius.
     """
     if name not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got method={name!r}. {closest(name, METHODS)}")
+    if step is not None and name != "ladder":
+        raise ValueError(f"step is the distance of the ladder's rungs, and method={name!r} has none, got step={step}.")
     return METHODS[name](Question(noise, n, n0, alpha, max_radius, step))

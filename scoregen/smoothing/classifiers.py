@@ -6,6 +6,7 @@ torchvision:NAME      a torchvision model with its default weights; their normal
 MODULE:FUNCTION       MODULE.FUNCTION() returns the classifier; importing it runs its code
 """
 
+import hashlib
 import importlib
 import sys
 import warnings
@@ -34,10 +35,15 @@ class Normalized(nn.Module):
 
 
 class Exported(nn.Module):
-    r"""An exported program, whose mode was fixed when it was exported."""
+    r"""An exported program, whose mode was fixed when it was exported.
 
-    def __init__(self, program: nn.Module) -> None:
+    Args:
+        program: read from a file. digest: of that file, whose constants are neither parameters nor buffers.
+    """
+
+    def __init__(self, program: nn.Module, digest: str = "") -> None:
         super().__init__()
+        self.digest = digest
         self.weights = nn.ParameterList(nn.Parameter(p.detach(), False) for p in program.parameters())
         for name, buffer in program.named_buffers():  # part of what is certified, and of its hash
             self.register_buffer(f"buffer_{name.replace('.', '_')}", buffer)
@@ -72,12 +78,13 @@ def read_classifier(source: str, device: torch.device | str = "cpu") -> Classify
 def _file(path: Path, device: torch.device | str) -> nn.Module:
     if not path.is_file():
         raise UserError(f"classifier: '{path}' does not exist.")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     try:
         if path.suffix == ".pt2":
-            return Exported(torch.export.load(path).module().to(device))
+            return Exported(torch.export.load(path).module().to(device), digest)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript files outlive the deprecation
-            return torch.jit.load(path, map_location=device).eval()
+            return Exported(torch.jit.load(path, map_location=device).eval(), digest)
     except Exception as error:
         first = str(error).strip().splitlines()[:1]
         raise UserError(
@@ -96,7 +103,11 @@ def _torchvision(name: str) -> nn.Module:
         raise UserError(f"classifier: torchvision has no model '{name}'. {closest(name, list_models())}")
     weights = get_model_weights(name).DEFAULT
     transform = weights.transforms()
-    return Normalized(get_model(name, weights=weights), transform.mean, transform.std)
+    try:
+        model = get_model(name, weights=weights)
+    except OSError as error:
+        raise UserError(f"classifier: the weights of torchvision:{name} could not be fetched ({error}).") from error
+    return Normalized(model, transform.mean, transform.std)
 
 
 def _function(module: str, name: str) -> Classify:
@@ -107,8 +118,12 @@ def _function(module: str, name: str) -> Classify:
     except ImportError as error:
         raise UserError(f"classifier: cannot import '{module}' ({error}).") from None
     if not hasattr(found, name):
-        raise UserError(f"classifier: '{module}' has no '{name}'. {closest(name, vars(found))}")
-    classifier = getattr(found, name)()
+        public = [key for key in vars(found) if key[0] != "_"]
+        raise UserError(f"classifier: '{module}' has no '{name}'. {closest(name, public)}")
+    try:
+        classifier = getattr(found, name)()
+    except Exception as error:
+        raise UserError(f"classifier: {module}:{name}() failed ({type(error).__name__}: {error}).") from error
     if not callable(classifier):
         raise UserError(f"classifier: {module}:{name}() must return a classifier, got {type(classifier).__name__}.")
     return classifier
@@ -129,8 +144,7 @@ def probe(classifier: Classify, x: Tensor) -> int:
                 f"classifier: cannot take inputs of shape {tuple(x.shape)} and type {x.dtype}, {size} at once "
                 f"({str(error).splitlines()[0]}); an exported program needs a dynamic batch dimension."
             ) from error
-        if logits.ndim != 2 or len(logits) != size:
-            raise UserError(
-                f"classifier: must return logits (B, K), got shape {tuple(logits.shape)} for a batch of {size}."
-            )
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if not isinstance(shape, tuple) or len(shape) != 2 or len(logits) != size:
+            raise UserError(f"classifier: must return logits (B, K), got {shape} for a batch of {size}.")
     return logits.shape[1]

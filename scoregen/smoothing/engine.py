@@ -21,6 +21,7 @@ from scoregen.smoothing.noise import AbstractNoise
 
 CHUNK = 128
 PROBE = 3  # a stream of noise beside those of methods.py
+_LARGE = 1e30  # stands for infinity where differences are taken
 
 
 @dataclass(frozen=True)
@@ -100,22 +101,23 @@ class Engine:
         """
         device, dtype = placed(self.classifier, requests[0].x)
         size = len(requests) * self.num_classes
-        counts = torch.zeros(size + 1, dtype=torch.int64, device=device)  # the last: not a number
+        counts = torch.zeros(size + len(requests), dtype=torch.int64, device=device)  # the last ones: no answer
         with self._autocast(device):
             for noisy, rows in repack(self._drawn(requests, seed, device, dtype), self.batch_size):
                 place, valid = self._answers(noisy)
-                place = torch.where(valid, rows * self.num_classes + place, size)
+                place = torch.where(valid, rows * self.num_classes + place, size + rows)
                 counts.index_add_(0, place, torch.ones_like(place))
         found = counts.cpu().numpy()
-        if found[-1]:
-            raise ValueError(
-                f"classifier must return numbers, got NaN for {found[-1]} noisy inputs; in half precision it may have "
-                f"overflowed: give precision=null."
-            )
-        return found[:-1].reshape(len(requests), self.num_classes)
+        for request, lost in zip(requests, found[size:], strict=True):
+            if lost:
+                raise ValueError(
+                    f"classifier must return finite numbers, got NaN or infinity as the largest logit of {lost} noisy "
+                    f"copies of input {request.index}; in half precision it may have overflowed: give precision=null."
+                )
+        return found[:size].reshape(len(requests), self.num_classes)
 
     @torch.no_grad()
-    def require_function(self, x: Tensor, chance: bool) -> None:
+    def require_function(self, x: Tensor) -> None:
         r"""Raises ValueError for a classifier whose answer depends on what else is in the batch, or on chance.
 
         Noisy copies of x and of a darker x are classified together and each in a batch of its own (twice, since an
@@ -124,7 +126,6 @@ class Engine:
 
         Args:
             x: one input (*S).
-            chance: whether answers may be random; independent ones have the same theorem.
         """
         device, dtype = placed(self.classifier, x)
         keyed = generator(0, PROBE, device=_source(device))
@@ -134,11 +135,9 @@ class Engine:
             together, again = (self._logits(noisy).double() for _ in range(2))
             alone = torch.stack([self._logits(copy.expand(2, *copy.shape))[0] for copy in noisy]).double()
         half = self.precision is not None or torch.finfo(dtype).bits < 32
-        allowed = (0.05 if half else 0.01) * together.abs().amax(1)
-        random, coupled = (((other - together).abs().amax(1) > allowed).sum() > 1 for other in (again, alone))
-        if random and not chance:
+        if differ(together, again, half).sum() > 1:
             raise ValueError("classifier gives two answers to one input; switch off its dropout or noise.")
-        if coupled and not random:
+        if differ(together, alone, half).sum() > 1:
             raise ValueError(
                 "classifier gives an input another answer when other inputs are in its batch, so that its counts prove "
                 "nothing; put its batch norm in evaluation mode (model.eval()) before it is exported."
@@ -158,8 +157,8 @@ class Engine:
 
     def _answers(self, noisy: Tensor) -> tuple[Tensor, Tensor]:
         r"""The class of each noisy input, and whether there is one."""
-        logits = self._logits(noisy)
-        return logits.argmax(1), ~logits.isnan().any(1)
+        largest, place = self._logits(noisy).max(1)
+        return place, largest.isfinite()  # a NaN is the largest of its row
 
     def _drawn(
         self, requests: Sequence[Request], seed: int, device: torch.device, dtype: torch.dtype
@@ -187,6 +186,20 @@ class Engine:
 def _source(device: torch.device) -> torch.device:
     r"""Where noise is drawn: there is no float64 on MPS."""
     return torch.device("cpu") if device.type == "mps" else device
+
+
+def differ(logits: Tensor, others: Tensor, half: bool) -> Tensor:
+    r"""Which rows of two logits (B, K) differ by more than rounding, (B,).
+
+    Only the classes that could win are compared, and only with each other: beside a masked class, or under an offset
+    of all, any difference would look small.
+    """
+    top = torch.cat([x.topk(2).indices for x in (logits, others)], 1)
+    logits, others = (x.gather(1, top).clamp(-_LARGE, _LARGE) for x in (logits, others))
+    rounding = (4 * torch.finfo(torch.bfloat16).eps if half else 100 * torch.finfo(torch.float32).eps) * logits.abs()
+    logits, others = (x - x.mean(1, keepdim=True) for x in (logits, others))
+    allowed = (0.05 if half else 0.01) * logits.abs().amax(1) + rounding.amax(1)
+    return ~((logits - others).abs().amax(1) <= allowed)  # NaN differs from everything
 
 
 def ahead(pool: Executor, function: Callable, groups: Sequence[Sequence]) -> Iterator[list]:

@@ -49,10 +49,11 @@ def certify_dataset(
         All results of the folder, once every process has finished.
 
     Raises:
-        ValueError: when the folder holds another job.
+        ValueError: when the folder holds another job, or the classifier is no function of one input.
     """
-    if len(indices):
-        g.require_function(data[indices[0]][0])
+    if not len(indices) or len(set(indices)) < len(indices):
+        raise ValueError(f"indices must hold one or more different numbers, got {list(indices)[:10]}.")
+    g.require_function(data[indices[0]][0])
     header = _header(g, data, indices, method, seed, dict(description or {}))
     with Results(out, header) as results:
         left = gather([i for i in indices if i not in results.done])[0]  # the same for all processes

@@ -13,6 +13,8 @@ method.
 The sequential methods are in sequential.py.
 """
 
+import math
+import numbers
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
@@ -107,8 +109,9 @@ class AbstractMethod(ABC):
 
 def whole(name: str, value: int) -> int:
     r"""Returns a whole number of at least 1, or raises ValueError."""
-    if isinstance(value, bool) or value != int(value) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {name}={value}.")
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value != int(value) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {name}={value!r}.")
     return int(value)
 
 

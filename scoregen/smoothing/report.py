@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scoregen.smoothing.bounds import high_probability_accuracy
+from scoregen.smoothing.bounds import high_probability_accuracy, round_down
 from scoregen.smoothing.results import Run
 
 RHO = 1e-3
@@ -96,6 +96,12 @@ def _asked(run: Run, radius: float) -> bool:
     return reach is None or radius <= reach * (1 + 1e-6)
 
 
+def shown(radius: float) -> str:
+    r"""A radius in few digits, never one above it."""
+    text = f"{radius:g}"
+    return text if float(text) <= radius else f"{round_down(radius):.12g}"
+
+
 def explained(text: str, meaning: str) -> str:
     r"""A radius with what it implies in parentheses, if anything."""
     return f"{text} ({meaning})" if meaning else text
@@ -115,11 +121,11 @@ def table(
     """
     radii = table_radii(list(runs.values())) if radii is None else radii
     lines = [[f"radius ({_norms(runs)})", *runs], ["---"] * (len(runs) + 1)]
-    lines += [[explained(f"{r:g}", implies(r)), *(_cell(run, r) for run in runs.values())] for r in radii]
+    lines += [[explained(shown(r), implies(r)), *(_cell(run, r) for run in runs.values())] for r in radii]
     found = [summary(run) for run in runs.values()]
-    more = ["" if run.header["reach"] is None else ">= " for run in runs.values()]
+    averages = [_average(s, run) for s, run in zip(found, runs.values(), strict=True)]
     lines += [
-        ["average certified radius", *(f"{m}{s.average_radius:.3f}" for m, s in zip(more, found, strict=True))],
+        ["average certified radius", *averages],
         ["abstentions, %", *(f"{100 * s.abstentions:.1f}" for s in found)],
         ["mean draws", *(f"{s.draws:,.0f}" for s in found)],
         ["inputs", *(f"{s.inputs}" for s in found)],
@@ -127,10 +133,17 @@ def table(
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _average(found: Summary, run: Run) -> str:
+    if run.header["reach"] is None:
+        return f"{found.average_radius:.3f}"
+    return f">= {round_down(round(found.average_radius, 9), 3):.3f}"  # the mean of .6 and .3 is .45 but for rounding
+
+
 def _cell(run: Run, radius: float) -> str:
     if not _asked(run, radius):
         return "-"
-    return f"{100 * certified_accuracy(run, [radius])[0]:.1f} ({100 * guaranteed_accuracy(run, [radius])[0]:.1f})"
+    guaranteed = round_down(100 * guaranteed_accuracy(run, [radius])[0], 1)
+    return f"{100 * certified_accuracy(run, [radius])[0]:.1f} ({guaranteed:.1f})"
 
 
 def _norms(runs: Mapping[str, Run]) -> str:

@@ -109,10 +109,18 @@ def load(folder: str | Path) -> Run:
 
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    old, new = _flat(old), _flat(new)
     different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if different:
         shown = "; ".join(f"{key}: {_short(old.get(key))} there, {_short(new.get(key))} asked" for key in different)
         raise ValueError(f"{path} belongs to another job ({shown}); choose another folder with out=..., or delete it.")
+
+
+def _flat(header: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in header.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
 
 
 def _short(value: Any) -> str:
@@ -131,7 +139,7 @@ class Results:
         done: records that were there already, by index.
 
     Raises:
-        ValueError: when the folder holds another job.
+        ValueError: when the folder holds another job, or another run begins it.
     """
 
     def __init__(self, folder: str | Path, header: Mapping[str, Any]) -> None:
@@ -149,7 +157,10 @@ class Results:
                 with path.open("r+b") as file:
                     file.truncate(length)
         fresh = not self.path.exists() or self.path.stat().st_size == 0
-        self._file = self.path.open("a", encoding="utf-8")
+        try:
+            self._file = self.path.open("a" if self.path.exists() else "x", encoding="utf-8")
+        except FileExistsError:
+            raise ValueError(f"{self.path} was begun by another run this moment; give each its own out.") from None
         if fresh:
             self._write(header)
 

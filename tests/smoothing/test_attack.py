@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from scoregen.data import Digits
-from scoregen.smoothing import Gaussian, SmoothedClassifier
+from scoregen.smoothing import Gaussian, Laplace, SmoothedClassifier
 from scoregen.smoothing.attack import attack
 
 SIGMA = 0.25
@@ -50,3 +50,9 @@ def test_no_attack_breaks_a_certificate_and_nearly_all_break_it_at_twice_the_rad
         flips[factor] = int(((voted != label[certified]) & (voted != -1)).sum())
     assert flips[0.99] == 0
     assert flips[2.0] >= 0.8 * len(certified)
+
+
+def test_noise_whose_balls_are_of_another_kind_is_refused(smoothed):
+    g = SmoothedClassifier(smoothed.classifier, Laplace(0.5), 10)
+    with pytest.raises(TypeError, match="noise must be Gaussian"):
+        attack(g, torch.rand(1, 8, 8), 0, 0.5, torch.Generator())

@@ -253,10 +253,13 @@ def test_bad_inputs_are_refused():
 
 
 def test_an_answer_that_is_no_number_is_an_error():
-    r"""argmax of NaN is class 0, which would be certified."""
-    g = SmoothedClassifier(lambda y: torch.full((len(y), 3), torch.nan), Gaussian(0.5), 3)
-    with pytest.raises(ValueError, match="must return numbers, got NaN for 100 noisy inputs"):
-        g.certify(torch.zeros(1, 4), n=1000, method="fixed", generator=seeded())
+    r"""argmax of NaN, or of nothing but infinities, is class 0, which would be certified."""
+    for value in (torch.nan, torch.inf, -torch.inf):
+        g = SmoothedClassifier(lambda y, value=value: torch.full((len(y), 3), value), Gaussian(0.5), 3)
+        with pytest.raises(ValueError, match=r"got NaN or infinity .* of 100 noisy copies of input 7"):
+            g.certify(torch.zeros(1, 4), n=1000, method="fixed", generator=seeded(), indices=[7])
+    g = SmoothedClassifier(lambda y: torch.stack((y[:, 0] * 0, y[:, 0] - torch.inf), 1), Gaussian(0.5), 2)
+    assert g.certify(torch.zeros(1, 4), n=100, method="fixed", generator=seeded())[0].label == 0  # a masked class
 
 
 def test_a_bad_input_is_named():
@@ -298,10 +301,41 @@ def test_a_classifier_whose_answer_depends_on_its_batch_is_refused(precision, tm
     assert smoothed(BatchStatistics(False).eval()).certify(x, n=100)
     with pytest.raises(ValueError, match="other inputs are in its batch"):
         smoothed(BatchStatistics(True).eval()).certify(x, n=100)
-    # random answers have a certificate as long as they are independent, but no results that can be continued
     coin, coupled = (lambda y: torch.randn(len(y), 3)), BatchStatistics(True).eval().forward
-    smoothed(coin).certify(x, n=100)
     for classifier, message in ((coin, "two answers to one input"), (coupled, "in its batch")):
         with pytest.raises(ValueError, match=message):
             certify_dataset(smoothed(classifier), [(x[0], 0)], [0], method, 0, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+class BatchMean(nn.Module):
+    r"""The answer is the sign of the mean of the whole batch; the logits of the other classes are `beside`."""
+
+    def __init__(self, beside, offset=0.0):
+        super().__init__()
+        self.beside, self.offset = beside, offset
+
+    def forward(self, y):
+        m = y.mean().expand(len(y))
+        return torch.stack((m, -m, torch.full_like(m, self.beside)), 1) + self.offset
+
+
+@pytest.mark.parametrize(("beside", "offset"), [(-1.0, 0.0), (-1e4, 0.0), (-torch.inf, 0.0), (-1.0, 100.0)])
+def test_a_masked_class_or_an_offset_hides_no_dependence_on_the_batch(beside, offset):
+    g = SmoothedClassifier(BatchMean(beside, offset).eval(), Gaussian(0.5), 3)
+    with pytest.raises(ValueError, match="other inputs are in its batch"):
+        g.certify(torch.full((1, 4), 0.05), n=100)
+
+
+class Shared(nn.Module):
+    r"""One draw decides for the whole batch: draws are not independent, and 1,000 of them prove nothing."""
+
+    def forward(self, y):
+        coin = torch.randn(()).expand(len(y))
+        return torch.stack((coin, -coin), 1)
+
+
+def test_chance_that_a_batch_shares_is_refused():
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="two answers to one input"):
+        SmoothedClassifier(Shared().eval(), Gaussian(0.5), 2).certify(torch.rand(2, 3), n=100)

@@ -3,6 +3,7 @@ r"""The command line: classifiers from files, a run, its continuation and a comp
 import copy
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -14,7 +15,7 @@ from scoregen.config import build, conf_dir
 from scoregen.errors import UserError
 from scoregen.smoothing.classifiers import probe, read_classifier
 from scoregen.smoothing.noise import AbstractNoise
-from scoregen.smoothing.results import load
+from scoregen.smoothing.results import fingerprint, load
 
 
 def network():
@@ -28,6 +29,10 @@ def network():
 
 def number():
     return 3
+
+
+def broken():
+    return {}["weights"]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +108,12 @@ def test_compare_is_a_list_and_no_sweep():
         ({"checkpoint": "a"}, "give one of checkpoint=PATH"),
         ({"precision": "int8"}, "precision: must be bf16 or fp16 or null"),
         ({"purify": None}, "purify: must be a mapping, got None"),
+        ({"precision": ["bf16"]}, "precision: must be a text or null"),
+        ({"purify": {"chekpoint": "a"}}, "purify.chekpoint: not a key .* Did you mean 'checkpoint'"),
+        ({"purify": {"weights": "ema", "votes": "two", "seed": 0}}, "purify.votes: must be an integer, got 'two'"),
+        ({"compare": ["a", "a"]}, "compare: must name different folders"),
+        ({"step": 0.1, "method": "fixed"}, "method='fixed' has none"),
+        ({"step": 1e-9}, "step must leave at most 1000 rungs"),
         ({"n": 5}, "n must be at least"),
         ({"method": "ladderr"}, "Did you mean 'ladder'"),
         ({"compare": ["nowhere"]}, "no certificates in"),
@@ -142,6 +153,7 @@ def test_unreadable_classifiers_are_refused(tmp_path, monkeypatch):
         ("brightest:number", "must return a classifier, got int"),
         ("no_such_module:f", "cannot import 'no_such_module'"),
         ("torchvision:resnet19", "Did you mean 'resnet1"),
+        ("brightest:broken", r"brightest:broken\(\) failed \(KeyError: 'weights'\)"),
     ):
         with pytest.raises(UserError, match=message):
             read_classifier(source)
@@ -150,6 +162,8 @@ def test_unreadable_classifiers_are_refused(tmp_path, monkeypatch):
 def test_what_is_no_classifier_of_any_batch_is_refused(tmp_path):
     with pytest.raises(UserError, match="must return logits"):
         probe(lambda x: x.sum(1), torch.ones(3))
+    with pytest.raises(UserError, match=r"must return logits \(B, K\), got dict"):
+        probe(lambda x: {"out": x}, torch.ones(3))
     for size in (1, 2, 5):
         torch.export.save(torch.export.export(network(), (torch.rand(size, 1, 8, 8),)), tmp_path / "a.pt2")
         with pytest.raises(UserError, match=r"at once .*needs a dynamic batch dimension"):
@@ -189,3 +203,32 @@ def test_classifiers_that_do_not_fit_the_data_stop_before_any_work(config, tmp_p
         run({**config, "classifier": "brightest:coloured"}, tmp_path)
     assert not list(tmp_path.iterdir())
     run({**config, "classifier": "brightest:exact"}, tmp_path / "double")
+
+
+def test_labels_are_part_of_the_job_and_none_is_negative(config, tmp_path):
+    pictures, label = (np.arange(12 * 64) * 7 % 256).astype("uint8").reshape(12, 8, 8), torch.arange(12) % 10
+
+    def certify(labels, out):
+        np.savez(
+            tmp_path / "a.npz", train_images=pictures, train_labels=labels, test_images=pictures, test_labels=labels
+        )
+        data = {"_target_": "scoregen.data.Npz", "path": str(tmp_path / "a.npz")}
+        run({**config, "data": data, "out": str(tmp_path / out)}, tmp_path)
+
+    certify(label.numpy(), "a")
+    with pytest.raises(UserError, match=r"another job .description.labels_hash"):
+        certify((label + 1).numpy() % 10, "a")
+    with pytest.raises(UserError, match="labels must be >= 0, got -1"):
+        certify((label - 1).numpy(), "b")
+
+
+def test_files_that_differ_in_a_constant_differ(tmp_path):
+    r"""Frozen TorchScript has its weights as constants, which are neither parameters nor buffers."""
+    hashes = set()
+    for scale in (1.0, 2.0):
+        module = network()
+        module[1].weight.data *= scale
+        with pytest.warns(DeprecationWarning):
+            torch.jit.freeze(torch.jit.script(module)).save(tmp_path / "a.pt")
+        hashes.add(fingerprint(read_classifier(str(tmp_path / "a.pt"))))
+    assert len(hashes) == 2

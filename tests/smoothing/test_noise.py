@@ -62,6 +62,13 @@ def test_strict_draws_are_float64_and_the_others_float32(noise):
     assert draw(noise, X.float(), 4, strict=False).dtype == torch.float32
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_all_bits_of_a_seed_count(strict):
+    r"""Of the seed of a generator on a CPU torch's own stream keeps 32 bits: two chunks in a large run would meet."""
+    a, b = (Gaussian(0.5).sample(X, 4, torch.Generator().manual_seed(5 + high), strict) for high in (0, 2**32))
+    assert not torch.equal(a, b)
+
+
 def half_space(noise, p):
     r"""P(the half-space still wins) after moving by r towards its border, when it wins with p before."""
     law = {

@@ -145,6 +145,12 @@ def free_port():
         return found.getsockname()[1]
 
 
+def test_a_description_that_differs_says_where(tmp_path):
+    certify_dataset(G, DATA, [0], METHOD, 0, tmp_path, {"sampler": {"steps": 1, "name": "x" * 60}})
+    with pytest.raises(ValueError, match=r"another job .description.sampler.steps: 1 there, 2 asked"):
+        certify_dataset(G, DATA, [0], METHOD, 0, tmp_path, {"sampler": {"steps": 2, "name": "x" * 60}})
+
+
 def test_another_classifier_of_the_same_name_is_another_job(tmp_path):
     r"""Two closures, and two exported programs that differ in a buffer."""
 
@@ -209,6 +215,25 @@ def test_round_down_never_exceeds_the_value():
         rounded = round_down(value, 3)
         assert rounded <= value < rounded + 0.001 + 1e-12
         assert rounded == float(f"{rounded:.3f}")
+
+
+def test_radii_of_data_in_small_units_keep_their_digits():
+    for value in (2.0481e-7, 3.33333333e-3, 0.5, 1.23456789, 1e-300):
+        assert value * (1 - 1.1e-5) - 1e-200 <= round_down(value) <= value
+    assert round_down(0.0) == 0.0
+
+
+def test_indices_are_one_or_more_and_differ(tmp_path):
+    for indices in ([], [0, 1, 0]):
+        with pytest.raises(ValueError, match="indices must hold one or more different numbers"):
+            certify(tmp_path, indices=indices)
+
+
+def test_a_file_that_another_run_begins_at_the_same_moment_is_left_to_it(tmp_path, monkeypatch):
+    (tmp_path / "certificates.jsonl").touch()
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    with pytest.raises(ValueError, match="begun by another run this moment"):
+        Results(tmp_path, {"indices": [0]})
 
 
 def test_inputs_are_spread_over_the_data_set():
