@@ -122,7 +122,7 @@ def _provenance(samples: str | Path) -> dict[str, Any]:
     from scoregen.metrics import read_record
 
     record = read_record(samples)
-    if not record:
+    if not isinstance(record.get("sampler"), dict):
         return {"sampler": "unknown", "network_calls": None, "seed": None}
     name = str(record["sampler"].get("_target_")).rpartition(".")[2]
     kept = ("network_calls", "seed", "checkpoint", "weights", "label", "guidance", "precision")

@@ -22,6 +22,13 @@ from scoregen.training.loggers import read_metrics
 _FROZEN = 12  # stream of the held-out noise
 
 
+def keyed_subset(size: int, count: int) -> Tensor:
+    r"""At most `count` of `size` indices: all in order, or always the same random ones."""
+    if count >= size:
+        return torch.arange(size)
+    return torch.randperm(size, generator=torch.Generator().manual_seed(0))[:count]
+
+
 class EarlyStopping(Hook):
     r"""Stops when the held-out denoising score-matching loss has not improved for `patience` evaluations.
 
@@ -151,15 +158,20 @@ class Quality(Hook):
     def distances(self, model: nn.Module, sampler: Sampler) -> tuple[float, float]:
         r"""Frechet and kernel distance of the samples of a sampler, on every process."""
         device = next(model.parameters()).device
-        images = uint8_round_trip(self._samples(model, sampler))
+        images = self._samples(model, sampler)
+        if not bool(images.isfinite().all()):  # no number, and not the best, but no reason to end the training
+            return float("nan"), float("nan")
+        if len(self.source.shape) == 3:
+            images = uint8_round_trip(images)
         generated = extract_features(self.features, images, device=device)
         return frechet_distance(generated, self._real), kernel_distance(generated, self._real).value
 
     @cached_property
     def _real(self) -> Tensor:
         part = self.source.train
-        label = None if part.label is None else part.label[: self.reference]
-        return reference_features(ArrayDataset(part.x[: self.reference], label), self.features)
+        chosen = keyed_subset(len(part), self.reference)  # data may be sorted by class
+        images = ArrayDataset(part.x[chosen])
+        return reference_features(images, self.features, uint8=len(self.source.shape) == 3)
 
     def _samples(self, model: nn.Module, sampler: Sampler) -> Tensor:
         label = cycled_labels(model, self.n)

@@ -79,6 +79,7 @@ def generate(config: dict[str, Any], folder: Path) -> None:
     parallel.barrier()
     if parallel.rank() == 0:
         _finish(config, labels, out)
+    parallel.barrier()  # who measures the archive next must not meet an old one
 
 
 def _check(config: dict[str, Any]) -> None:
@@ -224,6 +225,11 @@ def _generate(denoiser, sampler, shape, labels, indices: list[int], config: dict
         draws = generators(config["seed"], SAMPLE_STREAM, 0, batch)
         samples = sampler(denoiser, (len(batch), *shape), label=label, generator=draws)
         for index, sample in zip(batch, samples, strict=True):
+            if not bool(sample.isfinite().all()):
+                raise UserError(
+                    f"checkpoint, sampler: sample {index} holds NaN or infinity; take another sampler, more steps or "
+                    f"precision=no, or look whether the training diverged."
+                )
             _write(sample, _path(out, index, config["format"]))
         bar.update(len(batch))
     bar.close()

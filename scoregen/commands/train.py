@@ -67,6 +67,10 @@ def fill_model(model: dict[str, Any], source: Any, conditional: bool) -> dict[st
         model["shape"] = list(source.shape)
     if accepts(model, "num_classes") and model.get("num_classes") is None and conditional:
         model["num_classes"] = source.num_classes
+    if (asked := model.get("num_classes")) is not None and asked < (source.num_classes or 0):
+        raise UserError(
+            f"model: num_classes must be at least {source.num_classes}, the classes of {source.name}, got {asked}."
+        )
     return model
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import Source, part_of
-from scoregen.data.images import IMAGE_SUFFIXES, read_image
+from scoregen.data.images import image_files, read_image
 from scoregen.errors import UserError, absent, closest
 
 METADATA = "metadata.jsonl"
@@ -85,7 +85,7 @@ class LazyImages:
 
 def _from_table(table: Path) -> list[tuple[Path, str]]:
     pairs = []
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(table.read_text(encoding="utf-8-sig").split("\n"), 1):  # JSON may hold U+2028
         if not line.strip():
             continue
         where = f"data.path: line {number} of '{table}'"
@@ -106,9 +106,7 @@ def _from_table(table: Path) -> list[tuple[Path, str]]:
 
 
 def _from_texts(folder: Path) -> list[tuple[Path, str]]:
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise UserError(f"data.path: no images ({', '.join(IMAGE_SUFFIXES)}) under '{folder}'.")
+    files = image_files(folder)
     without = [file for file in files if not file.with_suffix(".txt").is_file()]
     if without:
         raise UserError(

@@ -1,5 +1,7 @@
 r"""Image data sets: scikit-learn's digits, torchvision's, npz files and folders."""
 
+import tokenize
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from zipfile import BadZipFile
@@ -12,6 +14,10 @@ from scoregen.data.augment import Augmentation
 from scoregen.data.base import ArrayDataset, Source, split
 from scoregen.errors import UserError, absent
 
+DAMAGED = (  # what NumPy raises for an archive that is none, or no more
+    *(ValueError, TypeError, OSError, AttributeError, EOFError, SyntaxError),
+    *(BadZipFile, zlib.error, tokenize.TokenError),
+)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -79,8 +85,15 @@ class _Torchvision(Source):
         repair_torchvision()
         from torchvision import datasets
 
+        kind = getattr(datasets, self.class_name)
         try:
-            found = getattr(datasets, self.class_name)(self.root, train=train, download=self.download)
+            try:
+                found = kind(self.root, train=train, download=False)
+            except RuntimeError:
+                if not self.download:
+                    raise
+                with _one_at_a_time(Path(self.root)):  # processes, of which the first fetches
+                    found = kind(self.root, train=train, download=True)
         except (RuntimeError, OSError) as error:
             reason = "could not be fetched" if self.download else "data.download=false forbids fetching it"
             raise UserError(
@@ -157,8 +170,13 @@ class Npz(Source):
         super().__init__(augmentation)
         self.path = _existing(path, "data.path")
         self.name = self.path.stem
-        labels = self.train.label
-        self.num_classes = None if labels is None else int(labels.max()) + 1
+        parts = {"train": self.train, "test": self.test}
+        kinds = {name: (tuple(part.x.shape[1:]), part.x.dtype) for name, part in parts.items()}
+        if min(map(len, parts.values())) < 1 or kinds["train"] != kinds["test"]:
+            told = ", ".join(f"{name}: {len(part)} of {kinds[name]}" for name, part in parts.items())
+            raise UserError(f"data.path: both parts of '{path}' must hold images of one shape and type, got {told}.")
+        labels = [part.label for part in parts.values() if part.label is not None and len(part.label)]
+        self.num_classes = max(int(label.max()) for label in labels) + 1 if labels else None
 
     def load(self, train: bool) -> ArrayDataset:
         return _load_npz(self.path, train)
@@ -183,9 +201,7 @@ class Folder(Source):
         if size is not None and size < 1:
             raise ValueError(f"size must be >= 1 pixel or null, got size={size}.")
         self.path, self.size = _existing(path, "data.path"), size
-        self.files = sorted(p for p in self.path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not self.files:
-            raise UserError(f"data.path: no images ({', '.join(IMAGE_SUFFIXES)}) under '{path}'.")
+        self.files = image_files(self.path)
         self.name = self.path.name
         self.classes = sorted({p.parent for p in self.files if p.parent != self.path})
         beside = [p for p in self.files if p.parent == self.path]
@@ -193,6 +209,12 @@ class Folder(Source):
             raise UserError(
                 f"data.path: '{self.path}' has folders, which are classes, and {len(beside)} images beside them "
                 f"(first: '{beside[0].name}'), which have none; move those into a folder, or away."
+            )
+        nested = next((p for p in self.classes if p.parent != self.path), None)
+        if nested is not None:
+            raise UserError(
+                f"data.path: classes are the folders of '{self.path}', got images deeper in, in "
+                f"'{nested.relative_to(self.path)}'; move them up, or give data.path={nested.parent}."
             )
         self._check_alike()
         self.num_classes = len(self.classes) or None
@@ -222,6 +244,22 @@ class Folder(Source):
         return split(x, label, train)
 
 
+def _one_at_a_time(folder: Path):
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / ".fetching.lock")
+
+
+def image_files(folder: Path, where: str = "data.path") -> list[Path]:
+    r"""The images of a folder, searched recursively, by name; hidden files and folders are left out."""
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(p for p in found if not any(part[0] == "." for part in p.relative_to(folder).parts))
+    if not files:
+        raise UserError(f"{where}: no images ({', '.join(IMAGE_SUFFIXES)}) under '{folder}'.")
+    return files
+
+
 def read_image(file: Path, size: int | None = None, mode: str | None = None) -> torch.Tensor:
     r"""The bytes (C, H, W) of an image file.
 
@@ -232,7 +270,7 @@ def read_image(file: Path, size: int | None = None, mode: str | None = None) -> 
     from PIL import Image
 
     with _opened(file) as image:
-        image = _plain(image) if mode is None else image.convert(mode)
+        image = _plain(image) if mode is None else _plain(image).convert(mode)
         if size:
             scale = size / min(image.size)
             image = image.resize([max(size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
@@ -244,20 +282,24 @@ def read_image(file: Path, size: int | None = None, mode: str | None = None) -> 
 
 @contextmanager
 def _opened(file: Path):
-    from PIL import Image
+    r"""An image the way up that its camera noted."""
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as image:
+            ImageOps.exif_transpose(image, in_place=True)
             yield image
-    except OSError as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"data.path: '{file}' is not a readable image ({error}); repair or remove it.") from error
 
 
 def _plain(image):
-    r"""Palette and 1-bit images as RGB and grey; 8-bit images as they are."""
+    r"""Palette, CMYK and 1-bit images as RGB and grey; 8-bit images as they are."""
     if image.mode in ("L", "RGB", "RGBA"):
         return image
-    if image.mode not in ("1", "P", "LA"):
+    if image.mode not in ("1", "P", "LA", "CMYK", "YCbCr"):
         raise UserError(
             f"data.path: '{Path(image.filename).name}' has mode {image.mode}; convert it to 8-bit grey, RGB or RGBA."
         )
@@ -279,7 +321,7 @@ def _load_npz(path: Path, train: bool) -> ArrayDataset:
             part = "train" if train or not has_split else "test"
             images = next((archive[n] for n in (f"{part}_images", "images", "x") if n in names), None)
             label = next((archive[n] for n in (f"{part}_labels", "labels", "y") if n in names), None)
-    except (ValueError, TypeError, OSError, AttributeError, EOFError, BadZipFile) as error:
+    except DAMAGED as error:
         raise UserError(f"data.path: '{path}' is not a readable .npz file without pickled objects.") from error
     if images is None:
         raise UserError(f"data.path: '{path}' must hold 'train_images' (or 'images' or 'x'), got {sorted(names)}.")

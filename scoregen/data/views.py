@@ -26,11 +26,13 @@ class GreyViews(Augmentation):
     def __init__(self, scale: Sequence[float] = (0.5, 1.0), degrees: float = 12.0) -> None:
         self.scale, self.degrees = _checked(scale), float(degrees)
         self._transform = None
+        self._size: tuple[int, ...] | None = None
 
     def __call__(self, x: Tensor, generator: Generators) -> Tensor:
-        if self._transform is None:
+        size = tuple(x.shape[-2:])
+        if self._transform is None or self._size != size:
             v2 = _transforms()
-            size, blur = tuple(x.shape[-2:]), v2.GaussianBlur(3, (0.1, 1.0))
+            self._size, blur = size, v2.GaussianBlur(3, (0.1, 1.0))
             self._transform = v2.Compose(
                 [
                     v2.RandomAffine(self.degrees, shear=self.degrees),
@@ -58,11 +60,13 @@ class ColourViews(Augmentation):
                 raise ValueError(f"{name} must be a probability, got {name}={value}.")
         self.blur, self.solarize = float(blur), float(solarize)
         self._transform = None
+        self._size: tuple[int, ...] | None = None
 
     def __call__(self, x: Tensor, generator: Generators) -> Tensor:
-        if self._transform is None:
+        size = tuple(x.shape[-2:])
+        if self._transform is None or self._size != size:
             v2 = _transforms()
-            size = tuple(x.shape[-2:])
+            self._size = size
             kernel = max(3, size[0] // 10 // 2 * 2 + 1)
             self._transform = v2.Compose(
                 [

@@ -49,5 +49,16 @@ def as_unit(images: Tensor) -> Tensor:
 
 
 def uint8_round_trip(images: Tensor) -> Tensor:
-    r"""The uint8 images that a file would hold: clamped to [0, 1], times 255, rounded to the nearest."""
-    return images if images.dtype == torch.uint8 else (images.clamp(0, 1) * 255).round().to(torch.uint8)
+    r"""The uint8 images that a file would hold: clamped to [0, 1], times 255, rounded to the nearest.
+
+    Raises:
+        ValueError: values that are not finite, which a file would hold as black.
+    """
+    if images.dtype == torch.uint8:
+        return images
+    bad = int((~images.flatten(1).isfinite().all(1)).sum())
+    if bad:
+        raise ValueError(
+            f"images must be finite, got {bad} of {len(images)} with NaN or infinity; look at the sampler."
+        )
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -60,7 +60,7 @@ def _refuse_code(path: Path) -> None:
     r"""torch-fidelity unpickles the file without restriction, so it is first read as tensors only."""
     try:
         torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, EOFError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"features.weights must be a file of tensors saved by torch.save, got {path}, which holds something else; "
             f"download {INCEPTION_FILE} from the releases of torch-fidelity."

@@ -65,6 +65,7 @@ def reconstruction_error(
     solver = DDIMInversion(steps) if solver is None else solver
     counted = _Counted(denoiser)
     back = decode(counted, encode(counted, x, label=label, solver=solver), label=label, solver=solver)
+    back, x = back.cpu(), x.cpu()  # float64, which MPS has not
     error = (back - x).double().square().flatten(1).mean(1)
     name = f"{type(solver).__name__}({getattr(solver, 'steps', '')})"
     psnr = -10 * error.clamp_min(1e-20).log10().mean()

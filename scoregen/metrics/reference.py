@@ -33,8 +33,9 @@ def reference_features(
     if cache is None:
         return extract_features(extractor, images, batch_size, device)
     file = cache / f"{extractor.name}-{extractor.hash}-{data.fingerprint()}-{'uint8' if uint8 else 'float'}.safetensors"
-    if all(gather(file.is_file())):
-        return _read(file)
+    kept = _read(file)
+    if all(gather(kept is not None)) and kept is not None:
+        return kept
     features = extract_features(extractor, images, batch_size, device)
     if rank() == 0:
         _write(file, features)
@@ -42,17 +43,22 @@ def reference_features(
     return features
 
 
-def _read(file: Path) -> Tensor:
+def _read(file: Path) -> Tensor | None:
+    r"""The features of a file; None where there is none, or a damaged one, which is written anew."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return load_file(file)["features"].double()
+    try:
+        return load_file(file)["features"].double()
+    except (OSError, KeyError, SafetensorError):
+        return None
 
 
 def _write(file: Path, features: Tensor) -> None:
-    r"""Extractors compute in float32, so nothing is lost; written beside its place and renamed."""
+    r"""Writes beside its place and renames."""
     from safetensors.torch import save_file
 
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial")
-    save_file({"features": features.float().contiguous()}, partial)
+    save_file({"features": features.contiguous()}, partial)
     os.replace(partial, file)

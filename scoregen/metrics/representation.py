@@ -48,7 +48,7 @@ def representations(
     for start in range(0, len(x), batch_size):
         part = x[start : start + batch_size]
         eps = randn(part.shape, generators(seed, _NOISE, 0, range(first + start, first + start + len(part))))
-        parts.append(model.represent((model.to_chart(part) + t * eps).to(device), t).double().cpu())
+        parts.append(model.represent((model.to_chart(part) + t * eps).to(device), t).cpu().double())
     return torch.cat(parts)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoregen.data.images import Folder
+from scoregen.data.images import DAMAGED, image_files, read_image
 from scoregen.errors import UserError
 
 
@@ -29,17 +29,19 @@ def read_samples(path: str | Path) -> Tensor:
     """
     path = archive_or_pictures(Path(path))
     if path.is_dir():
-        return torch.stack([_picture(file) for file in Folder(str(path)).files])
+        return _alike([read_image(file)[:3] for file in image_files(path, "samples")], path)  # without an alpha
     if not path.is_file():
         raise UserError(f"samples: '{path}' does not exist; give the .npz or the folder that sample.py wrote.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             if "images" not in archive:
                 raise UserError(
                     f"samples: '{path}' must hold an array 'images' (N, C, H, W), got {sorted(archive.files)}."
                 )
             images = torch.from_numpy(archive["images"])
-    except (ValueError, OSError, AttributeError) as error:
+    except UserError:
+        raise
+    except DAMAGED as error:
         raise UserError(f"samples: '{path}' is not a readable .npz file ({error}).") from error
     if len(images) == 0:
         raise UserError(f"samples: 'images' of '{path}' is empty.")
@@ -51,15 +53,16 @@ def read_samples(path: str | Path) -> Tensor:
 def read_record(path: str | Path) -> dict[str, Any]:
     r"""What sample.py wrote about its samples (sampler, seed, checkpoint, ...); empty for samples from elsewhere."""
     path = Path(path)
-    for folder in (path, path.parent):
-        if (folder / "samples.json").is_file():
-            return json.loads((folder / "samples.json").read_text())
-    return {}
+    folder = path.parent if path.name in ("samples.npz", "images") else path  # other files there may be of other origin
+    try:
+        record = json.loads((folder / "samples.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
-def _picture(file: Path) -> Tensor:
-    from PIL import Image
-
-    with Image.open(file) as image:
-        pixels = torch.from_numpy(np.array(image if image.mode in ("L", "RGB") else image.convert("RGB")))
-    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+def _alike(pictures: list[Tensor], path: Path) -> Tensor:
+    shapes = {tuple(picture.shape) for picture in pictures}
+    if len(shapes) > 1:
+        raise UserError(f"samples: pictures under '{path}' must be of one shape, got {sorted(shapes)[:3]}.")
+    return torch.stack(pictures)

@@ -118,7 +118,7 @@ class LatentDiffusion(DenoiserWrapper):
             generator: for a draw from the autoencoder's posterior; None for its mean.
         """
         self.latent_shape(x.shape[1:])
-        posterior = self.vae.encode(2 * x - 1).latent_dist
+        posterior = self.vae.encode((2 * x - 1).to(self.vae.dtype)).latent_dist
         z = posterior.mean.to(x)
         if generator is not None:
             z = z + posterior.std.to(x) * randn(z.shape, generator, z.dtype, z.device)
@@ -127,7 +127,8 @@ class LatentDiffusion(DenoiserWrapper):
     @torch.no_grad()
     def images(self, z: Tensor) -> Tensor:
         r"""Images (B, C, H, W), about in [0, 1], of latents."""
-        return self.vae.decode(z / self.vae.config.scaling_factor + self._shift).sample.to(z) / 2 + 0.5
+        scaled = z / self.vae.config.scaling_factor + self._shift
+        return self.vae.decode(scaled.to(self.vae.dtype)).sample.to(z) / 2 + 0.5
 
     def save_lora(self, folder: Path | str) -> Path:
         r"""Writes the adapters as pytorch_lora_weights.safetensors, which `pipe.load_lora_weights(folder)` reads.
@@ -188,8 +189,9 @@ class Prompts(nn.Module):
                     f"label must lie in -1..{len(self.texts) - 1}, the numbers of the {len(self.texts)} prompts, got "
                     f"{numbers}; give the texts with with_prompts([...])."
                 )
-            embedding = self._encode(["" if k < 0 else self.texts[k] for k in used], device)
-            self._last = numbers, embedding[[used.index(k) for k in numbers]]
+            with torch.inference_mode(False), torch.no_grad():  # a later training may meet what is kept
+                embedding = self._encode(["" if k < 0 else self.texts[k] for k in used], device)
+                self._last = numbers, embedding[[used.index(k) for k in numbers]]
         return self._last[1]
 
     def _encode(self, texts: list[str], device: torch.device) -> Tensor:

@@ -65,10 +65,18 @@ class MLP(nn.Module):
 
 
 def label_or_null(label: Tensor | None, batch: int, num_classes: int, device: torch.device) -> Tensor:
-    r"""The labels, or the index num_classes ("no label") for all of the batch; negative labels mean "no label" too."""
+    r"""The labels, or the index num_classes ("no label") for all of the batch; negative labels mean "no label" too.
+
+    Raises:
+        ValueError: a label of num_classes or more (on an accelerator, where looking would wait, the embedding raises).
+    """
     if label is None:
         return torch.full((batch,), num_classes, device=device, dtype=torch.long)
-    return torch.where(label < 0, num_classes, label).to(device)
+    if label.device.type == "cpu" and bool((label >= num_classes).any()):
+        raise ValueError(
+            f"label must lie below num_classes={num_classes}, or be -1 for none, got {label.max().item()}."
+        )
+    return torch.where(label < 0, num_classes, label + (label == num_classes)).to(device)
 
 
 def check_options(num_classes: int | None, dropout: float) -> None:

@@ -125,6 +125,11 @@ class MatrixObservation(_Linear):
             )
         self.matrix = matrix
         values, self._vectors = torch.linalg.eigh(matrix.double().cpu() @ matrix.double().cpu().T)
+        if noise == 0 and values[0] <= 1e-12 * values[-1]:
+            raise ValueError(
+                "matrix must have independent rows where noise is 0 (the others say nothing more, or contradict), got "
+                f"eigenvalues of A A' from {values[0]:.3g} to {values[-1]:.3g}; remove rows or give a noise."
+            )
         self._values = values.clamp_min(0)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -42,7 +42,20 @@ def read_pipeline(pipeline: str, revision: str | None) -> dict[str, Any]:
                 "that save_pretrained(..., safe_serialization=True) wrote, or a hub id with safetensors."
             ) from error
     _check_kind(pipeline, parts)
+    _check_schedule(pipeline, revision)
     return parts
+
+
+def _check_schedule(pipeline: str, revision: str | None) -> None:
+    r"""A scheduler of another process would be read with betas that it does not have."""
+    from diffusers import DDPMScheduler
+
+    config = DDPMScheduler.load_config(pipeline, subfolder="scheduler", revision=revision)
+    if not {"beta_start", "trained_betas"} & set(config):
+        raise UserError(
+            f"model.pipeline: the scheduler of '{pipeline}' is a {config.get('_class_name')}, which has no betas; only "
+            "pipelines that were trained with a DDPM schedule are known here."
+        )
 
 
 def _check_place(pipeline: str) -> None:

@@ -15,9 +15,11 @@ class GlobalBatchNorm(nn.BatchNorm1d):
     r"""Batch norm of features (B, D) with the mean and variance of the rows of all processes, in float32 at least."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        dtype = x.dtype
+        x = x.to(torch.promote_types(dtype, torch.float32))
         if not self.training:
-            return super().forward(x)
+            scale = (self.running_var + self.eps).rsqrt() * self.weight
+            return ((x - self.running_mean) * scale + self.bias).to(dtype)
         rows = gather_rows(x)
         mean, variance = rows.mean(0), rows.var(0, unbiased=False)
         with torch.no_grad():
@@ -25,7 +27,7 @@ class GlobalBatchNorm(nn.BatchNorm1d):
             self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
             unbiased = variance * len(rows) / max(1, len(rows) - 1)
             self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
-        return (x - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
+        return ((x - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias).to(dtype)
 
 
 class Projector(nn.Module):

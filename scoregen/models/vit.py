@@ -71,7 +71,10 @@ class ViT(nn.Module):
         """
         if tuple(u.shape[1:]) != self.shape:
             raise ValueError(f"images must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(u.shape)}.")
-        t = torch.as_tensor(t, dtype=torch.float64, device="cpu" if not isinstance(t, Tensor) else None).expand(len(u))
+        t = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
+        t = t.to(torch.float32 if t.device.type == "mps" else torch.float64).expand(len(u))  # no float64 on MPS
+        if t.device.type == "cpu" and not bool(((t > 0) & t.isfinite()).all()):  # elsewhere looking would wait
+            raise ValueError(f"t must be positive and finite, got values from {t.min():.4g} to {t.max():.4g}.")
         c_in = (t.square() + _SIGMA_DATA**2).rsqrt().to(u)
         down, right = (-side % self.patch_size for side in self.shape[1:])
         patches = self.patches(functional.pad(c_in[:, None, None, None] * u, (0, right, 0, down)))

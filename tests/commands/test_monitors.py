@@ -229,3 +229,22 @@ def test_distances_of_one_and_two_calls_are_logged(tmp_path):
     logged = {name: value for line in numbers(tmp_path) for name, value in line.items()}
     assert logged["FD-pixels/calls_1"] == pytest.approx(logged["FD-pixels"], rel=1e-6)
     assert logged["FD-pixels/calls_2"] != logged["FD-pixels/calls_1"]
+
+
+def test_vectors_are_measured_as_they_are_and_the_reference_is_not_the_first_ones(tmp_path):
+    r"""Data far outside [0, 1], sorted: mean and covariance of all of it, had they been cut off, would be others."""
+    real = torch.linspace(-5, 5, 400).reshape(100, 4)
+
+    class Table(Source):
+        shape = (4,)
+
+    hook = Quality(Table(real, real), DDIM(1), Pixels(), every=1, n=8, reference=50)
+    assert hook._real.min() < -4 and hook._real.max() > 4
+    assert len(hook._real) == 50
+
+
+def test_samples_that_are_no_numbers_are_not_the_best_and_end_nothing(tmp_path):
+    real = torch.rand((40, 1, 2, 2), generator=generator(0))
+    journal = Journal(tmp_path)
+    Quality(Source(real, real), DDIM(1), Pixels(), every=1, n=8)(journal.moment(Constant(float("nan"))))
+    assert journal.saved == []

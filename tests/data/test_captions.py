@@ -89,3 +89,17 @@ def test_missing_captions_images_and_folders_are_named(tmp_path):
         CaptionedFolder(str(tmp_path / "a.png"))
     with pytest.raises(ValueError, match="size must be >= 1"):
         CaptionedFolder(str(tmp_path), size=0)
+
+
+def test_pictures_of_more_than_8_bits_are_refused_not_cut_off(table):
+    Image.new("I;16", (6, 4), 40_000).save(table / "2.png")
+    source = CaptionedFolder(str(table), size=2)
+    with pytest.raises(UserError, match=r"'2.png' has mode I;16"):
+        for part in (source.train, source.test):
+            _ = part[:]
+
+
+def test_a_byte_order_mark_and_line_separators_inside_a_text_are_no_lines(table):
+    rows = (table / "metadata.jsonl").read_text().replace('"b"', '"b\u2028b"')
+    (table / "metadata.jsonl").write_text("\ufeff" + rows, encoding="utf-8")
+    assert "b\u2028b" in CaptionedFolder(str(table), size=2).captions

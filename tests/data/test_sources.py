@@ -109,7 +109,23 @@ def test_npz_layouts(tmp_path, arrays, shape, classes):
     source = Npz(str(tmp_path / "a.npz"))
     assert source.shape == shape
     assert len(source.train) + len(source.test) == 9
-    assert classes is None or (source.num_classes or 0) in (classes, classes - 1)  # the largest label may be held out
+    assert source.num_classes == classes  # those of the held-out part too
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        (np.zeros((0, 4, 4), np.uint8), np.zeros((3, 4, 4), np.uint8)),
+        (np.zeros((3, 4, 4), np.uint8), np.zeros((0, 4, 4), np.uint8)),
+        (np.zeros((3, 4, 4), np.uint8), np.zeros((3, 5, 4), np.uint8)),
+        (np.zeros((3, 4, 4), np.uint8), np.zeros((3, 4, 4), np.float32)),
+    ],
+    ids=["empty", "empty-test", "shape", "type"],
+)
+def test_parts_that_do_not_fit_are_refused(tmp_path, train, test):
+    np.savez(tmp_path / "a.npz", train_images=train, test_images=test)
+    with pytest.raises(UserError, match=r"both parts .* must hold images of one shape and type"):
+        Npz(str(tmp_path / "a.npz"))
 
 
 @pytest.mark.parametrize("damage", ["text", "truncated", "no-images", "npy", "pickle", "empty"])
@@ -179,6 +195,25 @@ def test_a_damaged_image_is_named(tmp_path):
     (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])
     with pytest.raises(UserError, match=r"1.png' is not a readable image"):
         _ = Folder(str(tmp_path)).train
+
+
+def test_a_picture_stands_as_its_camera_noted(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turned by a quarter
+    for i in range(2):
+        Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6)).save(tmp_path / f"{i}.png", exif=exif)
+    assert Folder(str(tmp_path)).shape == (1, 6, 4)
+
+
+def test_hidden_files_are_left_out_and_deeper_folders_refused(tmp_path):
+    image_folder(tmp_path, classes=("b", "a", "b"))
+    (tmp_path / "a" / ".ipynb_checkpoints").mkdir()
+    Image.new("L", (6, 4)).save(tmp_path / "a" / ".ipynb_checkpoints" / "x.png")
+    assert Folder(str(tmp_path)).num_classes == 2
+    (tmp_path / "a" / "more").mkdir()
+    Image.new("L", (6, 4)).save(tmp_path / "a" / "more" / "x.png")
+    with pytest.raises(UserError, match=r"got images deeper in, in 'a.more'; move them up"):
+        Folder(str(tmp_path))
 
 
 def test_an_empty_folder_is_refused(tmp_path):

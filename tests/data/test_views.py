@@ -42,3 +42,9 @@ def test_grey_views_do_not_mirror():
 def test_bad_arguments_are_refused(make, text):
     with pytest.raises(ValueError, match=text):
         make()
+
+
+@pytest.mark.parametrize(("views", "channels"), [(GreyViews(), 1), (ColourViews(), 3)], ids=["grey", "colour"])
+def test_views_have_the_size_of_their_images(views, channels):
+    for size in (28, 16):
+        assert views(torch.rand(2, channels, size, size), generators(0, 3, 0, range(2))).shape[-1] == size

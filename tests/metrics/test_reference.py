@@ -3,6 +3,7 @@ import torch
 
 from scoregen.data import ArrayDataset
 from scoregen.metrics import RandomConvolution, reference_features
+from scoregen.metrics.extraction import uint8_round_trip
 
 
 class Counting(RandomConvolution):
@@ -40,3 +41,19 @@ def test_round_trip_is_applied_to_the_reference():
     x = torch.full((4, 1, 8, 8), 0.301)
     exact = RandomConvolution(1)(torch.full((4, 1, 8, 8), 77 / 255)).double()
     assert reference_features(ArrayDataset(x), RandomConvolution(1)).equal(exact)
+
+
+def test_a_damaged_cache_is_written_anew(tmp_path):
+    extractor = Counting(1)
+    first = reference_features(data(), extractor, tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:50])
+    assert reference_features(data(), extractor, tmp_path).equal(first)
+    assert extractor.seen == 40
+
+
+def test_samples_that_are_not_finite_are_no_black_images():
+    images = torch.zeros(5, 1, 8, 8)
+    images[2, 0, 0, 0], images[3, 0, 1, 1] = torch.nan, torch.inf
+    with pytest.raises(ValueError, match="images must be finite, got 2 of 5"):
+        uint8_round_trip(images)

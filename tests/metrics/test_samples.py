@@ -64,3 +64,23 @@ def test_what_is_not_there_or_damaged_is_one_message(tmp_path):
     (tmp_path / "bad.npz").write_text("no archive")
     with pytest.raises(UserError, match=r"not a readable \.npz"):
         read_samples(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize("kept", [0, 20, 60, 150])
+def test_a_damaged_archive_is_one_message(tmp_path, kept):
+    np.savez_compressed(tmp_path / "a.npz", images=np.arange(900, dtype=np.uint8).reshape(9, 1, 10, 10))
+    whole = (tmp_path / "a.npz").read_bytes()
+    for damaged in (whole[:kept], whole[:kept] + b"\x00\xff" * 20 + whole[kept + 40 :]):
+        (tmp_path / "a.npz").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"not a readable \.npz"):
+            read_samples(tmp_path / "a.npz")
+
+
+def test_a_record_is_of_the_samples_that_sample_py_wrote(tmp_path):
+    (tmp_path / "samples.json").write_text('{"sampler": {"_target_": "x"}, "seed": 3}')
+    assert read_record(tmp_path / "samples.npz") == read_record(tmp_path / "images") == read_record(tmp_path)
+    assert read_record(tmp_path)["seed"] == 3
+    assert read_record(tmp_path / "other.npz") == {}
+    for text in ("", "[1]", "{"):
+        (tmp_path / "samples.json").write_text(text)
+        assert read_record(tmp_path) == {}

@@ -224,3 +224,10 @@ def test_bad_arguments_are_refused(state):
     with pytest.raises(ValueError, match="s must be the same for the whole batch"):
         PiGDM(normal(Cosine()), observation, SD)(state, torch.linspace(0.1, 0.5, 5))
     assert math.isclose(PiGDM(normal(EDM()), observation, 0.25).sigma_data, 0.25)
+
+
+def test_dependent_rows_without_noise_are_refused():
+    rows = torch.tensor([[1.0, 0.0], [2.0, 0.0]])
+    with pytest.raises(ValueError, match="matrix must have independent rows where noise is 0"):
+        MatrixObservation(torch.zeros(1, 2), rows)
+    assert MatrixObservation(torch.zeros(1, 2), rows, noise=0.1)

@@ -247,3 +247,26 @@ def test_a_missing_package_is_named_with_its_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"pip install 'scoregen\[lora\]'"):
         LatentDiffusion(str(folder))
+
+
+def test_latents_and_images_take_the_type_of_the_autoencoder(model):
+    x = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    z = model.latents(x)
+    assert z.dtype == torch.float64 and model.images(z).dtype == torch.float64
+    torch.testing.assert_close(z.float(), model.latents(x.float()), rtol=1e-4, atol=1e-5)
+
+
+def test_prompts_that_were_encoded_in_inference_mode_serve_a_training(folder):
+    model = LatentDiffusion(str(folder), rank=2).with_prompts(PROMPTS)
+    z, label = torch.randn(1, *model.latent_shape((3, 16, 16))), torch.tensor([0])
+    with torch.inference_mode():
+        model(z, torch.ones(1), label)
+    model(z, torch.ones(1), label).sum().backward()
+
+
+def test_a_scheduler_without_betas_is_refused(folder, tmp_path):
+    place = shutil.copytree(folder, tmp_path / "pipeline")
+    config = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
+    (place / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="is a FlowMatchEulerDiscreteScheduler, which has no betas"):
+        LatentDiffusion(str(place))

@@ -127,3 +127,12 @@ def test_what_does_not_fit_is_refused(make_network, text):
 def test_an_mlp_works_in_bfloat16():
     network = Denoiser(MLP((3,), 16, 1), EDM()).to(torch.bfloat16)
     assert network(torch.ones(2, 3), 1.0).dtype == torch.float32
+
+
+def test_labels_that_are_no_class_are_refused():
+    network = MLP((2,), num_classes=3)
+    x, c = torch.randn(2, 2), torch.zeros(2)
+    for label in (3, 4):
+        with pytest.raises(ValueError, match=f"label must lie below num_classes=3, or be -1 for none, got {label}"):
+            network(x, c, torch.tensor([0, label]))
+    assert torch.equal(network(x, c, torch.tensor([-1, -1])), network(x, c))

@@ -129,3 +129,15 @@ def test_bad_arguments_are_refused(case):
 def test_images_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"images must have shape \(B, 1, 8, 8\), got \(2, 3, 8, 8\)"):
         ViT((1, 8, 8))(torch.zeros(2, 3, 8, 8), 1.0)
+
+
+@pytest.mark.parametrize("t", [0.0, -1.0, math.inf, math.nan])
+def test_times_out_of_range_are_refused(t):
+    with pytest.raises(ValueError, match="t must be positive and finite"):
+        ViT((1, 8, 8))(torch.zeros(2, 1, 8, 8), t)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_network_in_bfloat16_projects(training):
+    model = small().to(torch.bfloat16).train(training)
+    assert model.projector(torch.randn(4, model.encoder.width, dtype=torch.bfloat16)).dtype == torch.bfloat16
