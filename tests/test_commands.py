@@ -43,6 +43,8 @@ def refused(main, capsys, *argv) -> str:
 
 
 MISTAKES = {
+    "classes": (["data=digits", "model.network.num_classes=9"], "model: num_classes must be at least 10, .*got 9"),
+    "network": (["model.network=null"], "model.network: must be a mapping with a _target_, got None"),
     "key": (["trainer.stepss=1"], r"train: trainer.stepss: there is no key 'stepss'. Did you mean 'steps'\?"),
     "key+": (
         ["+trainer.stepss=1"],

@@ -61,13 +61,16 @@ def fill_model(model: dict[str, Any], source: Any, conditional: bool) -> dict[st
     r"""The model's node with what only the data know: shape and number of classes, where it leaves them open."""
     model = dict(model)
     if "network" in model:
+        if not isinstance(model["network"], dict):
+            raise UserError(f"model.network: must be a mapping with a _target_, got {model['network']!r}.")
         model["network"] = fill_model(model["network"], source, conditional)
         return model
     if accepts(model, "shape") and model.get("shape") is None:
         model["shape"] = list(source.shape)
     if accepts(model, "num_classes") and model.get("num_classes") is None and conditional:
         model["num_classes"] = source.num_classes
-    if (asked := model.get("num_classes")) is not None and asked < (source.num_classes or 0):
+    asked = model.get("num_classes")
+    if isinstance(asked, int) and asked < (source.num_classes or 0):
         raise UserError(
             f"model: num_classes must be at least {source.num_classes}, the classes of {source.name}, got {asked}."
         )
