@@ -43,6 +43,10 @@ def refused(main, capsys, *argv) -> str:
 
 
 MISTAKES = {
+    "augmentation": (
+        ["+data.augmentation={_target_: scoregen.data.Chain, steps: [3]}"],
+        "data.augmentation: Chain of digits fails: 'int' object is not callable",
+    ),
     "classes": (["data=digits", "model.network.num_classes=9"], "model: num_classes must be at least 10, .*got 9"),
     "network": (["model.network=null"], "model.network: must be a mapping with a _target_, got None"),
     "key": (["trainer.stepss=1"], r"train: trainer.stepss: there is no key 'stepss'. Did you mean 'steps'\?"),

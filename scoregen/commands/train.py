@@ -127,6 +127,8 @@ def _check_loss(loss: Any, model: Any, source: Any, steps: int) -> None:
             f"loss.noise_sigma: must be model.noise_sigma={told:g}, the noise that a {type(model).__name__} is told, "
             f"got {noise:g}; set both."
         )
+    if source.augmentation is not None:
+        x = _augmented(source, x)
     try:
         loss.begin(model)
         loss.at(0, steps)
@@ -138,6 +140,16 @@ def _check_loss(loss: Any, model: Any, source: Any, steps: int) -> None:
     except (ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         names = f"{type(loss).__name__} of {type(model).__name__} on {source.name}"
         raise UserError(f"loss: {names} cannot be computed: {' '.join(str(error).split())}") from error
+
+
+def _augmented(source: Any, x: Any) -> Any:
+    import torch
+
+    try:
+        return source.augmentation(x, [torch.Generator().manual_seed(0) for _ in x])
+    except (ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+        name = type(source.augmentation).__name__
+        raise UserError(f"data.augmentation: {name} of {source.name} fails: {' '.join(str(error).split())}") from error
 
 
 def _shared_folder(folder: Path) -> Path:
