@@ -56,7 +56,7 @@ def uint8_round_trip(images: Tensor) -> Tensor:
     """
     if images.dtype == torch.uint8:
         return images
-    bad = int((~images.flatten(1).isfinite().all(1)).sum())
+    bad = int((~images.reshape(len(images), -1).isfinite().all(1)).sum())
     if bad:
         raise ValueError(
             f"images must be finite, got {bad} of {len(images)} with NaN or infinity; look at the sampler."
