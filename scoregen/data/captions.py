@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import Source, part_of
-from scoregen.data.images import image_files, read_image
+from scoregen.data.files import image_files, read_image
 from scoregen.errors import UserError, absent, closest
 
 METADATA = "metadata.jsonl"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from scoregen.metrics.distances import double
 from scoregen.samplers.inversion import decode, encode
 from scoregen.samplers.ode import RK4, Field, ODESolver
 
@@ -65,8 +66,7 @@ def reconstruction_error(
     solver = DDIMInversion(steps) if solver is None else solver
     counted = _Counted(denoiser)
     back = decode(counted, encode(counted, x, label=label, solver=solver), label=label, solver=solver)
-    back, x = back.cpu(), x.cpu()  # float64, which MPS has not
-    error = (back - x).double().square().flatten(1).mean(1)
+    error = double(back - x).square().flatten(1).mean(1)
     name = f"{type(solver).__name__}({getattr(solver, 'steps', '')})"
     psnr = -10 * error.clamp_min(1e-20).log10().mean()
     return Reconstruction(name, counted.calls, error.mean().item(), psnr.item(), ssim(back, x).mean().item())
@@ -100,8 +100,8 @@ def ssim(a: Tensor, b: Tensor, sigma: float = 1.5, window: int = 11) -> Tensor:
     line = (-(place**2) / (2 * sigma**2)).exp()
     kernel = torch.outer(line, line) / line.sum() ** 2
     channels = a.shape[1]
+    a, b = double(a), double(b)
     kernel = kernel.to(a.device).expand(channels, 1, side, side)
-    a, b = a.double(), b.double()
 
     def smooth(x: Tensor) -> Tensor:
         return functional.conv2d(x, kernel, groups=channels)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoregen.data.images import DAMAGED, image_files, read_image
+from scoregen.data.files import image_files, read_image
+from scoregen.data.images import DAMAGED
 from scoregen.errors import UserError
 
 
