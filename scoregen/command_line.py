@@ -68,6 +68,7 @@ def _task(run: Callable[[dict, Path], None], failures: list[Exception]) -> Calla
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
+            _refuse_deletions(HydraConfig.get().overrides.task)
             run(OmegaConf.to_container(config, resolve=True), folder)
         except Exception as error:  # kept for `main`, since Hydra would print the overrides before a message
             failures.append(error)
@@ -75,6 +76,14 @@ def _task(run: Callable[[dict, Path], None], failures: list[Exception]) -> Calla
             _remove_empty(folder)
 
     return task
+
+
+def _refuse_deletions(overrides: list[str]) -> None:
+    r"""A part of a configuration may lose keys (~loss.every), the configuration no part: the commands read them all."""
+    for override in overrides:
+        name = override.removeprefix("~").partition("=")[0]
+        if override.startswith("~") and "." not in name:
+            raise UserError(f"~{name}: a key of the command cannot be removed; give {name}=null or another value.")
 
 
 def _remove_empty(folder: Path) -> None:

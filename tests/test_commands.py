@@ -69,6 +69,7 @@ MISTAKES = {
     "option+": (["+experiment=dmo"], r"experiment: there is no option 'dmo'. Did you mean 'demo'\? Choices: .*demo"),
     "no-option": (["sampler=null"], r"sampler|Config group override must be"),
     "syntax": (["trainer.steps"], "Error parsing override 'trainer.steps'"),
+    "delete-part": (["~sde"], "~sde: a key of the command cannot be removed; give sde=null"),
     "delete": (["~foo"], "Could not delete from config. 'foo' does not exist"),
     "interpolation": (["seed=${sede}"], "Interpolation key 'sede' not found"),
     "type-text": (["trainer.steps=many"], r"trainer.steps: must be an integer, got 'many' \(a text\)"),
@@ -324,7 +325,7 @@ def test_an_output_folder_with_other_things_is_refused(digits, here, capsys):
     sample(digits, here / "out", *SAMPLING)
     before = images(here / "out")
     other = [f"checkpoint={digits}", "out=out", *SAMPLING]
-    assert "holds other samples (seed was 0, now 1)" in refused(sample_main, capsys, *other, "seed=1")
+    assert "holds other results (seed was 0, now 1)" in refused(sample_main, capsys, *other, "seed=1")
     assert "(format was 'png', now 'npz')" in refused(sample_main, capsys, *other, "format=npz")
     assert "(sampler was" in refused(sample_main, capsys, *other, "sampler.steps=3")
     record = json.loads((here / "out" / "samples.json").read_text())
@@ -334,7 +335,7 @@ def test_an_output_folder_with_other_things_is_refused(digits, here, capsys):
     (here / "out" / "samples.json").write_text("{")
     assert "samples.json' is damaged" in refused(sample_main, capsys, *other)
     (here / "out" / "samples.json").unlink()
-    assert "holds 'grid.png' that is not of sample.py" in refused(sample_main, capsys, *other)
+    assert "holds 'grid.png' of something else" in refused(sample_main, capsys, *other)
     assert images(here / "out") == before
 
 

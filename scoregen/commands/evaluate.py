@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from scoregen.command_line import entry
+from scoregen.commands.output import claim, origin
 from scoregen.config import accepts, build
 from scoregen.errors import UserError, closest
 
@@ -44,11 +45,24 @@ def run(config: dict[str, Any], folder: Path) -> None:
     _check_fit(config, source)
     parallel.initialize()
     out = Path(parallel.gather(str(Path(config["out"] or folder).resolve()))[0])
+    claim(out, _record(config), "evaluation.json", ("metrics.json", "sweep.json"), write=True)
     if config["sweep"] is not None:
         _sweep(config, source, extractor, settings, out)
     else:
         samples = config["samples"] or _sample(config, config["sampler"], out / "samples")
         _measure(config, samples, source, extractor, settings, out / "metrics.json")
+
+
+def _record(config: dict[str, Any]) -> dict[str, Any]:
+    r"""What the numbers are a function of; a sweep may go on with other samplers and costs, in folders of their own."""
+    from scoregen.checkpoint import find
+
+    record = {key: config[key] for key in ("data", "features", "metrics")}
+    if config["checkpoint"] is None:
+        return record | {"samples": str(Path(config["samples"]).resolve())}
+    record |= {key: config[key] for key in ("weights", "n", "seed", "label", "guidance", "precision")}
+    record |= {"sampler": config["sampler"]} if config["sweep"] is None else {"sampler": "sweep"}
+    return record | origin(find(config["checkpoint"]).resolve(), config["weights"])
 
 
 def _check(config: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def _check_empty_or_same(out: Path, record: dict[str, Any], name: str, known: tu
         strange = sorted(k for k in known if (out / k).exists())
         if strange:
             raise UserError(
-                f"out: '{out}' holds '{strange[0]}' that is not of sample.py (no {name}); give another out."
+                f"out: '{out}' holds '{strange[0]}' of something else (no {name}); give another out."
             )
         return
     try:
@@ -62,5 +62,5 @@ def _check_empty_or_same(out: Path, record: dict[str, Any], name: str, known: tu
     for k, value in record.items():
         if old.get(k) != value:
             raise UserError(
-                f"out: '{out}' holds other samples ({k} was {old.get(k)!r}, now {value!r}); give another out."
+                f"out: '{out}' holds other results ({k} was {old.get(k)!r}, now {value!r}); give another out."
             )

@@ -7,7 +7,7 @@ from scoregen.command_line import entry
 from scoregen.commands.interpolate import interpolate
 from scoregen.commands.output import claim, origin, write_atomically
 from scoregen.commands.restore import VALUES, restore
-from scoregen.config import build, typed
+from scoregen.config import build, conf_dir, typed
 from scoregen.errors import UserError, closest
 
 _SAMPLING: dict[str, Any] = {
@@ -37,8 +37,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
             raise UserError(f"{key}: not a key of the sampling configuration. {closest(key, _KEYS)}")
     for key, hint in VALUES.items():
         config[key] = typed(config[key], hint, key)
-    if config["restore"] is None and config["looks"] is not None:
-        raise UserError(f"looks: needs restore=PATH, the speckled images, got looks={config['looks']} without.")
+    _refuse_unused(config)
     if config["restore"] is None and config["interpolate"] is None:
         return generate(config, folder)
     _check(config)
@@ -80,6 +79,18 @@ def generate(config: dict[str, Any], folder: Path) -> None:
     if parallel.rank() == 0:
         _finish(config, labels, out)
     parallel.barrier()  # who measures the archive next must not meet an old one
+
+
+def _refuse_unused(config: dict[str, Any]) -> None:
+    r"""Keys of the despeckling and of the interpolation say nothing without them."""
+    from omegaconf import OmegaConf
+
+    defaults = OmegaConf.to_container(OmegaConf.load(conf_dir() / "sample.yaml"))
+    needs = {key: ("restore", "the speckled images") for key in VALUES} | {"interpolation": ("interpolate", "two seeds")}
+    for key, (other, what) in needs.items():
+        if config[other] is None and config[key] != defaults[key]:
+            hint = " The number of samples is n." if key == "samples" else ""
+            raise UserError(f"{key}: needs {other}=..., {what}, got {key}={config[key]} without.{hint}")
 
 
 def _check(config: dict[str, Any]) -> None:

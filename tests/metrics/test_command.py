@@ -67,6 +67,16 @@ def test_samples_of_another_shape_are_refused_before_they_are_made(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_numbers_of_other_settings_are_not_overwritten(tmp_path):
+    np.savez(tmp_path / "samples.npz", images=Digits().test.x.numpy())
+    run(config(samples=str(tmp_path), out=str(tmp_path / "out")), tmp_path)
+    found = (tmp_path / "out" / "metrics.json").read_bytes()
+    run(config(samples=str(tmp_path), out=str(tmp_path / "out")), tmp_path)
+    with pytest.raises(UserError, match="holds other results .metrics was"):
+        run(config(samples=str(tmp_path), out=str(tmp_path / "out"), metrics=FAST | {"subset": 50}), tmp_path)
+    assert (tmp_path / "out" / "metrics.json").read_bytes() == found
+
+
 def test_samples_are_measured_with_their_record(tmp_path, capsys):
     r"""Digits' own held-out images as samples, recorded as of Heun with guidance: 2 x 35 calls."""
     record = {"sampler": {"_target_": "scoregen.samplers.Heun", "steps": 18}, "guidance": 2.0, "seed": 5}
