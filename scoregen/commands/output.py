@@ -51,9 +51,7 @@ def _check_empty_or_same(out: Path, record: dict[str, Any], name: str, known: tu
     if not path.exists():
         strange = sorted(k for k in known if (out / k).exists())
         if strange:
-            raise UserError(
-                f"out: '{out}' holds '{strange[0]}' of something else (no {name}); give another out."
-            )
+            raise UserError(f"out: '{out}' holds '{strange[0]}' of something else (no {name}); give another out.")
         return
     try:
         old = dict(json.loads(path.read_text()))

@@ -86,7 +86,9 @@ def _refuse_unused(config: dict[str, Any]) -> None:
     from omegaconf import OmegaConf
 
     defaults = OmegaConf.to_container(OmegaConf.load(conf_dir() / "sample.yaml"))
-    needs = {key: ("restore", "the speckled images") for key in VALUES} | {"interpolation": ("interpolate", "two seeds")}
+    needs = {key: ("restore", "the speckled images") for key in VALUES} | {
+        "interpolation": ("interpolate", "two seeds")
+    }
     for key, (other, what) in needs.items():
         if config[other] is None and config[key] != defaults[key]:
             hint = " The number of samples is n." if key == "samples" else ""

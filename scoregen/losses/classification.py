@@ -72,10 +72,12 @@ class ConsistencyRegularization(Loss):
             raise ValueError(
                 "noise_sigma must be positive for consistency between noises, got 0; use CrossEntropy instead."
             )
-        if num_noises < 2:
-            raise ValueError(f"num_noises must be at least 2, got {num_noises}; with one there is nothing to compare.")
-        if lbd < 0 or eta < 0:
-            raise ValueError(f"lbd and eta must not be negative, got lbd={lbd}, eta={eta}.")
+        if not isinstance(num_noises, int) or num_noises < 2:
+            raise ValueError(
+                f"num_noises must be an integer >= 2, got {num_noises}; with one there is nothing to compare."
+            )
+        if not (0 <= lbd < math.inf and 0 <= eta < math.inf):
+            raise ValueError(f"lbd and eta must be >= 0 and finite, got lbd={lbd}, eta={eta}.")
         self.noise_sigma, self.num_noises, self.lbd, self.eta = noise_sigma, num_noises, lbd, eta
 
     def forward(
@@ -118,5 +120,5 @@ def _required(label: Tensor | None) -> Tensor:
 
 
 def _check_sigma(noise_sigma: float) -> None:
-    if not noise_sigma >= 0:
-        raise ValueError(f"noise_sigma must satisfy noise_sigma >= 0, got {noise_sigma}.")
+    if not 0 <= noise_sigma < math.inf:
+        raise ValueError(f"noise_sigma must be >= 0 and finite, got {noise_sigma}.")

@@ -7,6 +7,7 @@ the condition that D is constant along paths. Everything happens in chart coordi
 process are positive.
 """
 
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -41,9 +42,11 @@ class Gap:
     """
 
     def __init__(self, q: float = 2.0, k: float = 8.0, b: float = 1.0, stages: int = 8) -> None:
-        if not (q > 1 and k >= 0 and b >= 0 and stages >= 1):
+        whole = isinstance(stages, int) and not isinstance(stages, bool)
+        if not (1 < q < math.inf and 0 <= k < math.inf and 0 <= b < math.inf and whole and stages >= 1):
             raise ValueError(
-                f"Gap needs q > 1, k >= 0, b >= 0 and stages >= 1, got q={q}, k={k}, b={b}, stages={stages}."
+                f"Gap needs finite q > 1, k >= 0, b >= 0 and an integer stages >= 1, got q={q}, k={k}, b={b}, "
+                f"stages={stages}."
             )
         self.q, self.k, self.b, self.stages = float(q), float(k), float(b), stages
 
@@ -187,7 +190,7 @@ class ConsistencyDistillation(AbstractConsistency):
         label_dropout: probability of training a sample without its label.
 
     Raises:
-        ValueError: values out of range, or a teacher that is no denoiser.
+        ValueError: values out of range, or a teacher that is no denoiser; in `forward` for one of another chart.
 
     Reference: Song et al. (2023), arXiv 2303.01469, algorithm 2.
     """
@@ -204,6 +207,22 @@ class ConsistencyDistillation(AbstractConsistency):
         if not hasattr(teacher, "sde"):
             raise ValueError(f"teacher must be a denoiser, got {type(teacher).__name__}; give a diffusion model.")
         self._teacher: tuple[Any] = (teacher.eval(),)  # in a tuple, so that checkpoints do not hold its weights
+
+    def forward(
+        self,
+        model: nn.Module,
+        x_0: Tensor,
+        label: Tensor | None = None,
+        generator: Generators = None,
+        quantile: Tensor | None = None,
+    ) -> Tensor:
+        theirs, ours = self._teacher[0].sde.to_chart(x_0), model.sde.to_chart(x_0)
+        if not torch.allclose(theirs, ours, rtol=1e-4, atol=1e-4):
+            raise ValueError(
+                "teacher must have the chart of the model, got one whose coordinates of the data differ by "
+                f"{float((theirs - ours).abs().max()):.4g}; train both with the same data and process."
+            )
+        return super().forward(model, x_0, label, generator, quantile)
 
     def lower(self, y: Tensor, eps: Tensor, s: Tensor, r: Tensor, label: Tensor | None) -> Tensor:
         teacher = self._teacher[0].to(y.device)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from scoregen.losses.jacobian import VJP
 from scoregen.losses.score_matching import (
     DataWeighting,
     Loss,
@@ -107,7 +108,9 @@ class NonNegativeScoreMatching(Loss):
             z = ((y + self.s * noise) / rate).detach().requires_grad_()  # dz = d log X_t / alpha
             u = rate * z
             step = float(self.s * sde.sigma(t) / rate)
-            h = (model(u, torch.full((len(u),), self.s, dtype=torch.float64), label) - u) / step - 1
+            with VJP().context(u.device.type):  # what differentiates twice needs
+                denoised = model(u, torch.full((len(u),), self.s, dtype=torch.float64), label)
+            h = (denoised - u) / step - 1
             slope = self._slope(h, z, generator, graph) / float(sde.alpha(t))
         return (h + h.square() / 2).flatten(1).mean(1) + slope
 

@@ -53,8 +53,11 @@ class OptimalTransportPairing(WrappedLoss):
         y = model.sde.to_chart(x_0).flatten(1)
         rehearsal = _Rehearsal(model)
         with forked(x_0.device):
-            self.base_loss(rehearsal, x_0, label, _copies(generator), quantile)
-        u, s = rehearsal.seen
+            try:
+                self.base_loss(rehearsal, x_0, label, _copies(generator), quantile)
+                raise TypeError(f"base_loss must call a denoiser, got {type(self.base_loss).__name__}, which did not.")
+            except _Seen as seen:
+                u, s = seen.u, seen.s
         if u.shape != x_0.shape:
             raise TypeError(
                 f"base_loss must look at the data themselves, got {type(self.base_loss).__name__}, which looks at "
@@ -80,20 +83,27 @@ def assignment(y: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
     return torch.from_numpy(columns)
 
 
+class _Seen(Exception):
+    r"""Ends a rehearsal with the points at which a loss called the denoiser first."""
+
+    def __init__(self, u: Tensor, s: Tensor) -> None:
+        super().__init__()
+        self.u, self.s = u, s
+
+
 class _Rehearsal:
-    r"""A denoiser that computes nothing and keeps the points of its first call."""
+    r"""A denoiser that computes nothing."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self.seen: tuple[Tensor, Tensor] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def __call__(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
-        if self.seen is None:
-            self.seen = (u, as_time(s))
-        return u
+    def __call__(self, u: Tensor, s: Tensor | float | None = None, label: Tensor | None = None) -> Tensor:
+        if s is None:
+            raise TypeError("base_loss must be the loss of a denoiser, got one that calls its model without a noise.")
+        raise _Seen(u, as_time(s))
 
 
 def _copies(generator: Generators) -> Generators:

@@ -6,6 +6,7 @@ Its minimiser is D = E[y_0 | u] for every weighting w > 0 and every law of s wit
 choices.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -78,8 +79,8 @@ class LogNormal(NoiseLevels):
     """
 
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
-        if not std > 0:
-            raise ValueError(f"std must be > 0, got std={std}.")
+        if not 0 < std < math.inf or not math.isfinite(mean):
+            raise ValueError(f"mean must be finite and std > 0 and finite, got mean={mean}, std={std}.")
         self.mean, self.std = mean, std
 
     def __call__(self, sde: SDE, quantile: Tensor) -> Tensor:
@@ -149,7 +150,7 @@ def drop_labels(model: nn.Module, label: Tensor | None, probability: float, gene
     if label is None or model.num_classes is None:
         return None
     drop = rand((len(label),), generator, torch.float32, label.device) < probability
-    return torch.where(drop, -1, label)
+    return torch.where(drop, -1, label.long())
 
 
 class ScoreMatching(Loss):

@@ -100,7 +100,8 @@ class JacobianLoss(WrappedLoss):
         weighted = self.factor(model, s, t).to(norm) * norm
         penalty = self.penalty(weighted, s)
         self._record(s, norm / model.sde.alpha(t).to(norm), weighted, penalty)
-        return value + self.strength * self.every * penalty.to(value)
+        often = 1 if self.step is None else self.every  # without `at` no call is left out
+        return value + self.strength * often * penalty.to(value)
 
     @abstractmethod
     def factor(self, model: Any, s: Tensor, t: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ State is u = y_0 + s eps; a step goes from the noise ratio s to the next one. On
 since the process enters only through its chart, its prior and its grid.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -97,6 +98,7 @@ class Sampler(ABC):
         sde = denoiser.sde
         differentiate = start is not None and start[0].requires_grad
         with torch.set_grad_enabled(differentiate and torch.is_grad_enabled()):
+            check_generators(generator, len(start[0]) if shape is None else shape[0])
             if start is None:
                 grid = self.grid(sde, self.steps)
                 u = prior_state(denoiser, shape, grid[0], generator)
@@ -104,7 +106,6 @@ class Sampler(ABC):
                 u, s = observed_state(sde, *start)
                 grid = self.grid(sde, self.steps, s.item())
             check_label(denoiser, label, len(u))
-            check_generators(generator, len(u))
             if noise is None:
                 noise = _default_noise(generator)
             u = self.integrate(Bound(denoiser, label), u, grid, noise, progress, callback)
@@ -153,12 +154,12 @@ def _default_noise(generator: Generators) -> Noise:
 
 
 def state_options(denoiser: Any) -> dict[str, Any]:
-    r"""The dtype and device of the denoiser's parameters; torch's defaults for one without."""
+    r"""The device of the denoiser's parameters and their dtype, at least float32; torch's defaults for one without."""
     parameters = denoiser.parameters() if hasattr(denoiser, "parameters") else iter(())
     first = next(iter(parameters), None)
     if first is None:
         return {"dtype": torch.get_default_dtype(), "device": torch.get_default_device()}
-    return {"dtype": first.dtype, "device": first.device}
+    return {"dtype": torch.promote_types(first.dtype, torch.float32), "device": first.device}
 
 
 def prior_state(denoiser: Any, shape: tuple[int, ...], s: Tensor, generator: Generators) -> Tensor:
@@ -186,6 +187,15 @@ def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Te
         raise ValueError(
             f"the time of start must lie in (0, 1], where {type(sde).__name__} has a finite noise ratio > 0, "
             f"got t={t.item():.6g}; at pure noise give shape=, at t = 0 there is nothing to remove."
+        )
+    x_t = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
+    floor = sde.to_chart(sde.from_chart(x_t.new_full((), -math.inf)))  # -inf on an affine chart
+    cut = int((sde.to_chart(x_t) <= floor).sum())
+    if cut:
+        raise ValueError(
+            f"x_t must be inside the range of its chart, got {cut} of {x_t.numel()} values at its end, where "
+            f"{x_t.dtype} rounds x + offset to 0: what the noise did to them is lost; take a smaller t, a larger "
+            "offset or float64."
         )
     return sde.to_u(x_t, t)
 

@@ -68,7 +68,7 @@ class Consistency(DDIM):
 
     Args:
         steps: number of network calls.
-        grid: noise ratios; by default every step but the last keeps away from the smallest level.
+        grid: noise ratios; by default all calls keep away from the smallest level.
     """
 
     def __init__(self, steps: int = 1, grid: Grid | None = None) -> None:

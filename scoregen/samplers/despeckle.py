@@ -53,7 +53,7 @@ def speckle(x: Tensor, looks: float, generator: Generators = None) -> Tensor:
     r"""Intensities with simulated speckle, x n with n ~ Gamma(L, 1/L), E n = 1.
 
     Args:
-        x: intensities (B, *S), >= 0. looks: L > 0.
+        x: intensities (B, *S), >= 0; integers give floating-point intensities. looks: L > 0.
         generator: one, or a list with one an image.
 
     Raises:
@@ -62,6 +62,7 @@ def speckle(x: Tensor, looks: float, generator: Generators = None) -> Tensor:
     log_moments(looks)
     if not bool((x >= 0).all()):
         raise ValueError(f"intensities must be >= 0, got values down to {x.min().item():.4g}.")
+    x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
     seeds = rand((len(x),), generator, torch.float64, "cpu") * 2**53
     rows = [np.random.Generator(np.random.PCG64(int(k))).gamma(looks, 1 / looks, tuple(x.shape[1:])) for k in seeds]
     return x * torch.from_numpy(np.stack(rows)).to(x)

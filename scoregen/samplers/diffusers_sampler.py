@@ -32,7 +32,7 @@ _OPTIONS = {
 class DiffusersSampler(Sampler):
     r"""A deterministic scheduler of diffusers on our denoiser, our grid and our processes.
 
-        Works with EulerDiscrete, HeunDiscrete, DPMSolverMultistep, DEISMultistep, UniPCMultistep and others that take
+        Works with EulerDiscrete, HeunDiscrete, DPMSolverMultistep, UniPCMultistep and others that take
         `prediction_type="sample"` and keep `sigmas`; which is tried out at construction. Our levels replace the
         scheduler's in float64, but Euler and DPM-Solver take their steps in float32: agreement ends at about 1e-5 times
         s_max.

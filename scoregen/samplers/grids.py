@@ -57,6 +57,16 @@ def check_steps(steps: int) -> int:
     return steps
 
 
+def check_ratios(sde: SDE, values: Sequence[float]) -> None:
+    r"""Refuses noise ratios outside the range of a process, where no network was trained."""
+    low, high = sde.noise_ratio(0.0).item(), sde.noise_ratio(1.0).item()
+    if min(values) < low * (1 - _SAME) or max(values) > high * (1 + _SAME):
+        raise ValueError(
+            f"noise ratios must lie between noise_ratio(0)={low:.6g} and noise_ratio(1)={high:.6g} of "
+            f"{type(sde).__name__}, got {min(values):.6g} to {max(values):.6g}."
+        )
+
+
 def _fractions(steps: int) -> Tensor:
     return torch.linspace(0, 1, steps, dtype=torch.float64, device="cpu")
 
@@ -71,8 +81,8 @@ class Karras(Grid):
     """
 
     def __init__(self, rho: float = 7.0) -> None:
-        if not rho > 0:
-            raise ValueError(f"rho must be > 0, got rho={rho}.")
+        if not 0 < rho < math.inf:
+            raise ValueError(f"rho must be > 0 and finite, got rho={rho}.")
         self.rho = float(rho)
 
     def levels(self, sde: SDE, s_max: float, s_min: float, steps: int) -> Tensor:
@@ -97,8 +107,8 @@ class PowerTime(Grid):
     """
 
     def __init__(self, power: float = 1.0) -> None:
-        if not power > 0:
-            raise ValueError(f"power must be > 0, got power={power}.")
+        if not 0 < power < math.inf:
+            raise ValueError(f"power must be > 0 and finite, got power={power}.")
         self.power = float(power)
 
     def levels(self, sde: SDE, s_max: float, s_min: float, steps: int) -> Tensor:
@@ -123,7 +133,8 @@ class Levels(Grid):
             given to the sampler, the values below it are used. The steps of the sampler are not used.
 
     Raises:
-        ValueError: values that are not positive and finite, or repeat; on a call when one lies above noise_ratio(1).
+        ValueError: values that are not positive and finite, or repeat; on a call when one is outside the range of the
+            process.
     """
 
     def __init__(self, values: Sequence[float]) -> None:
@@ -137,11 +148,7 @@ class Levels(Grid):
 
     def __call__(self, sde: SDE, steps: int, start: float | None = None) -> Tensor:
         values = self.values if start is None else (float(start), *self._below(float(start)))
-        highest = sde.noise_ratio(1.0).item()
-        if max(values) > highest * (1 + 1e-9):
-            raise ValueError(
-                f"values must not exceed noise_ratio(1)={highest:.6g} of {type(sde).__name__}, got {max(values):.6g}."
-            )
+        check_ratios(sde, values)
         return as_time([*values, 0.0])
 
     def _below(self, start: float) -> list[float]:
@@ -164,7 +171,7 @@ class TimeTravel(Grid):
         repeats: how often each stretch is repeated, >= 0.
 
     Raises:
-        ValueError: length < 1 or repeats < 0.
+        ValueError: length < 1 or repeats < 0; on a call when the other grid jumps itself. TypeError: grid is none.
 
     Reference: Lugmayr et al. (2022), arXiv 2201.09865, section 4.2.
     """
@@ -172,10 +179,16 @@ class TimeTravel(Grid):
     def __init__(self, grid: Grid, length: int = 5, repeats: int = 1) -> None:
         if not isinstance(length, int) or length < 1 or not isinstance(repeats, int) or repeats < 0:
             raise ValueError(f"TimeTravel needs length >= 1 and repeats >= 0, got length={length}, repeats={repeats}.")
+        if not isinstance(grid, Grid):
+            raise TypeError(f"grid must be a grid of scoregen.samplers, such as Karras(), got {grid!r}.")
         self.grid, self.length, self.repeats = grid, length, repeats
 
     def __call__(self, sde: SDE, steps: int, start: float | None = None) -> Tensor:
         levels = self.grid(sde, steps, start)
+        if bool((levels.diff() >= 0).any()):
+            raise ValueError(
+                f"grid must decrease to be travelled, got {type(self.grid).__name__} with jumps of its own."
+            )
         steps = len(levels) - 1  # of given levels, their number
         order = list(range(len(levels)))
         walk = order[:1]

@@ -24,7 +24,7 @@ class Heun(Sampler):
         churn_noise: factor of the added noise (S_noise).
 
     Raises:
-        ValueError: negative churn.
+        ValueError: negative churn or churn_noise, churn_min above churn_max.
     """
 
     def __init__(
@@ -37,8 +37,12 @@ class Heun(Sampler):
         churn_noise: float = 1.0,
     ) -> None:
         super().__init__(steps, grid)
-        if not churn >= 0:
-            raise ValueError(f"churn must be >= 0, got churn={churn}.")
+        if not (0 <= churn < math.inf and 0 <= churn_noise < math.inf):
+            raise ValueError(
+                f"churn and churn_noise must be >= 0 and finite, got churn={churn}, churn_noise={churn_noise}."
+            )
+        if not 0 <= churn_min <= churn_max:
+            raise ValueError(f"churn needs 0 <= churn_min <= churn_max, got {churn_min} and {churn_max}.")
         self.churn, self.churn_min, self.churn_max, self.churn_noise = churn, churn_min, churn_max, churn_noise
 
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:

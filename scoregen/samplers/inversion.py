@@ -17,7 +17,7 @@ from torch import Tensor
 from scoregen.samplers.base import check_label
 from scoregen.samplers.likelihood import noise_range, prior_moments
 from scoregen.samplers.ode import RK4, ODESolver
-from scoregen.sde.path import as_time
+from scoregen.sde.path import as_time, checked_time
 
 Blend = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -176,11 +176,11 @@ def edit(
         solver: as for `encode`.
 
     Raises:
-        ValueError: t whose noise ratio is not above s_min or is infinite.
+        ValueError: t outside [0, 1], or whose noise ratio is not above s_min or is infinite.
 
     Reference: Meng et al. (2022), arXiv 2108.01073 (with fresh noise); Su et al. (2023), arXiv 2203.08382 (two
         encodings).
     """
-    s = denoiser.sde.noise_ratio(t).item()
+    s = denoiser.sde.noise_ratio(checked_time(t)).item()
     u = encode(denoiser, x, s=s, label=source, solver=solver)
     return decode(denoiser, u, s=s, label=target, solver=solver)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from scoregen.rng import Generators, random_signs
 from scoregen.samplers.base import check_label
+from scoregen.samplers.grids import check_ratios
 from scoregen.samplers.ode import RK4, ODESolver
 from scoregen.sde.path import as_time
 from scoregen.sde.process import SDE
@@ -77,7 +78,7 @@ def log_likelihood(
         Likelihood.
 
     Raises:
-        ValueError: negative probes, levels < 2, unless 0 < s_min < s_max.
+        ValueError: negative probes, levels < 2, unless 0 < s_min < s_max are in the range of the process.
     """
     sde: SDE = denoiser.sde
     d = x[0].numel()
@@ -108,11 +109,12 @@ def log_likelihood(
 
 
 def noise_range(sde: SDE, s_min: float | None, s_max: float | None) -> tuple[float, float]:
-    r"""The noise ratios between which the ODE is solved, those of the process unless given."""
+    r"""The noise ratios between which the ODE is solved, those of the process unless given and within its range."""
     low = sde.s_min if s_min is None else float(s_min)
     high = sde.s_max if s_max is None else float(s_max)
     if not 0 < low < high < math.inf:
         raise ValueError(f"s_min must satisfy 0 < s_min < s_max, got s_min={low}, s_max={high}.")
+    check_ratios(sde, (low, high))
     return low, high
 
 

@@ -91,12 +91,12 @@ class AmbientLangevin(Sampler):
         super().__init__(steps, PowerTime(4.0) if grid is None else grid)
 
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+        rate = _log_rate(denoise)
         denoised = denoise(u, s)
         flipped = torch.zeros_like(u, dtype=torch.bool) if memory is None else memory
         if n == 0:
             _warn_of_flips(flipped)
             return denoised, None
-        rate = _log_rate(denoise)
         dv = float((s**2 - n**2) / rate**2)
         # 3/2 + h = 1/2 + rate (D - u)/s^2
         factor = 1 + dv / 2 + dv * rate / float(s**2) * (denoised - u) + dv**0.5 * noise(u)

@@ -224,6 +224,11 @@ class SamplerScheduler:
                 else:
                     u, memory = self.sampler.step(denoise, u, s, n, noise, progress.memory)
             except _NeedsOutput as request:
+                if progress.call >= len(self._levels) or request.s != self._levels[progress.call]:
+                    raise TypeError(
+                        f"sampler must be one with a fixed list of calls, got {type(self.sampler).__name__}, which "
+                        f"asks for an unforeseen one at s={float(request.s):.6g}; use Heun or ExponentialABM."
+                    ) from None
                 return request.u * network_scale(request.s).to(request.u)
             progress.step, progress.state, progress.memory = progress.step + 1, u, memory
             progress.outputs, progress.draws = [], []

@@ -8,6 +8,7 @@ dW, score = (D - u)/s^2.
 Reference: Song et al. (2021), arXiv 2011.13456, section 4 and appendix G.
 """
 
+import copy
 from typing import Any
 
 from torch import Tensor
@@ -57,13 +58,14 @@ class PredictorCorrector(Sampler):
     Args:
         steps: number of steps; each takes `corrections` network calls and those of the predictor.
         grid: noise ratios.
-        predictor: the sampler whose step goes down; `Ancestral` unless given. Its own steps and grid are not used,
-            and it keeps no memory: a multistep method is of first order here, and `AmbientLangevin` counts no flips.
+        predictor: the sampler whose step goes down; `Ancestral` unless given. It takes over the number of steps;
+            its grid is not used, and it keeps no memory: a multistep method is of first order here, and
+            `AmbientLangevin` counts no flips.
         corrections: Langevin steps at each level, >= 1.
         step_size: r in (0, 1]; r^2 = 4 snr^2 in the notation of the reference for a score of its expected size.
 
     Raises:
-        ValueError: corrections < 1 or a step size outside (0, 1].
+        ValueError: corrections < 1 or a step size outside (0, 1]. TypeError: a predictor that is no sampler.
 
     Reference: Song et al. (2021), arXiv 2011.13456, algorithms 2 to 5.
     """
@@ -81,12 +83,14 @@ class PredictorCorrector(Sampler):
             raise ValueError(f"corrections must be an integer >= 1, got corrections={corrections}.")
         if not 0 < step_size <= 1:
             raise ValueError(f"step_size must lie in (0, 1], got step_size={step_size}.")
-        self.predictor = Ancestral() if predictor is None else predictor
+        if predictor is not None and not isinstance(predictor, Sampler):
+            raise TypeError(f"predictor must be a sampler, such as Ancestral(), got {predictor!r}.")
+        self.predictor = Ancestral() if predictor is None else copy.copy(predictor)
         self.couples_batch = self.predictor.couples_batch
         self.corrections, self.step_size = corrections, float(step_size)
 
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
-        r = self.step_size
+        r, self.predictor.steps = self.step_size, self.steps
         for _ in range(self.corrections):
             u = u + r**2 / 2 * (denoise(u, s) - u) + r * float(s) * noise(u)
         # a fresh state has no history: the correction has left the trajectory of the predictor

@@ -11,6 +11,8 @@ then has large weights of both signs, which multiply the errors of a network; th
     sum_j |w_j| <= limit |sum_j w_j|.
 """
 
+import math
+
 from torch import Tensor
 
 from scoregen.samplers.grids import Grid
@@ -40,8 +42,10 @@ class VelocityABM(AdamsBashforthMoulton):
         self, steps: int = 18, grid: Grid | None = None, order: int = 4, scale: float = 0.5, limit: float = 10.0
     ) -> None:
         super().__init__(steps, grid, order)
-        if not scale > 0:
-            raise ValueError(f"scale must be > 0, got scale={scale}; it is the standard deviation of the data.")
+        if not 0 < scale < math.inf:
+            raise ValueError(
+                f"scale must be > 0 and finite, got scale={scale}; it is the standard deviation of the data."
+            )
         if not limit >= 1:
             raise ValueError(f"limit must be >= 1, got limit={limit}; 1 allows no extrapolation.")
         self.scale, self.limit = float(scale), float(limit)

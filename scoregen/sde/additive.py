@@ -160,8 +160,8 @@ class EDM(_Exploding):
         self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0, chart: Chart | None = None
     ) -> None:
         super().__init__(sigma_min, sigma_max, chart)
-        if not rho > 0:
-            raise ValueError(f"rho must be > 0, got rho={rho}.")
+        if not 0 < rho < math.inf:
+            raise ValueError(f"rho must be > 0 and finite, got rho={rho}.")
         self.rho = float(rho)
         self._low, self._high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 

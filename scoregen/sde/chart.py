@@ -45,12 +45,15 @@ class Affine(Chart):
         shift: added after it.
 
     Raises:
-        ValueError: scale <= 0.
+        ValueError: scale <= 0, or values that are not finite.
     """
 
     def __init__(self, scale: float = 1.0, shift: float = 0.0) -> None:
-        if not scale > 0 or not math.isfinite(scale):
-            raise ValueError(f"scale must be positive and finite, got scale={scale}; a chart is increasing.")
+        if not 0 < scale < math.inf or not math.isfinite(shift):
+            raise ValueError(
+                f"scale must be positive and finite and shift finite, got scale={scale}, shift={shift}; a chart is "
+                "increasing."
+            )
         self.scale, self.shift = float(scale), float(shift)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,7 +73,8 @@ class Log(Chart):
         offset: c >= 0; c = 1 is nearly additive on [0, 1], c -> 0 truly multiplicative. Exact zeros need c > 0.
 
     Raises:
-        ValueError: at construction for offset < 0; in `forward` for x + offset <= 0, with the values and their number.
+        ValueError: at construction for offset < 0; in `forward` for x + offset <= 0 or infinite, with the values and
+            their number.
     """
 
     def __init__(self, offset: float = 0.0) -> None:
@@ -80,12 +84,12 @@ class Log(Chart):
 
     def forward(self, x: Tensor) -> Tensor:
         shifted = x + self.offset
-        bad = ~(shifted > 0)
+        bad = ~((shifted > 0) & (shifted < math.inf))
         if bad.any():
             values = ", ".join(f"{v:.4g}" for v in x[bad][:5].tolist())
             raise ValueError(
-                f"x + offset must be > 0 for the log chart, got {int(bad.sum())} of {x.numel()} values that break it "
-                f"(first: {values}) with offset={self.offset}; use a larger offset, or a mask for exact zeros."
+                f"x + offset must be > 0 and finite for the log chart, got {int(bad.sum())} of {x.numel()} values that "
+                f"break it (first: {values}) with offset={self.offset}; use a larger offset, or a mask for exact zeros."
             )
         return shifted.log()
 

@@ -34,8 +34,8 @@ class DiscretePath(SDE):
         if len(abar) < 2 or not bool(((abar > 0) & (abar < 1)).all() and (abar.diff() < 0).all()):
             raise ValueError(
                 "alphas_cumprod must hold at least two values that decrease strictly inside (0, 1), got "
-                f"{len(abar)} values from {abar[0].item():.4g} to {abar[-1].item():.4g}; "
-                "replace a final 0 (zero terminal SNR) by 2**-24, as diffusers does."
+                f"{len(abar)} values{_ends(abar)}; replace a final 0 (zero terminal SNR) "
+                "by 2**-24, as diffusers does."
             )
         self.log_levels = ((1 - abar) / abar).log() / 2
 
@@ -82,3 +82,7 @@ class DiscretePath(SDE):
 
     def _time_of(self, s: Tensor) -> Tensor:
         return self.index_of(s) / (len(self.log_levels) - 1)
+
+
+def _ends(values: Tensor) -> str:
+    return f" from {values[0].item():.4g} to {values[-1].item():.4g}" if len(values) else ""

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Sampling runs between these noise ratios where a path itself is not bounded (data of about unit scale).
+# Sampling runs between these noise ratios where a path goes on to 0 or beyond all data (of about unit scale).
 SMALLEST_NOISE, LARGEST_NOISE = 2e-3, 200.0
 
 
@@ -111,9 +111,11 @@ class Path(ABC):
     @property
     def s_min(self) -> float:
         r"""The smallest noise ratio at which samplers call the denoiser."""
-        return max(self.noise_ratio(0.0).item(), min(SMALLEST_NOISE, self.noise_ratio(1.0).item() / 10))
+        own = self.noise_ratio(0.0).item()
+        return own if own > 0 else min(SMALLEST_NOISE, self.noise_ratio(1.0).item() / 10)
 
     @property
     def s_max(self) -> float:
-        r"""The noise ratio at which sampling starts."""
-        return min(self.noise_ratio(1.0).item(), LARGEST_NOISE)
+        r"""The noise ratio at which sampling starts: that of t = 1, on paths that erase the data at most 200."""
+        own = self.noise_ratio(1.0).item()
+        return own if self.alpha(1.0) == 1 else min(own, LARGEST_NOISE)

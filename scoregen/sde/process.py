@@ -37,15 +37,20 @@ class SDE(Path):
         r"""Sets the moments of the data in chart coordinates, which the prior uses; returns self.
 
         Args:
-            mean, var: scalars or tensors of the shape of one sample (*S).
+            mean, var: scalars or tensors of the shape of one sample (*S), which broadcast to one shape.
 
         Raises:
-            ValueError: when a variance is negative or a moment is not finite.
+            ValueError: when a variance is negative, a moment is not finite, or their shapes do not fit.
         """
         mean, var = as_time(mean), as_time(var)
         if not bool(mean.isfinite().all() and var.isfinite().all() and (var >= 0).all()):
             raise ValueError(f"moments must be finite with var >= 0, got var from {var.min():.4g} to {var.max():.4g}.")
-        self.data_mean, self.data_var = mean, var
+        try:
+            self.data_mean, self.data_var = (m.clone() for m in torch.broadcast_tensors(mean, var))
+        except RuntimeError as error:
+            raise ValueError(
+                f"mean and var must have the shape of one sample, got {tuple(mean.shape)} and {tuple(var.shape)}."
+            ) from error
         return self
 
     def to_chart(self, x: Tensor) -> Tensor:
@@ -76,7 +81,7 @@ class SDE(Path):
 
     def from_u(self, u: Tensor, t: Tensor | float) -> Tensor:
         r"""Noisy data x_t of EDM coordinates u (B, *S) at time t, () or (B,)."""
-        t = as_time(t)
+        t = checked_time(t)
         return self.from_chart(expand(self.alpha(t), u) * u + expand(self.shift(t), u))
 
     def perturb(self, x_0: Tensor, t: Tensor | float, eps: Tensor) -> Tensor:
@@ -95,14 +100,14 @@ class SDE(Path):
     def drift(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""The Ito drift in data space, (B, *S)."""
         y = self.to_chart(x)
-        f, h, g2 = (expand(c, y) for c in self.coefficients(t))
+        f, h, g2 = (expand(c, y) for c in self._finite_coefficients(t))
         slope, bend = self.chart.inverse_derivatives(y)
         return slope * (f * y + h) + bend * g2 / 2
 
     def diffusion(self, x: Tensor, t: Tensor | float) -> Tensor:
         r"""The diffusion coefficient in data space, (B, *S)."""
         y = self.to_chart(x)
-        _, _, g2 = self.coefficients(t)
+        _, _, g2 = self._finite_coefficients(t)
         return self.chart.inverse_derivatives(y)[0] * expand(g2.clamp_min(0).sqrt(), y)
 
     def reverse_drift(self, x: Tensor, t: Tensor | float, score: Tensor, stochastic: bool = True) -> Tensor:
@@ -116,11 +121,17 @@ class SDE(Path):
         Reference: Song et al. (2021), arXiv 2011.13456, equations 6 and 13, with Ito's formula for the chart.
         """
         y = self.to_chart(x)
-        f, h, g2 = (expand(c, y) for c in self.coefficients(t))
+        f, h, g2 = (expand(c, y) for c in self._finite_coefficients(t))
         slope, bend = self.chart.inverse_derivatives(y)
         if stochastic:
             return slope * (f * y + h - g2 * score) - bend * g2 / 2
         return slope * (f * y + h - g2 * score / 2)
+
+    def _finite_coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+        found = self.coefficients(checked_time(t))
+        if not all(bool(c.isfinite().all()) for c in found):
+            raise ValueError(f"t must be inside (0, 1) for {type(self).__name__}, whose drift has no limit there.")
+        return found
 
     def prior_sample(self, shape: tuple[int, ...], generator: Generators = None, dtype=None, device=None) -> Tensor:
         r"""Draws of x_1, (B, *S)."""

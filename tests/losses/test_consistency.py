@@ -21,6 +21,7 @@ from scoregen.pictures import save_grid
 from scoregen.rng import generators, randn
 from scoregen.samplers import Consistency, Heun, Levels
 from scoregen.sde import EDM, VE, GeometricBrownianMotion, Multiplicative
+from scoregen.sde import Affine as AffineChart
 from scoregen.sde.path import expand
 from scoregen.training import Moment, Trainer
 
@@ -379,3 +380,9 @@ def test_one_step_of_a_multiplicative_model_is_positive_and_follows_the_data():
 def test_bad_arguments_are_refused(make, text):
     with pytest.raises(ValueError, match=text):
         make()
+
+
+def test_a_teacher_in_other_coordinates_is_refused():
+    teacher = Denoiser(MLP((2,)), EDM(chart=AffineChart(2, -1)))
+    with pytest.raises(ValueError, match="teacher must have the chart of the model"):
+        ConsistencyDistillation(teacher)(Denoiser(MLP((2,)), EDM()), torch.zeros(4, 2))

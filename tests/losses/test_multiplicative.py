@@ -16,7 +16,7 @@ from scoregen.losses import (
 )
 from scoregen.models import RawDenoiser
 from scoregen.rng import generator
-from scoregen.sde import EDM, GeometricBrownianMotion, GeometricOU
+from scoregen.sde import EDM, VE, GeometricBrownianMotion, GeometricOU, Multiplicative
 
 
 class At(NoiseLevels):
@@ -170,3 +170,29 @@ def test_an_additive_process_is_refused(loss):
     denoiser.sde = EDM()
     with pytest.raises(TypeError, match=r"must be a multiplicative process .* got EDM"):
         loss(denoiser, data(4))
+
+
+def test_non_negative_score_matching_differentiates_attention():
+    r"""Fused attention has no second derivative."""
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lift, self.drop = nn.Linear(1, 8), nn.Linear(8, 1)
+
+        def forward(self, x, t, label=None):
+            tokens = self.lift(x.log()[..., None])
+            return self.drop(nn.functional.scaled_dot_product_attention(tokens, tokens, tokens))[..., 0]
+
+    sde = GeometricBrownianMotion(0.8)
+    network = Attention()
+    loss = NonNegativeScoreMatching(0.1)(RawDenoiser(network, sde), data(8).float(), generator=generator(0, 0, 0))
+    loss.sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in network.parameters())
+
+
+def test_a_network_in_data_space_takes_levels_below_those_of_its_process():
+    r"""Consistency losses call it at r < noise_ratio(0) in their late stages: there D tends to u."""
+    sde = Multiplicative(VE(0.01, 1.0))
+    raw, u = RawDenoiser(Affine(), sde, prediction="hyvarinen").double(), torch.zeros(1, 2, dtype=torch.float64)
+    assert torch.allclose(raw(u, 1e-6), u, atol=1e-6)

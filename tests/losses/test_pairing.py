@@ -5,7 +5,15 @@ from itertools import permutations
 import pytest
 import torch
 
-from scoregen.losses import ConsistencyTuning, DenoisingScoreMatching, Loss, OptimalTransportPairing, StepwiseVariation
+from scoregen.losses import (
+    ConsistencyDistillation,
+    ConsistencyTuning,
+    CrossEntropy,
+    DenoisingScoreMatching,
+    Loss,
+    OptimalTransportPairing,
+    StepwiseVariation,
+)
 from scoregen.losses.pairing import assignment
 from scoregen.models import Denoiser, FlatMLP
 from scoregen.rng import generators, randn
@@ -118,3 +126,21 @@ def test_a_loss_of_something_else_than_the_data_is_refused():
 
     with pytest.raises(TypeError, match="base_loss must look at the data themselves, got Halved"):
         OptimalTransportPairing(Halved())(model(), data())
+
+
+def test_the_rehearsal_calls_no_teacher():
+    calls = []
+
+    class Teacher(Denoiser):
+        def forward(self, *arguments):
+            calls.append(1)
+            return super().forward(*arguments)
+
+    teacher = Teacher(FlatMLP((2,), 8, 1), EDM()).double()
+    OptimalTransportPairing(ConsistencyDistillation(teacher))(model(), data(), generator=generators(0, 1, 0, range(B)))
+    assert len(calls) == 2
+
+
+def test_a_loss_without_a_denoiser_is_refused():
+    with pytest.raises(TypeError, match="base_loss must be the loss of a denoiser"):
+        OptimalTransportPairing(CrossEntropy())(model(), data(), torch.zeros(B, dtype=torch.long))

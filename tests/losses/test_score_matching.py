@@ -190,7 +190,7 @@ def test_a_rate_out_of_range_is_refused(rate):
 
 
 def test_a_law_without_spread_is_refused():
-    with pytest.raises(ValueError, match="std must be > 0, got std=0"):
+    with pytest.raises(ValueError, match=r"std > 0 and finite, got mean=.* std=0"):
         LogNormal(std=0)
 
 

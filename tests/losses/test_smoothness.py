@@ -242,6 +242,14 @@ def test_every_fourth_step_has_the_mean_gradient_of_every_step():
     torch.testing.assert_close(*means, rtol=1e-6, atol=1e-9)
 
 
+def test_a_loop_without_steps_has_the_penalty_at_its_own_weight():
+    values = []
+    for every in (1, 4):
+        model = denoiser()
+        values.append(JacobianPenalty(DenoisingScoreMatching(), 1.0, "vjp", every)(model, data(), generator=draws()))
+    torch.testing.assert_close(*values)
+
+
 def test_steps_without_a_penalty_and_evaluations_are_the_base_loss():
     model, base = denoiser(), DenoisingScoreMatching(LEVELS)
     loss = aimed(StepwiseVariation(base, every=3))

@@ -72,7 +72,7 @@ def test_numbers_of_other_settings_are_not_overwritten(tmp_path):
     run(config(samples=str(tmp_path), out=str(tmp_path / "out")), tmp_path)
     found = (tmp_path / "out" / "metrics.json").read_bytes()
     run(config(samples=str(tmp_path), out=str(tmp_path / "out")), tmp_path)
-    with pytest.raises(UserError, match="holds other results .metrics was"):
+    with pytest.raises(UserError, match=r"holds other results \(metrics was"):
         run(config(samples=str(tmp_path), out=str(tmp_path / "out"), metrics=FAST | {"subset": 50}), tmp_path)
     assert (tmp_path / "out" / "metrics.json").read_bytes() == found
 

@@ -204,3 +204,8 @@ def test_many_draws_of_a_sampler_without_noise_are_refused(sampler):
     with pytest.raises(ValueError, match=f"must be stochastic for several samples, got {type(sampler).__name__}"):
         despeckler.sample_mean(torch.ones(1, 2), 2)
     assert bool((despeckler.sample(torch.ones(1, 2)) > 0).all())
+
+
+def test_speckle_on_integers_is_that_on_numbers():
+    whole, g = torch.full((1, 100), 100), lambda: torch.Generator().manual_seed(0)
+    assert torch.equal(speckle(whole, 4, g()), speckle(whole.float(), 4, g()))

@@ -95,7 +95,10 @@ class Rising(Grid):
         (lambda: Levels([1.0, 0.0]), "must be positive finite noise ratios"),
         (lambda: Levels([1.0, math.nan]), "must be positive finite noise ratios"),
         (lambda: Levels([1.0, 1.0]), "without repetition"),
-        (lambda: Levels([3.0])(GeometricBrownianMotion(0.8), 1), r"must not exceed noise_ratio\(1\)=0.8"),
+        (
+            lambda: Levels([3.0])(GeometricBrownianMotion(0.8), 1),
+            r"must lie between noise_ratio\(0\)=0 and noise_ratio\(1\)=0.8 .* got 3 to 3",
+        ),
         (lambda: TimeTravel(Karras(), length=0), "length >= 1"),
     ],
 )
@@ -125,3 +128,8 @@ def test_time_travel_over_given_levels_goes_by_their_number(steps):
 @pytest.mark.parametrize(("sde", "start"), [(VE(0.1, 50.0), 0.2), (VE(0.1, 0.5), None)])
 def test_no_level_lies_below_the_least_noise_of_the_process(grid, sde, start):
     assert grid(sde, 4, start)[-2].item() == pytest.approx(0.1, rel=1e-9)
+
+
+def test_a_grid_with_jumps_is_not_travelled_again():
+    with pytest.raises(ValueError, match="grid must decrease to be travelled, got Levels"):
+        TimeTravel(Levels([5.0, 1.0, 5.0, 0.5]), 2, 1)(VE(), 4)

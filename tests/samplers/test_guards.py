@@ -30,6 +30,7 @@ def test_steps_below_one_are_an_error(steps):
             build(steps)
 
 
+LOG = Independent(0, 1, GeometricBrownianMotion(offset=1.0))
 CALLS = {
     "neither": (lambda: DDIM(2)(ORACLE), "give either shape .* or start"),
     "both": (lambda: DDIM(2)(ORACLE, (4, 2), start=(X, 0.5)), "give either shape .* or start"),
@@ -47,7 +48,7 @@ CALLS = {
     "label_float": (lambda: DDIM(2)(LABELLED, (2, 2), label=torch.zeros(2)), "got torch.float32"),
     "generators": (
         lambda: DDIM(2)(ORACLE, (4, 2), generator=generators(0, 0, 0, range(3))),
-        "a list of 3 for a batch of 4",
+        "generator must be one or a list of 4, .* got a list of 3",
     ),
     "generators_of_a_start": (
         lambda: DDIM(2)(ORACLE, start=(X, 0.5), generator=generators(0, 0, 0, range(3))),
@@ -66,7 +67,15 @@ CALLS = {
     ),
     "negative_data": (
         lambda: DDIM(2)(Independent(0, 1, GeometricBrownianMotion()), start=(-X, 0.5)),
-        r"x \+ offset must be > 0 for the log chart, got 8 of 8",
+        r"x \+ offset must be > 0 and finite for the log chart, got 8 of 8",
+    ),
+    "infinite_data": (
+        lambda: DDIM(2)(Independent(0, 1, GeometricBrownianMotion()), start=(X.abs() / 0, 0.5)),
+        r"must be > 0 and finite for the log chart, got 8 of 8 .*first: inf",
+    ),
+    "rounded_away": (  # exp(-20) is nothing beside an offset of 1 in float32
+        lambda: DDIM(2)(LOG, start=(LOG.sde.from_u(torch.tensor([[-20.0, 0.0]]), 0.5), 0.5)),
+        r"got 1 of 2 values at its end, where torch.float32 rounds x \+ offset to 0",
     ),
 }
 
@@ -121,3 +130,25 @@ TYPES = {
 def test_arguments_of_another_type_are_named(call, message):
     with pytest.raises(TypeError, match=message):
         call()
+
+
+def test_a_seed_in_place_of_a_generator_is_named():
+    with pytest.raises(TypeError, match=r"generator must be a torch.Generator .* got 3; for a seed"):
+        DDIM(2)(ORACLE, (4, 2), generator=3)
+
+
+@pytest.mark.parametrize("entry", ["shape", "start"])
+def test_the_state_has_at_least_single_precision(entry):
+    r"""A network in bfloat16 does not make the integration one in bfloat16."""
+
+    class Half(Independent):
+        def parameters(self):
+            return iter((torch.zeros((), dtype=torch.bfloat16),))
+
+        def __call__(self, u, s, label=None):
+            assert u.dtype == torch.float32
+            return super().__call__(u.double(), s).to(u)
+
+    oracle, g = Half(torch.zeros(2), 1.0, VE(0.01, 10.0)), torch.Generator().manual_seed(0)
+    begin = {"shape": (3, 2)} if entry == "shape" else {"start": (torch.ones(3, 2, dtype=torch.bfloat16), 0.5)}
+    assert Heun(4)(oracle, **begin, generator=g).dtype == torch.float32

@@ -12,6 +12,7 @@ from scoregen.compat import repair_torchvision
 from scoregen.models import Clamp, from_diffusers
 from scoregen.samplers import (
     DDIM,
+    AdaptiveFlow,
     Ancestral,
     Consistency,
     DiffusersSampler,
@@ -133,6 +134,18 @@ def test_unfit_schedulers_are_refused_at_construction(scheduler):
     with pytest.raises(TypeError, match="scheduler must be deterministic and take prediction_type='sample' and sigmas"):
         DiffusersSampler(scheduler())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_adaptive_predictor_is_refused_at_its_first_unforeseen_call():
+    path = DiscretePath(torch.linspace(0.9999**0.5, 0.005**0.5, 1000, dtype=torch.float64) ** 2)
+    scheduler = SamplerScheduler(PredictorCorrector(4, predictor=AdaptiveFlow(1e-3)), path, "sample")
+    x = torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(
+        TypeError, match="fixed list of calls, got PredictorCorrector, which asks for an unforeseen one"
+    ):
+        for t in scheduler.timesteps:
+            s2 = float(path.noise_ratio(float(t) / 999)) ** 2
+            x = scheduler.step(0.25 / (0.25 + s2) * x * (1 + s2) ** 0.5, t, x).prev_sample
 
 
 def test_time_travel_is_refused():

@@ -16,6 +16,7 @@ from scoregen.samplers import (
     PredictorCorrector,
     VelocityABM,
 )
+from scoregen.sde import VE
 
 ORACLE = standard_mixture()
 
@@ -110,3 +111,16 @@ def test_euler_maruyama_step_in_closed_form():
 def test_bad_parameters_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_churned_predictor_spreads_its_churn_over_the_steps_of_the_sampler():
+    seen = []
+
+    def denoise(u, s):
+        seen.append(float(s))
+        return torch.zeros_like(u)
+
+    denoise.sde = VE(0.01, 80.0)
+    s, n = torch.tensor(10.0, dtype=torch.float64), torch.tensor(5.0, dtype=torch.float64)
+    PredictorCorrector(6, predictor=Heun(churn=1.2)).step(denoise, torch.ones(1, 1), s, n, torch.zeros_like, None)
+    assert seen[1] == pytest.approx(10 * (1 + 1.2 / 6))

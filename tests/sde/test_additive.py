@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from oracles import Independent
 
-from scoregen.sde import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
+from scoregen.samplers import ExponentialABM
+from scoregen.sde import EDM, VE, VP, Cosine, Multiplicative, RectifiedFlow, SubVP
 
 T = torch.linspace(0.01, 0.98, 37, dtype=torch.float64)
 
@@ -101,9 +103,33 @@ def test_a_noise_ratio_outside_the_range_is_an_error():
     [
         (lambda: VP(2.0, 1.0), "0 < beta_min <= beta_max, got beta_min=2.0"),
         (lambda: VE(2.0, 1.0), "0 < sigma_min < sigma_max, got sigma_min=2.0, sigma_max=1.0"),
-        (lambda: EDM(rho=0.0), "rho must be > 0, got rho=0.0"),
+        (lambda: EDM(rho=0.0), "rho must be > 0 and finite, got rho=0.0"),
     ],
 )
 def test_bad_parameters_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    ("sde", "low", "high"),
+    [
+        (EDM(1e-5, 1.0), 1e-5, 1.0),
+        (VE(0.01, 2000.0), 0.01, 2000.0),
+        (VE(300.0, 500.0), 300.0, 500.0),
+        (Multiplicative(VE(0.01, 2000.0)), 0.01, 2000.0),
+        (RectifiedFlow(), 2e-3, 200.0),
+        (VP(beta_max=40.0), 2e-3, 200.0),
+    ],
+)
+def test_sampling_runs_over_the_range_that_the_process_states(sde, low, high):
+    assert sde.s_min == pytest.approx(low, rel=1e-9)
+    assert sde.s_max == pytest.approx(high, rel=1e-9)
+
+
+@pytest.mark.parametrize(("sde", "std"), [(EDM(1e-5, 1.0), 1e-3), (VE(0.01, 2000.0), 300.0)], ids=["small", "large"])
+def test_data_far_from_unit_scale_are_sampled(sde, std):
+    r"""The flow from N(0, s_max^2) to N(0, std^2) data ends at std s_max/sqrt(std^2 + s_max^2), exactly."""
+    oracle = Independent(torch.zeros(1, dtype=torch.float64), std**2, sde)
+    x = ExponentialABM(64)(oracle, (20_000, 1), generator=torch.Generator().manual_seed(0))
+    assert x.std().item() == pytest.approx(std * sde.s_max / math.hypot(std, sde.s_max), rel=0.02)

@@ -176,3 +176,28 @@ def test_pure_noise_has_no_u_but_a_time(sde):
     with pytest.raises(ValueError, match="t must be below 1"):
         sde.to_u(torch.ones(2, 3), torch.tensor([0.5, 1.0]))
     assert sde.time_of(math.inf).item() == 1.0
+
+
+@pytest.mark.parametrize("call", ["drift", "diffusion", "reverse", "from_u"])
+def test_a_time_outside_the_process_is_named(call):
+    x = torch.ones(1, 2)
+    calls = {
+        "drift": lambda t: VP().drift(x, t),
+        "diffusion": lambda t: VP().diffusion(x, t),
+        "reverse": lambda t: VP().reverse_drift(x, t, x),
+        "from_u": lambda t: VP().from_u(x, t),
+    }
+    with pytest.raises(ValueError, match=r"t must lie in \[0, 1\]"):
+        calls[call](2.0)
+
+
+def test_a_drift_without_a_limit_is_named():
+    with pytest.raises(ValueError, match=r"t must be inside \(0, 1\) for RectifiedFlow"):
+        RectifiedFlow().drift(torch.ones(1, 2), 1.0)
+
+
+def test_moments_have_one_shape():
+    sde = VE().with_moments(0.0, torch.ones(3))
+    assert sde.data_mean.shape == sde.data_var.shape == (3,)
+    with pytest.raises(ValueError, match=r"shape of one sample, got \(2,\) and \(3,\)"):
+        VE().with_moments(torch.zeros(2), torch.ones(3))
