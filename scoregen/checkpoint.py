@@ -74,10 +74,14 @@ def _put(partial: Path, folder: Path) -> None:
 
 def point_last(folder: Path) -> None:
     r"""Makes `last` beside the checkpoint a link to it, atomically."""
+    last = folder.parent / "last"
+    if last.is_dir() and not last.is_symlink():  # in a copy of a run that followed links
+        own = last.with_name(f"step_{read_state(last)['step']:08d}")
+        shutil.rmtree(last) if own.exists() else os.replace(last, own)
     link = folder.parent / ".last.partial"
     link.unlink(missing_ok=True)
     link.symlink_to(folder.name)
-    os.replace(link, folder.parent / "last")
+    os.replace(link, last)
 
 
 def find(path: Path | str, name: str = "checkpoint") -> Path:
@@ -217,6 +221,16 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path, state: dict[str, Any]) -> None:
     r"""Restores the optimizer of a checkpoint."""
     tensors = read_tensors(folder / "optimizer.safetensors")
+    try:
+        _fill_optimizer(optimizer, tensors, state)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"checkpoint: the optimizer state of '{folder}' does not fit ({type(error).__name__}: {error}); use an "
+            "earlier checkpoint, or start a new run with init=."
+        ) from error
+
+
+def _fill_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     entries: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
@@ -228,6 +242,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path, state: dict[s
         {**current, **saved}
         for current, saved in zip(optimizer.state_dict()["param_groups"], state["optimizer"]["groups"], strict=True)
     ]
+    if len({frozenset(entry) for entry in entries.values()}) > 1:
+        raise ValueError("what it holds of the parameters differs from one to another")
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
 

@@ -86,6 +86,24 @@ def _refuse_deletions(overrides: list[str]) -> None:
             raise UserError(f"~{name}: a key of the command cannot be removed; give {name}=null or another value.")
 
 
+def refuse_unused(config: dict[str, Any], name: str, unused: dict[str, str]) -> None:
+    r"""Refuses values that would be ignored.
+
+    Args:
+        config: of a command. name: of its file in conf/, which has the defaults.
+        unused: keys that say nothing in this call, each with the reason.
+
+    Raises:
+        UserError: one of them is not at its default.
+    """
+    from omegaconf import OmegaConf
+
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml"))
+    for key, reason in unused.items():
+        if config[key] != defaults[key]:
+            raise UserError(f"{key}: {reason}, got {key}={config[key]}; leave it out.")
+
+
 def _remove_empty(folder: Path) -> None:
     r"""Takes back the run folder that Hydra made, and its empty parents in the working folder, if it is empty."""
     here = Path.cwd()

@@ -42,9 +42,26 @@ def build(node: Any, *, trusted: bool = True, where: str = "", **arguments: Any)
     return node
 
 
-def accepts(node: Mapping, name: str) -> bool:
-    r"""Whether the target of a node has an argument of this name."""
-    return name in inspect.signature(locate(node["_target_"])).parameters
+def accepts(node: Mapping, name: str, where: str = "") -> bool:
+    r"""Whether the target of a node has an argument of this name; `where` is the path of the node, for messages."""
+    return name in _parameters(locate(target_of(node, where), where))
+
+
+def target_of(node: Mapping, where: str = "") -> str:
+    r"""The `_target_` of a node; UserError where it has none."""
+    if not isinstance(node.get("_target_"), str):
+        raise UserError(
+            f"{_join(where, '_target_')}: must be the dotted name of a class, got {node.get('_target_')!r}; give the "
+            "whole node, or choose an option of its group."
+        )
+    return node["_target_"]
+
+
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (ValueError, TypeError):  # a module, or a builtin without a signature
+        return {}
 
 
 def locate(target: str, where: str = "") -> Any:
@@ -93,11 +110,15 @@ def check_targets(node: Any, where: str = "") -> None:
 
 
 def _call(node: Mapping, trusted: bool, where: str, arguments: dict[str, Any]) -> Any:
-    target = node["_target_"]
+    target = target_of(node, where)
     if not trusted:
         _check_trusted(target, where)
+        if node.get("_partial_"):
+            raise UserError(f"{_join(where, '_partial_')}: refused in a configuration that came with a checkpoint.")
     function = locate(target, where)
-    parameters = inspect.signature(function).parameters
+    if not callable(function):
+        raise UserError(f"{_join(where, '_target_')}: '{target}' is not a class or function.")
+    parameters = _parameters(function)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = _hints(function)
     values = {}

@@ -8,9 +8,12 @@ identity.
 import os
 from collections.abc import Iterable
 from datetime import timedelta
+from itertools import chain
 
 import torch
 import torch.distributed as dist
+
+PATIENCE = timedelta(days=1)  # processes finish their shares hours apart
 
 
 def rank() -> int:
@@ -26,7 +29,7 @@ def world_size() -> int:
 def initialize() -> None:
     r"""Joins the process group that the launcher describes (NCCL or gloo, as the hardware has it); idempotent."""
     if world_size() > 1 and not dist.is_initialized():
-        dist.init_process_group(timeout=timedelta(days=1))  # processes finish their shares hours apart
+        dist.init_process_group(timeout=PATIENCE)
 
 
 def finalize() -> None:
@@ -53,6 +56,13 @@ def barrier() -> None:
     r"""Waits for all processes."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def share(*tensors: Iterable[torch.Tensor]) -> None:
+    r"""Gives all processes the first one's values of tensors, in place."""
+    if dist.is_initialized() and world_size() > 1:
+        for tensor in chain(*tensors):
+            dist.broadcast(tensor, 0)
 
 
 def gather(value) -> list:

@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 from tiny import DIGITS, TOY, command, compose, image_folder, numbers, sample, train, weights
 
+from scoregen import load
 from scoregen.commands import sample as sample_main
 from scoregen.commands import train as train_main
+from scoregen.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["trainer.steps=1", "preview.every=null", "dry_run=true", "model.network.channels=[4]"]
@@ -91,7 +93,24 @@ MISTAKES = {
         ["sde.sigma_min=100"],
         "sde: sigma_min must satisfy 0 < sigma_min < sigma_max, got sigma_min=100.0",
     ),
-    "range-lr": (["trainer.optimizer.lr=-1"], "trainer.optimizer: Invalid learning rate: -1.0"),
+    "range-lr": (
+        ["trainer.optimizer.lr=-1"],
+        "trainer.optimizer: a value is out of range .*: Invalid learning rate: -1.0",
+    ),
+    "range-lr-infinite": (["trainer.optimizer.lr=inf"], "trainer.optimizer.lr: must be a finite number, got inf"),
+    "range-lr-text": (["trainer.optimizer.lr=abc"], "trainer.optimizer: a value is out of range or of another type"),
+    "range-lr-node": (["trainer.optimizer=5"], "trainer: optimizer must make an optimizer .* got optimizer=5"),
+    "no-target": (["~model.network._target_"], "model.network._target_: must be the dotted name of a class, got None"),
+    "target-without-signature": (
+        ["model._target_=builtins.dict"],
+        "model.sigma_data: .* is not an argument of builtins.dict",
+    ),
+    "target-is-module": (["sde._target_=scoregen.sde"], "sde._target_: 'scoregen.sde' is not a class or function"),
+    "lora-without-rank": (["lora.targets=[conv1]"], r"lora.targets: needs lora.rank=..., which is null"),
+    "range-accuracy": (
+        ["+accuracy.batch_size=0", "accuracy.every=1", "model=classifier", "loss=cross_entropy"],
+        "accuracy: batch_size must be >= 1, got batch_size=0",
+    ),
     "range-ema": (["trainer.ema_halflife=-1"], "trainer: ema_halflife must be >= 0, got ema_halflife=-1"),
     "range-dropout": (["model.network.dropout=2"], r"model.network: dropout must lie in \[0, 1\), got dropout=2"),
     "range-label-dropout": (["loss.label_dropout=2"], r"loss: label_dropout must lie in \[0, 1\], got label_dropout=2"),
@@ -367,6 +386,49 @@ def test_two_processes_compute_what_one_does(digits, tmp_path):
     assert json.loads((tmp_path / "images" / "samples.json").read_text())["seed"] == 0
 
 
+def test_a_hook_that_fails_on_one_process_ends_both_with_a_checkpoint(tmp_path):
+    overrides = [*TOY, "trainer.steps=4", "trainer.checkpoint_every=4", "preview.every=3", "preview.n=4"]
+    overrides += ["sampler.steps=2", "hydra.run.dir=two"]
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "samples").touch()  # where the first process wants a folder
+    process = torchrun(tmp_path, "train.py", *overrides)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode != 0
+    assert "Preview failed on process 0 (FileExistsError" in output
+    assert (tmp_path / "two" / "checkpoints" / "last").resolve().name == "step_00000003"
+    (tmp_path / "two" / "samples").unlink()
+    process = torchrun(tmp_path, "train.py", *overrides, "trainer.resume=auto")
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    assert sorted(p.name for p in (tmp_path / "two" / "samples").iterdir()) == [
+        "step_00000003.png",
+        "step_00000004.png",
+    ]
+
+
+def test_the_accuracy_of_two_processes_is_that_of_the_saved_weights(tmp_path):
+    r"""Batch statistics are each process's own, those of the first one are saved."""
+    from scoregen.data import Digits
+
+    overrides = [
+        "data=digits",
+        "model=classifier",
+        "model.channels=[4]",
+        "model.blocks=[1]",
+        "loss=cross_entropy",
+        "preview.every=null",
+    ]
+    overrides += ["trainer.steps=6", "trainer.batch_size=4", "trainer.precision=no", "accuracy.every=6"]
+    process = torchrun(tmp_path, "train.py", *overrides, "trainer.ema_halflife=0", "hydra.run.dir=two")
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
+    (accuracy,) = [line["accuracy"] for line in numbers(tmp_path / "two") if "accuracy" in line]
+    x, label = Digits().test[:]
+    model = load(tmp_path / "two")
+    right = sum(int((model(part).argmax(1) == k).sum()) for part, k in zip(x.split(250), label.split(250), strict=True))
+    assert accuracy == right / len(x)
+
+
 def test_an_evaluation_samples_its_checkpoint(digits, tmp_path):
     from scoregen.commands.evaluate import run as evaluate
 
@@ -374,3 +436,28 @@ def test_an_evaluation_samples_its_checkpoint(digits, tmp_path):
     evaluate(compose(f"checkpoint={digits}", *options, name="evaluate"), tmp_path)
     assert len(np.load(tmp_path / "samples" / "samples.npz")["images"]) == 10
     assert "network_calls" in (tmp_path / "metrics.json").read_text()
+
+
+def test_an_evaluation_that_fails_early_leaves_the_folder_free(digits, tmp_path):
+    from scoregen.commands.evaluate import run as evaluate
+
+    options = [f"checkpoint={digits}", "data=digits", "features=random", "metrics=fast", "n=10", "sampler.steps=2"]
+    options += ["cache=null", f"out={tmp_path / 'out'}"]
+    with pytest.raises(UserError, match="label: must lie in"):
+        evaluate(compose(*options, "label=99", name="evaluate"), tmp_path)
+    evaluate(compose(*options, name="evaluate"), tmp_path)
+    assert (tmp_path / "out" / "evaluation.json").exists()
+
+
+def test_fewer_samples_than_are_there_are_refused(digits, tmp_path):
+    sample(digits, tmp_path, *SAMPLING, "n=3")
+    with pytest.raises(UserError, match=r"n: .* holds 3 samples, asked for are 2"):
+        sample(digits, tmp_path, *SAMPLING, "n=2")
+
+
+def test_samples_of_a_sampler_that_couples_its_batch_do_not_depend_on_it(digits, tmp_path):
+    options = ["sampler=adaptive_flow", "n=3", "format=npz"]
+    for size in (1, 3):
+        sample(digits, tmp_path / str(size), *options, f"batch_size={size}")
+    one, three = (np.load(tmp_path / str(size) / "samples.npz")["images"] for size in (1, 3))
+    assert np.array_equal(one, three)

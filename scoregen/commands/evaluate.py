@@ -3,12 +3,20 @@ r"""Evaluation: samples from a file or from a checkpoint, measured against data;
 from pathlib import Path
 from typing import Any
 
-from scoregen.command_line import entry
-from scoregen.commands.output import claim, origin
-from scoregen.config import accepts, build
+from scoregen.command_line import entry, refuse_unused
+from scoregen.commands.output import claim, origin, write_atomically
+from scoregen.commands.sample import check_sampling
+from scoregen.config import accepts, build, typed
 from scoregen.errors import UserError, closest
 
 _SAMPLING = ("checkpoint", "weights", "n", "batch_size", "seed", "label", "guidance", "precision")
+_VALUES: dict[str, Any] = {
+    "samples": str | None,
+    "checkpoint": str | None,
+    "n": int,
+    "cache": str | None,
+    "out": str | None,
+}
 _KEYS = (
     *_SAMPLING,
     "samples",
@@ -45,40 +53,54 @@ def run(config: dict[str, Any], folder: Path) -> None:
     _check_fit(config, source)
     parallel.initialize()
     out = Path(parallel.gather(str(Path(config["out"] or folder).resolve()))[0])
-    claim(out, _record(config), "evaluation.json", ("metrics.json", "sweep.json"), write=True)
+    _claim(config, out, write=False)
     if config["sweep"] is not None:
         _sweep(config, source, extractor, settings, out)
     else:
         samples = config["samples"] or _sample(config, config["sampler"], out / "samples")
-        _measure(config, samples, source, extractor, settings, out / "metrics.json")
+        _measure(config, samples, source, extractor, settings, out, out / "metrics.json")
 
 
-def _record(config: dict[str, Any]) -> dict[str, Any]:
-    r"""What the numbers are a function of; a sweep may go on with other samplers and costs, in folders of their own."""
+def _claim(config: dict[str, Any], out: Path, write: bool, images: Any = None) -> None:
+    r"""The folder is for these numbers; a sweep may go on with other samplers and costs, in folders of their own."""
+    import hashlib
+
     from scoregen.checkpoint import find
 
     record = {key: config[key] for key in ("data", "features", "metrics")}
     if config["checkpoint"] is None:
-        return record | {"samples": str(Path(config["samples"]).resolve())}
-    record |= {key: config[key] for key in ("weights", "n", "seed", "label", "guidance", "precision")}
-    record |= {"sampler": config["sampler"]} if config["sweep"] is None else {"sampler": "sweep"}
-    return record | origin(find(config["checkpoint"]).resolve(), config["weights"])
+        record["samples"] = str(Path(config["samples"]).resolve())
+        if images is not None:
+            record["samples_sha256"] = hashlib.sha256(images.contiguous().numpy()).hexdigest()
+    else:
+        record |= {key: config[key] for key in ("weights", "n", "seed", "label", "guidance", "precision")}
+        record |= {"sampler": config["sampler"]} if config["sweep"] is None else {"sampler": "sweep"}
+        record |= origin(find(config["checkpoint"]).resolve(), config["weights"])
+    claim(out, record, "evaluation.json", ("metrics.json", "sweep.json"), write)
 
 
 def _check(config: dict[str, Any]) -> None:
     for key in config:
         if key not in _KEYS:
             raise UserError(f"{key}: not a key of the evaluation. {closest(key, _KEYS)}")
+    for key, hint in _VALUES.items():
+        config[key] = typed(config[key], hint, key)
     if (config["samples"] is None) == (config["checkpoint"] is None):
         raise UserError("samples, checkpoint: give one of samples=PATH and checkpoint=PATH, got both or neither.")
+    unused = {} if config["sweep"] is not None else {"calls": "is of sweep=..."}
+    if config["checkpoint"] is None:
+        unused |= {key: "is of checkpoint=..., which makes samples" for key in _SAMPLING if key != "checkpoint"}
+    else:
+        check_sampling(_options(config, config["sampler"], Path()))
     if config["sweep"] is None:
+        refuse_unused(config, "evaluate", unused)
         return
     if config["checkpoint"] is None:
         raise UserError("sweep: needs checkpoint=PATH to sample from, got samples only.")
     calls = config["calls"]
     if not isinstance(config["sweep"], list) or not config["sweep"]:
         raise UserError(f"sweep: must be a list of samplers such as [heun,ddim], got {config['sweep']!r}.")
-    if not isinstance(calls, list) or not calls or not all(isinstance(c, int) and c >= 1 for c in calls):
+    if not isinstance(calls, list) or not calls or not all(type(c) is int and c >= 1 for c in calls):
         raise UserError(f"calls: must be a list of integers >= 1 such as [8,18,35], got {calls!r}.")
 
 
@@ -104,19 +126,24 @@ def _sample(config: dict[str, Any], sampler: dict[str, Any], out: Path) -> Path:
     from scoregen import parallel
     from scoregen.commands.sample import generate
 
-    options = {key: config[key] for key in _SAMPLING}
-    options |= {"sampler": sampler, "out": str(out), "format": "npz", "dry_run": False}
-    generate(options, out)
+    generate(_options(config, sampler, out), out)
     parallel.initialize()
     return out
 
 
-def _measure(config: dict[str, Any], samples: str | Path, source, extractor, settings, file: Path) -> Any:
+def _options(config: dict[str, Any], sampler: dict[str, Any], out: Path) -> dict[str, Any]:
+    r"""What sample.py would be asked for."""
+    options = {key: config[key] for key in _SAMPLING}
+    return options | {"sampler": sampler, "out": str(out), "format": "npz", "dry_run": False}
+
+
+def _measure(config: dict[str, Any], samples: str | Path, source, extractor, settings, out: Path, file: Path) -> Any:
     r"""One evaluation: the report, printed and written by the first process."""
     from scoregen.metrics import evaluate, read_samples
     from scoregen.parallel import device, rank
 
     images = read_samples(samples)
+    _claim(config, out, write=True, images=images)
     protocol = {"samples": str(samples), **_provenance(samples)}
     cache = None if config["cache"] is None else Path(config["cache"])
     try:
@@ -155,11 +182,11 @@ def _sweep(config: dict[str, Any], source, extractor, settings, out: Path) -> No
     for name, node, steps, calls in plans:
         folder = out / f"{name}_{calls:03d}_calls"
         samples = _sample(config, node, folder)
-        report = _measure(config, samples, source, extractor, settings, folder / "metrics.json")
+        report = _measure(config, samples, source, extractor, settings, out, folder / "metrics.json")
         reports.append(report.as_dict())
         points.append(Point(name, steps, calls, report[extractor.frechet_name]))
     if rank() == 0:
-        (out / "sweep.json").write_text(json.dumps(reports, indent=1))
+        write_atomically(out / "sweep.json", lambda file: file.write(json.dumps(reports, indent=1).encode()))
         print(table(points))
         print(save_figure(points, out / "sweep.png"))
 

@@ -21,7 +21,7 @@ class Interpolation:
         frames: images of the path, ends included, >= 2.
         blend: "slerp" (along the sphere) or "linear" (variance-preserving).
         constant_speed: weights at which the images change evenly, instead of equidistant ones; for seeds.
-        duration: of a frame of the GIF, seconds, > 0.
+        duration: of a frame of the GIF, seconds, .01 to 600.
 
     Raises:
         ValueError: values out of range.
@@ -33,8 +33,10 @@ class Interpolation:
         from scoregen.samplers import slerp, variance_preserving
 
         blends = {"slerp": slerp, "linear": variance_preserving}
-        if frames < 2 or not duration > 0:
-            raise ValueError(f"frames must be >= 2 and duration > 0, got frames={frames}, duration={duration}.")
+        if frames < 2 or not 0.01 <= duration <= 600:  # a GIF counts hundredths of a second, in 16 bits
+            raise ValueError(
+                f"frames must be >= 2 and duration in [0.01, 600] s, got frames={frames}, duration={duration}."
+            )
         if blend not in blends:
             raise ValueError(f"blend must be {' or '.join(blends)}, got '{blend}'. {closest(blend, blends)}")
         self.frames, self.blend, self.duration = frames, blends[blend], duration
@@ -58,10 +60,13 @@ def interpolate(config: dict[str, Any], folder: Path) -> None:
 
     checkpoint = find(config["checkpoint"]).resolve()
     sampler = build(config["sampler"], where="sampler")
+    shape = image_shape(checkpoint)
     parallel.initialize()
     model = load(checkpoint, config["weights"], parallel.device())
     labels = labels_of(config["label"], _rows(config["label"], model), model, config["seed"])
     denoiser = guided(model, config["guidance"], labels)
+    between = _between_seeds if isinstance(ends[0], int) else _between_images
+    paths = [between(denoiser, sampler, ends, label, shape, way) for label in _each(labels)]
     out = Path(parallel.gather(str(Path(config["out"] or folder).resolve()))[0])
     record = {key: config[key] for key in _RECORDED} | origin(checkpoint, config["weights"])
     if isinstance(ends[0], str):
@@ -70,8 +75,10 @@ def interpolate(config: dict[str, Any], folder: Path) -> None:
     claim(out, record, "interpolation.json", known, write=not config["dry_run"])
     if config["dry_run"] or parallel.rank() != 0:
         return
-    between = _between_seeds if isinstance(ends[0], int) else _between_images
-    made = [between(denoiser, sampler, ends, label, image_shape(checkpoint), way) for label in _each(labels)]
+    try:
+        made = [path() for path in paths]
+    except ValueError as error:
+        raise UserError(f"sampler: {error}") from error
     _write(torch.stack(made), way, out)
 
 
@@ -98,7 +105,7 @@ def _ends(value: Any) -> list[Any]:
 
 
 def _between_seeds(denoiser: Any, sampler: Any, seeds: list[int], label: int | None, shape: Any, way: Interpolation):
-    r"""Frames (frames, *S); the ends are what sample.py makes first of these seeds."""
+    r"""What makes the frames (frames, *S); the ends are what sample.py makes first of these seeds."""
     from scoregen.commands.hooks import SAMPLE_STREAM
     from scoregen.metrics import constant_speed_path
     from scoregen.metrics.smoothness import path_images
@@ -110,17 +117,21 @@ def _between_seeds(denoiser: Any, sampler: Any, seeds: list[int], label: int | N
     a, b = (randn((1, *shape), generators(seed, SAMPLE_STREAM, 0, [0]), **options) for seed in seeds)
     try:
         generate = FromNoise(denoiser, sampler, label)
+    except ValueError as error:
+        raise UserError(f"sampler: {error}") from error
+
+    def make():
         if way.constant_speed:
             _, images = constant_speed_path(generate, a, b, points=way.frames, probes=way.frames, blend=way.blend)
         else:
             images = path_images(generate, a, b, way.frames, way.blend)
-    except ValueError as error:
-        raise UserError(f"sampler: {error}") from error
-    return images[:, 0]
+        return images[:, 0]
+
+    return make
 
 
 def _between_images(denoiser: Any, sampler: Any, files: list[str], label: int | None, shape: Any, way: Interpolation):
-    r"""Frames (frames, *S); the ends are the images as far as the flow brings them back."""
+    r"""What makes the frames (frames, *S); the ends are the images as far as the flow brings them back."""
     import torch
 
     from scoregen.samplers import interpolate
@@ -131,7 +142,7 @@ def _between_images(denoiser: Any, sampler: Any, files: list[str], label: int | 
     options = state_options(denoiser)
     a, b = (_read(Path(file), shape).to(**options) for file in files)
     labels = None if label is None else torch.full((1,), label, device=options["device"])
-    return interpolate(denoiser, a, b, steps=way.frames, label=labels, blend=way.blend)[:, 0]
+    return lambda: interpolate(denoiser, a, b, steps=way.frames, label=labels, blend=way.blend)[:, 0]
 
 
 def _read(file: Path, shape: tuple[int, ...]):

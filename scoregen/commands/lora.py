@@ -31,7 +31,10 @@ def adapt(config: dict[str, Any], model: nn.Module) -> None:
     """
     if not isinstance(config["lora"], dict):
         raise UserError(f"lora: must be a mapping, got {config['lora']!r}; adapters are off with lora.rank=null.")
-    if config["lora"]["rank"] is None:
+    if config["lora"].get("rank") is None:
+        given = [key for key, value in config["lora"].items() if value is not None]
+        if given:
+            raise UserError(f"lora.{given[0]}: needs lora.rank=..., which is null, got {config['lora'][given[0]]!r}.")
         return
     node = {"_target_": _TARGET} | {key: value for key, value in config["lora"].items() if value is not None}
     if "network" not in config["model"]:

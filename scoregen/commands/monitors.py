@@ -1,7 +1,6 @@
 r"""What a run may watch as it trains: the held-out loss, to stop early; its samples, to keep the best."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -139,6 +138,7 @@ class Quality(Hook):
             raise ValueError(f"n and reference must be >= 2, batch_size >= 1, got {n}, {reference} and {batch_size}.")
         self.source, self.sampler, self.features = source, sampler, features
         self.n, self.reference, self.seed, self.batch_size = n, reference, seed, batch_size
+        self._reference: Tensor | None = None
 
     def samplers(self, sde: SDE) -> list[Sampler]:
         r"""What it samples with."""
@@ -164,14 +164,16 @@ class Quality(Hook):
         if len(self.source.shape) == 3:
             images = uint8_round_trip(images)
         generated = extract_features(self.features, images, device=device)
-        return frechet_distance(generated, self._real), kernel_distance(generated, self._real).value
+        real = self._real(device)
+        return frechet_distance(generated, real), kernel_distance(generated, real).value
 
-    @cached_property
-    def _real(self) -> Tensor:
-        part = self.source.train
-        chosen = keyed_subset(len(part), self.reference)  # data may be sorted by class
-        images = ArrayDataset(part.x[chosen])
-        return reference_features(images, self.features, uint8=len(self.source.shape) == 3)
+    def _real(self, device: torch.device) -> Tensor:
+        if self._reference is None:
+            part = self.source.train
+            chosen = keyed_subset(len(part), self.reference)  # data may be sorted by class
+            images, uint8 = ArrayDataset(part[chosen][0]), len(self.source.shape) == 3
+            self._reference = reference_features(images, self.features, uint8=uint8, device=device)
+        return self._reference
 
     def _samples(self, model: nn.Module, sampler: Sampler) -> Tensor:
         label = cycled_labels(model, self.n)
@@ -202,6 +204,8 @@ class Accuracy(Hook):
             raise ValueError(
                 "keep_best needs a validation part, else it would select on test data; give data.validation."
             )
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got batch_size={batch_size}.")
         self.keep_best = keep_best
         self.source, self.noise_sigma = source, float(getattr(loss, "noise_sigma", 0.0))
         self.seed, self.batch_size = seed, batch_size

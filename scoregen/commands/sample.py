@@ -3,11 +3,11 @@ r"""Sampling from a checkpoint: sharded over processes, one seed an image, resum
 from pathlib import Path
 from typing import Any
 
-from scoregen.command_line import entry
+from scoregen.command_line import entry, refuse_unused
 from scoregen.commands.interpolate import interpolate
 from scoregen.commands.output import claim, origin, write_atomically
 from scoregen.commands.restore import VALUES, restore
-from scoregen.config import build, conf_dir, typed
+from scoregen.config import build, typed
 from scoregen.errors import UserError, closest
 
 _SAMPLING: dict[str, Any] = {
@@ -37,10 +37,10 @@ def run(config: dict[str, Any], folder: Path) -> None:
             raise UserError(f"{key}: not a key of the sampling configuration. {closest(key, _KEYS)}")
     for key, hint in VALUES.items():
         config[key] = typed(config[key], hint, key)
+    check_sampling(config)
     _refuse_unused(config)
     if config["restore"] is None and config["interpolate"] is None:
         return generate(config, folder)
-    _check(config)
     if config["precision"] != "no":  # inversion and derivatives of the denoiser need its digits
         raise UserError(f"precision: must be no for restore= and interpolate=, got '{config['precision']}'.")
     other = interpolate if config["restore"] is None else restore
@@ -53,19 +53,19 @@ def generate(config: dict[str, Any], folder: Path) -> None:
     Args:
         config: the keys of the sampling alone are read. folder: for the samples unless `out` is given.
     """
-    _check(config)
+    check_sampling(config)
 
     from scoregen import parallel
     from scoregen.checkpoint import find, load
 
     sampler = build(config["sampler"], where="sampler")
     checkpoint = find(config["checkpoint"]).resolve()
+    shape = image_shape(checkpoint)
     parallel.initialize()
     device = parallel.device()
     model = load(checkpoint, config["weights"], device)
     labels = labels_of(config["label"], config["n"], model, config["seed"])
     denoiser = guided(model, config["guidance"], labels)
-    shape = image_shape(checkpoint)
     record = _record(config, checkpoint, sampler, model.sde)
     out = _output(config, folder, record, shape)
     missing = [i for i in range(config["n"]) if not _path(out, i, config["format"]).exists()]
@@ -82,20 +82,24 @@ def generate(config: dict[str, Any], folder: Path) -> None:
 
 
 def _refuse_unused(config: dict[str, Any]) -> None:
-    r"""Keys of the despeckling and of the interpolation say nothing without them."""
-    from omegaconf import OmegaConf
+    r"""Keys of the despeckling, of the interpolation and of sampling say nothing without them."""
+    if config["restore"] is not None and config["interpolate"] is not None:
+        raise UserError("restore, interpolate: give one of them, got both.")
+    unused: dict[str, str] = {}
+    if config["restore"] is None:
+        unused |= dict.fromkeys(VALUES, "needs restore=..., the speckled images")
+        unused["samples"] += " (the number of samples is n)"
+    if config["interpolate"] is None:
+        unused["interpolation"] = "needs interpolate=..., two seeds or two images"
+    else:
+        unused |= dict.fromkeys(("n", "batch_size", "format"), "is not used by interpolate=")
+    if config["restore"] is not None:
+        unused |= dict.fromkeys(("n", "format"), "is not used by restore=")
+    refuse_unused(config, "sample", unused)
 
-    defaults = OmegaConf.to_container(OmegaConf.load(conf_dir() / "sample.yaml"))
-    needs = {key: ("restore", "the speckled images") for key in VALUES} | {
-        "interpolation": ("interpolate", "two seeds")
-    }
-    for key, (other, what) in needs.items():
-        if config[other] is None and config[key] != defaults[key]:
-            hint = " The number of samples is n." if key == "samples" else ""
-            raise UserError(f"{key}: needs {other}=..., {what}, got {key}={config[key]} without.{hint}")
 
-
-def _check(config: dict[str, Any]) -> None:
+def check_sampling(config: dict[str, Any]) -> None:
+    r"""Refuses keys of the sampling that have another type, or values that it does not know."""
     for key, hint in _SAMPLING.items():
         config[key] = typed(config[key], hint, key)
     for key in ("n", "batch_size"):
@@ -209,6 +213,9 @@ def _output(config: dict[str, Any], folder: Path, record: dict[str, Any], shape:
     if config["format"] == "png" and not (len(shape) == 3 and shape[0] in (1, 3)):
         raise UserError(f"format: png needs grey or RGB images, the model makes shape {shape}; give format=npz.")
     claim(out, record, "samples.json", ("images", "parts", "grid.png", "samples.npz"), write=not config["dry_run"])
+    there = [int(path.stem) for path in _path(out, 0, config["format"]).parent.glob("[0-9]*")]
+    if there and max(there) >= config["n"]:
+        raise UserError(f"n: '{out}' holds {max(there) + 1} samples, asked for are {config['n']}; give another out.")
     if not config["dry_run"]:
         _path(out, 0, config["format"]).parent.mkdir(parents=True, exist_ok=True)
     return out
@@ -232,8 +239,9 @@ def _generate(denoiser, sampler, shape, labels, indices: list[int], config: dict
 
     device = next(denoiser.parameters()).device
     bar = progress(total=len(indices), description="sampling", unit="image")
-    for first in range(0, len(indices), config["batch_size"]):
-        batch = indices[first : first + config["batch_size"]]
+    size = 1 if sampler.couples_batch else config["batch_size"]  # else a sample would depend on its company
+    for first in range(0, len(indices), size):
+        batch = indices[first : first + size]
         label = None if labels is None else labels[batch].to(device)
         draws = generators(config["seed"], SAMPLE_STREAM, 0, batch)
         samples = sampler(denoiser, (len(batch), *shape), label=label, generator=draws)

@@ -1,5 +1,6 @@
 r"""Training from a configuration."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     from scoregen.commands.lora import adapt, give_prompts
     from scoregen.parallel import barrier, rank
     from scoregen.rng import derive_seed
-    from scoregen.training import JSONLines, Trainer, prepare, write_config
+    from scoregen.training import JSONLines, Trainer, inherit, locate, prepare, write_config
 
     folder = _shared_folder(folder)
     source = build(config["data"], where="data")
@@ -35,14 +36,14 @@ def run(config: dict[str, Any], folder: Path) -> None:
     loss = build(config["loss"], where="loss")
     torch.manual_seed(derive_seed(config["seed"], _WEIGHTS))
     model = build_model(config)
-    if config["init"] is not None:
+    if config["init"] is not None and locate(folder, trainer.resume) is None:
         load_weights(model, find(config["init"], "init") / "ema.safetensors")
     adapt(config, model)
     give_prompts(model, source)
     _check_optimizer(trainer, model)
     _check_loss(loss, model, source, trainer.steps)
     hooks = _hooks(config, source, loss, model)
-    loggers = [JSONLines(), build(config["logger"], where="logger")] if rank() == 0 else []
+    loggers = [JSONLines(), build(config["logger"], where="logger")]
     if config["data_moments"] is not None:
         _set_moments(model, source, config["data_moments"])
     start = prepare(folder, config, trainer.resume)
@@ -51,23 +52,25 @@ def run(config: dict[str, Any], folder: Path) -> None:
         return
     barrier()  # every process has looked at the folder before the first one writes there
     if rank() == 0:
-        write_config(folder, config)
-    trainer.fit(model, loss, source, folder, config, start, loggers, hooks)
+        write_config(folder, config, start)
+        inherit(folder, start)
+    barrier()  # hooks look at what was measured before
+    trainer.fit(model, loss, source, folder, config, start, loggers if rank() == 0 else [], hooks)
     if rank() == 0:
         print(f"done: {folder}/report.html" if (folder / "report.html").exists() else f"done: {folder}")
 
 
-def fill_model(model: dict[str, Any], source: Any, conditional: bool) -> dict[str, Any]:
+def fill_model(model: dict[str, Any], source: Any, conditional: bool, where: str = "model") -> dict[str, Any]:
     r"""The model's node with what only the data know: shape and number of classes, where it leaves them open."""
     model = dict(model)
     if "network" in model:
         if not isinstance(model["network"], dict):
             raise UserError(f"model.network: must be a mapping with a _target_, got {model['network']!r}.")
-        model["network"] = fill_model(model["network"], source, conditional)
+        model["network"] = fill_model(model["network"], source, conditional, f"{where}.network")
         return model
-    if accepts(model, "shape") and model.get("shape") is None:
+    if accepts(model, "shape", where) and model.get("shape") is None:
         model["shape"] = list(source.shape)
-    if accepts(model, "num_classes") and model.get("num_classes") is None and conditional:
+    if accepts(model, "num_classes", where) and model.get("num_classes") is None and conditional:
         model["num_classes"] = source.num_classes
     asked = model.get("num_classes")
     if isinstance(asked, int) and asked < (source.num_classes or 0):
@@ -109,9 +112,11 @@ def _check_keys(config: dict[str, Any]) -> None:
 def _check_optimizer(trainer: Any, model: Any) -> None:
     r"""Makes the optimizer once, so that a value out of range is an error before any work."""
     try:
-        trainer.make_optimizer(model)
+        rates = [group["lr"] for group in trainer.make_optimizer(model).param_groups]
     except (ValueError, TypeError) as error:
-        raise UserError(f"trainer.optimizer: {error}.") from error
+        raise UserError(f"trainer.optimizer: a value is out of range or of another type: {error}.") from error
+    if not all(isinstance(rate, int | float) and math.isfinite(rate) for rate in rates):
+        raise UserError(f"trainer.optimizer.lr: must be a finite number, got {rates[0]!r}.")
 
 
 def _check_loss(loss: Any, model: Any, source: Any, steps: int) -> None:
@@ -161,9 +166,9 @@ def _shared_folder(folder: Path) -> Path:
     import torch
     from accelerate import PartialState
 
-    from scoregen.parallel import gather
+    from scoregen.parallel import PATIENCE, gather
 
-    PartialState(cpu=not torch.accelerator.is_available())
+    PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
     return Path(gather(str(folder.resolve()))[0])
 
 

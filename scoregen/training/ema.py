@@ -29,8 +29,12 @@ class EMA:
         buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in saved}
         # a frozen parameter is its own average
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._sources = trained | buffers
+        self._sources, self._buffers = trained | buffers, list(buffers)
         self.weights = {name: p.detach().clone() for name, p in self._sources.items()}
+
+    def buffers(self) -> list[Tensor]:
+        r"""The averages of running statistics."""
+        return [self.weights[name] for name in self._buffers]
 
     def beta(self, batch: int, images: int) -> float:
         r"""The decay of a step of `batch` images after `images` images were seen (this batch included)."""

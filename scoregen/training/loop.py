@@ -1,7 +1,8 @@
 r"""The loop over the steps of a run.
 
-Everything random or scheduled is a function of (seed, step, place in the global batch): resuming, micro-batches and
-processes change nothing but rounding.
+Everything random or scheduled is a function of (seed, step, place in the global batch), so resuming changes
+nothing, and the number of blocks (micro-batches times processes) into which a batch is cut changes nothing but
+rounding. What a network does with a block as a whole is of that block: dropout masks, batch statistics.
 """
 
 import math
@@ -9,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from torch import Tensor, nn
 from scoregen import checkpoint
 from scoregen.data import Batches
 from scoregen.errors import UserError
-from scoregen.parallel import rank, world_size
+from scoregen.parallel import gather, rank, share, world_size
 from scoregen.progress import progress
 from scoregen.rng import derive_seed, generator, generators
-from scoregen.training.hooks import Moment
+from scoregen.training.hooks import Hook, Moment
 from scoregen.training.meter import Meter
 
 _NOISE, _LEVELS, _AUGMENT, _GLOBAL = 1, 2, 3, 4  # streams of random numbers
@@ -35,8 +36,11 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, x: Tensor, label: Tensor | None, generator: list[torch.Generator], quantile: Tensor) -> Tensor:
-        return self.loss(self.model, x, label, generator, quantile)
+    def forward(
+        self, x: Tensor, label: Tensor | None, generator: list[torch.Generator], quantile: list[float]
+    ) -> Tensor:
+        # distributed training takes tensors to the device, numbers stay; noise levels are float64 on the CPU
+        return self.loss(self.model, x, label, generator, torch.tensor(quantile, dtype=torch.float64))
 
 
 @dataclass
@@ -47,6 +51,7 @@ class Progress:
     skipped: int = 0
     skipped_in_a_row: int = 0
     window: tuple[float, float, int] = (0.0, 0.0, 0)  # of the meter, between two log steps
+    hooks_due: list[str] = field(default_factory=list)  # of this step, after one of them failed
 
 
 class Loop:
@@ -94,6 +99,11 @@ class Loop:
         for hook in self.hooks:
             hook.begin(self.folder, done.step)
         stop = any(hook.stop for hook in self.hooks)
+        if done.hooks_due:
+            due, done.hooks_due = done.hooks_due, []
+            stop = self._run_hooks(meter, due)
+            self._write_step(meter)
+            self.accelerator.wait_for_everyone()
         while done.step < trainer.steps and not stop:
             value, norm = self._step(batches)
             done.step += 1
@@ -128,7 +138,7 @@ class Loop:
             last = micro == trainer.accumulate - 1
             with nullcontext() if last else self.accelerator.no_sync(self.objective):
                 part = self._micro_batch(next(batches), micro)
-                self.accelerator.backward(part)
+                part.backward()  # accelerator.backward would divide by what the environment says
             value += part.detach()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         norm = nn.utils.clip_grad_norm_(parameters, trainer.clip if trainer.clip is not None else math.inf)
@@ -151,8 +161,8 @@ class Loop:
         x, label = x.to(device, non_blocking=True), None if label is None else label.to(device, non_blocking=True)
         offset = torch.rand((), generator=generator(trainer.seed, _LEVELS, step), dtype=torch.float64)
         quantile = (torch.tensor(list(places), dtype=torch.float64) + offset) / trainer.batch_size
-        torch.manual_seed(derive_seed(trainer.seed, _GLOBAL, step, rank(), micro))  # dropout
-        losses = self.objective(x, label, generators(trainer.seed, _NOISE, step, places), quantile)
+        torch.manual_seed(derive_seed(trainer.seed, _GLOBAL, step, 0, micro * world_size() + rank()))  # dropout
+        losses = self.objective(x, label, generators(trainer.seed, _NOISE, step, places), quantile.tolist())
         return losses.sum() * (world_size() / trainer.batch_size)
 
     def _skip(self, value: Tensor) -> None:
@@ -163,9 +173,9 @@ class Loop:
             raise UserError(
                 f"the loss or its gradient was not finite {done.skipped_in_a_row} times in a row (max_skipped="
                 f"{self.trainer.max_skipped}; step {done.step + 1}, loss {value.item():.4g}, learning rate "
-                f"{self.optimizer.param_groups[0]['lr']:.3g}). Lower trainer.optimizer.lr, set "
-                f"trainer.precision=no, or look "
-                f"for bad values in the data; {self._kept()}."
+                f"{self.optimizer.param_groups[0]['lr']:.3g}). Look for bad values in the data, or start a new run "
+                f"from good weights (init=CHECKPOINT) with a lower trainer.optimizer.lr or trainer.precision=no; "
+                f"{self._kept()}."
             )
 
     def _kept(self) -> str:
@@ -189,29 +199,36 @@ class Loop:
             for logger in self.loggers:
                 logger.log(self.done.step, values)
 
-    def _run_hooks(self, meter: Meter) -> bool:
-        done = self.done.step == self.trainer.steps
-        if not any(done or self.done.step % hook.every == 0 for hook in self.hooks):
-            return False
+    def _run_hooks(self, meter: Meter, names: list[str] | None = None) -> bool:
+        r"""Runs the hooks of this step (of these classes only); whether the training should end."""
+        step = self.done.step
+
+        def due(hook: Hook) -> bool:
+            # the step after which a hook ends the training is the last one for those that follow
+            return step == self.trainer.steps or step % hook.every == 0 or any(h.stop for h in self.hooks)
+
+        waiting = [hook for hook in self.hooks if names is None or type(hook).__name__ in names]
+        if not any(due(hook) for hook in waiting):
+            return any(hook.stop for hook in self.hooks)
         meter.pause()
+        share(self.model.buffers(), self.ema.buffers())  # running statistics are each process's own until here
         self.model.eval()
         self.ema.swap()
-        moment = Moment(self.done.step, self.model, self.folder, self._write, self._picture, self._save_named)
-        failed = False
+        moment = Moment(step, self.model, self.folder, self._write, self._picture, self._save_named)
+        error = None
         try:
-            for hook in self.hooks:
-                if done or self.done.step % hook.every == 0:
-                    hook(moment)
-                    done = done or hook.stop  # this step is the last one then, for the hooks that follow
-        except Exception:
-            failed = True
-            raise
+            while waiting and error is None:
+                error = _attempt(waiting[0], moment) if due(waiting[0]) else None
+                waiting = waiting if error else waiting[1:]
         finally:
             self.ema.swap()
             self.model.train()
-            if failed:  # a picture that cannot be drawn must not cost the steps before it
-                self._write_step(meter)
-            meter.resume()
+        if error is not None:  # a picture that cannot be drawn must not cost the steps before it
+            self.done.hooks_due = [type(hook).__name__ for hook in waiting]
+            self._write_step(meter)
+            self.accelerator.wait_for_everyone()  # a process that ends makes the launcher end the others
+            raise error
+        meter.resume()
         return any(hook.stop for hook in self.hooks)
 
     def _picture(self, name: str, path: Path) -> None:
@@ -240,10 +257,25 @@ class Loop:
 
     def _prune(self, folder: Path) -> None:
         # by age: a run that went on from an earlier step must not lose what it wrote to what it left behind
-        steps = sorted(folder.glob("step_*"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        own = [path for path in folder.glob("step_*") if path.name.removeprefix("step_").isdigit()]
+        steps = sorted(own, key=lambda path: (path.stat().st_mtime_ns, path.name))
         for old in steps[: -self.trainer.keep_last]:
             if not self.trainer.keep_every or int(old.name.removeprefix("step_")) % self.trainer.keep_every:
                 shutil.rmtree(old)
+
+
+def _attempt(hook: Hook, moment: Moment) -> Exception | None:
+    r"""Calls a hook; what went wrong on this process or another one, so that all of them stop together."""
+    failure = None
+    try:
+        hook(moment)
+    except Exception as error:
+        failure = error
+    texts = gather(None if failure is None else f"{type(failure).__name__}: {failure}")
+    if failure is None and any(texts):
+        other = next(i for i, text in enumerate(texts) if text)
+        failure = UserError(f"{type(hook).__name__} failed on process {other} ({texts[other]}).")
+    return failure
 
 
 def _as_is(batch: Any) -> Any:

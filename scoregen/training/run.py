@@ -1,11 +1,12 @@
 r"""The run folder: whether it is free, what resuming means, and what of a run may not change when it goes on."""
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scoregen.checkpoint import find, read_config
+from scoregen.checkpoint import find, read_config, read_state
 from scoregen.errors import UserError
 
 # What a resumed run may do differently without ceasing to be the same run.
@@ -34,42 +35,80 @@ def prepare(folder: Path, config: dict[str, Any], resume: str | None) -> Path | 
 
     Raises:
         UserError: the folder holds another run, the checkpoint is missing, or the configuration differs from that of
-            the run.
+            the run, or has done more steps than are asked for.
     """
-    present = (folder / "config.yaml").exists()
-    if resume is None:
-        if present:
+    start = locate(folder, resume)
+    present = (folder / "config.yaml").exists() or (folder / "checkpoints").exists()
+    if present and resume is None:
+        raise UserError(
+            f"hydra.run.dir: '{folder}' holds another run; give trainer.resume=auto to continue it or another "
+            f"hydra.run.dir."
+        )
+    if present and start is not None and folder.resolve() not in start.parents:
+        raise UserError(
+            f"hydra.run.dir: '{folder}' holds another run than the checkpoint '{resume}'; give a new folder."
+        )
+    if start is not None:
+        compare(read_config(start), config, start)
+        done, asked = read_state(start)["step"], config["trainer"]["steps"]
+        if done > asked:
             raise UserError(
-                f"hydra.run.dir: '{folder}' holds another run; give trainer.resume=auto to continue it or another "
-                f"hydra.run.dir."
+                f"trainer.steps: the run in '{start}' has {done} already, asked for are {asked}; give more."
             )
+    elif present:
+        compare(read_config(folder), config, folder)
+    return start
+
+
+def locate(folder: Path, resume: str | None) -> Path | None:
+    r"""The checkpoint that `resume` means in a run folder, or None for the first step."""
+    if resume is None:
         return None
     if resume != "auto":
-        checkpoint = find(resume, "trainer.resume").resolve()
-        if present and folder.resolve() not in checkpoint.parents:
-            raise UserError(
-                f"hydra.run.dir: '{folder}' holds another run than the checkpoint '{resume}'; give a new folder."
-            )
-        compare(read_config(checkpoint), config, checkpoint)
-        return checkpoint
-    if not present:
-        return None
-    compare(read_config(folder), config, folder)
-    last = folder / "checkpoints" / "last"
-    if last.exists():
+        return find(resume, "trainer.resume").resolve()
+    checkpoints = folder / "checkpoints"
+    last = checkpoints / "last"
+    if last.is_symlink() and last.exists():
         return last.resolve()
-    newest = max((folder / "checkpoints").glob("step_*"), default=None)  # a copy of a run may have lost the link
-    return None if newest is None else newest.resolve()
+    # a copy of a run may have lost the link, or have a folder in its place
+    found = [path.parent for path in checkpoints.glob("*/state.json") if path.parent.name.startswith(("step_", "last"))]
+    return max(found, key=lambda path: (read_state(path)["step"], path.name), default=None)
 
 
-def write_config(folder: Path, config: dict[str, Any]) -> None:
-    r"""Writes config.yaml, atomically."""
+def inherit(folder: Path, start: Path | None) -> None:
+    r"""A run that goes on in a new folder takes along what the old one had measured, and the best that it had kept."""
+    if start is None or start.parent.name != "checkpoints" or folder.resolve() in start.parents:
+        return
+    run, step = start.parent.parent, read_state(start)["step"]
+    best = [p.parent for p in run.glob("checkpoints/best*/state.json") if read_state(p.parent)["step"] <= step]
+    for old in (*run.glob("metrics.jsonl"), *best):
+        new, partial = folder / old.relative_to(run), folder / f".{old.name}.partial"
+        shutil.copytree(old, partial, dirs_exist_ok=True) if old.is_dir() else shutil.copy(old, partial)
+        new.parent.mkdir(exist_ok=True)
+        os.replace(partial, new)
+
+
+def write_config(folder: Path, config: dict[str, Any], start: Path | None = None) -> None:
+    r"""Writes config.yaml, atomically; where a new run (no `start`) finds that of another one, it is that other's.
+
+    Raises:
+        UserError: another run has begun in the folder.
+    """
     import yaml
 
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / ".config.partial"
+    partial = folder / f".config.{os.getpid()}.partial"
     partial.write_text(yaml.safe_dump(config, sort_keys=False))
-    os.replace(partial, folder / "config.yaml")
+    place = folder / "config.yaml"
+    if start is not None or place.exists():
+        os.replace(partial, place)
+        return
+    try:
+        os.link(partial, place)
+    except FileExistsError as error:
+        raise UserError(f"hydra.run.dir: another run has just begun in '{folder}'; give another one.") from error
+    finally:
+        partial.unlink()
 
 
 def compare(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:

@@ -1,8 +1,8 @@
 r"""The training loop: batches in, weights, averages, numbers and checkpoints out.
 
 It knows a model, a loss and data, not which process or loss they are. Everything random or scheduled is a function of
-(seed, step, place in the global batch), so a run that was killed and resumed, or spread over more processes or
-micro-batches, computes the same.
+(seed, step, place in the global batch), so a run that was killed and resumed computes the same, and one that is spread
+over more processes or micro-batches the same up to rounding (with dropout or batch normalisation: the same law).
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class Trainer:
         precision: "auto" (bf16 autocast where the hardware computes in it), "bf16" or "no".
         log_every, checkpoint_every: steps.
         keep_last: checkpoints kept. keep_every: checkpoints at multiples of so many steps are kept for good.
-        max_skipped: steps with a non-finite loss or gradient are skipped; so many in a row end the run.
+        max_skipped: steps with a non-finite gradient are skipped; so many in a row end the run.
         workers: processes that read data.
         resume: None, "auto" or a checkpoint (decided by `prepare`).
         seed: of everything random.
@@ -88,6 +88,8 @@ class Trainer:
             raise ValueError(
                 f"layer_decay must satisfy 0 < layer_decay <= 1 or be null, got layer_decay={layer_decay}."
             )
+        if optimizer is not None and not callable(optimizer):
+            raise ValueError(f"optimizer must make an optimizer from parameters, got optimizer={optimizer!r}.")
         check_average(ema_halflife, ema_warmup, "ema_")
         self.steps, self.batch_size, self.accumulate = steps, batch_size, accumulate
         self.optimizer = optimizer or (lambda params: torch.optim.AdamW(params, lr=1e-3))
@@ -170,7 +172,8 @@ class Trainer:
         checkpoint.load_weights(model, start / "model.safetensors", loss)
         ema.load(checkpoint.read_tensors(start / "ema.safetensors"))
         checkpoint.load_optimizer(optimizer, start, state)
-        return Progress(state["step"], state["skipped"], state["skipped_in_a_row"], state.get("window", (0.0, 0.0, 0)))
+        window, due = state.get("window", (0.0, 0.0, 0)), state.get("hooks_due", [])
+        return Progress(state["step"], state["skipped"], state["skipped_in_a_row"], window, due)
 
 
 def _check_positive(**values: int) -> None:

@@ -27,8 +27,16 @@ def checkpoint(folder):
 
 
 def config(**changes):
-    base = {"samples": None, "checkpoint": None, "weights": "ema", "n": 10, "batch_size": 10, "seed": 0, "label": None}
-    base |= {"guidance": 1.0, "precision": "no", "sweep": None, "calls": [8], "cache": None, "out": None}
+    base = {
+        "samples": None,
+        "checkpoint": None,
+        "weights": "ema",
+        "n": 10000,
+        "batch_size": 250,
+        "seed": 0,
+        "label": None,
+    }
+    base |= {"guidance": 1.0, "precision": "no", "sweep": None, "calls": [8, 18, 35], "cache": None, "out": None}
     base |= {"metrics": FAST}
     base |= {"data": {"_target_": "scoregen.data.Digits"}, "sampler": {"_target_": "scoregen.samplers.Heun"}}
     return base | {"features": {"_target_": "scoregen.metrics.RandomConvolution", "channels": None}} | changes
@@ -74,6 +82,9 @@ def test_numbers_of_other_settings_are_not_overwritten(tmp_path):
     run(config(samples=str(tmp_path), out=str(tmp_path / "out")), tmp_path)
     with pytest.raises(UserError, match=r"holds other results \(metrics was"):
         run(config(samples=str(tmp_path), out=str(tmp_path / "out"), metrics=FAST | {"subset": 50}), tmp_path)
+    np.savez(tmp_path / "samples.npz", images=Digits().test.x.numpy()[::-1])
+    with pytest.raises(UserError, match=r"holds other results \(samples_sha256 was"):
+        run(config(samples=str(tmp_path), out=str(tmp_path / "out")), tmp_path)
     assert (tmp_path / "out" / "metrics.json").read_bytes() == found
 
 
@@ -101,9 +112,17 @@ def test_samples_are_measured_with_their_record(tmp_path, capsys):
         ({"samples": "a", "sweep": ["ddim"]}, "sweep: needs checkpoint=PATH"),
         ({"checkpoint": "a", "sweep": "ddim"}, r"sweep: must be a list of samplers such as \[heun,ddim\], got 'ddim'"),
         ({"checkpoint": "a", "sweep": ["ddim"], "calls": [0]}, r"calls: must be a list of integers >= 1"),
+        ({"samples": "a", "n": 5}, "n: is of checkpoint=..., which makes samples, got n=5; leave it out"),
+        ({"samples": "a", "guidance": 2.0}, "guidance: is of checkpoint=..."),
+        ({"checkpoint": "a", "calls": [8]}, "calls: is of sweep=..."),
+        ({"samples": 5}, "samples: must be a text or null, got 5"),
+        ({"samples": "a", "cache": 5}, "cache: must be a text or null, got 5"),
+        ({"checkpoint": "a", "n": "abc"}, "n: must be an integer, got 'abc'"),
+        ({"checkpoint": "a", "weights": "emma"}, "weights: must be ema or model, got 'emma'"),
+        ({"checkpoint": "a", "sweep": ["ddim"], "calls": [True]}, "calls: must be a list of integers >= 1"),
         ({"sample": "a"}, "sample: not a key of the evaluation. Did you mean 'samples'"),
     ],
-    ids=["neither", "both", "sweep of a file", "sweep", "calls", "key"],
+    ids=str,
 )
 def test_mistakes_stop_before_any_work(tmp_path, changes, text):
     with pytest.raises(UserError, match=text):

@@ -1,10 +1,16 @@
 r"""A run that was killed and goes on is the run that was not."""
 
 import json
+import shutil
+from typing import ClassVar
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import DIGITS, TOY, Recorder, numbers, train, weights
+
+from scoregen.errors import UserError
+from scoregen.training import Hook
 
 DROPOUT = [*TOY, "model.network.dropout=0.3", "trainer.steps=11", "trainer.checkpoint_every=3", "trainer.log_every=4"]
 AUGMENTED = [
@@ -114,3 +120,86 @@ def test_noise_levels_are_stratified_over_the_global_batch(tmp_path, accumulate)
     for quantiles in Recorder.seen.values():
         assert [int(q * 8) for q in sorted(quantiles)] == list(range(8))
     assert Recorder.seen[0] != Recorder.seen[1]
+
+
+class FailsOnce(Hook):
+    r"""Fails at its first call, then writes its steps down."""
+
+    failed: ClassVar[bool] = False
+    seen: ClassVar[list[int]] = []
+
+    def __call__(self, moment):
+        if not FailsOnce.failed:
+            FailsOnce.failed = True
+            raise RuntimeError("no space left")
+        FailsOnce.seen.append(moment.step)
+
+
+def test_the_hooks_of_a_step_at_which_one_failed_run_when_the_run_goes_on(tmp_path):
+    FailsOnce.failed, FailsOnce.seen = False, []
+    overrides = [*TOY, "trainer.steps=4", "trainer.checkpoint_every=4", "early_stopping.every=2", "early_stopping.n=20"]
+    hook = {"preview": {"_target_": f"{__name__}.FailsOnce", "every": 4}}
+    whole = train(tmp_path / "whole", *overrides)
+    with pytest.raises(RuntimeError, match="no space left"):
+        train(tmp_path / "failed", *overrides, **hook)
+    train(tmp_path / "failed", *overrides, "trainer.resume=auto", **hook)
+    assert FailsOnce.seen == [4]
+    assert_same_run(whole, tmp_path / "failed")  # the monitor before it did not run again
+    train(tmp_path / "failed", *overrides, "trainer.resume=auto", **hook)
+    assert FailsOnce.seen == [4]
+
+
+def test_a_copy_that_followed_links_goes_on(tmp_path):
+    overrides = [*TOY, "trainer.checkpoint_every=2", "trainer.steps=6"]
+    whole = train(tmp_path / "whole", *overrides)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "part", *overrides, **kill(5))
+    shutil.copytree(tmp_path / "part", tmp_path / "copy", symlinks=False)
+    assert not (tmp_path / "copy" / "checkpoints" / "last").is_symlink()
+    assert_same_run(whole, train(tmp_path / "copy", *overrides, "trainer.resume=auto"))
+    assert (tmp_path / "copy" / "checkpoints" / "last").is_symlink()
+
+
+def test_a_run_that_goes_on_in_a_new_folder_knows_what_was_measured(tmp_path):
+    overrides = [*TOY, "trainer.checkpoint_every=2", "early_stopping.every=2", "early_stopping.n=20"]
+    old = train(tmp_path / "old", *overrides, "trainer.steps=4")
+    new = train(tmp_path / "new", *overrides, "trainer.steps=6", f"trainer.resume={old}/checkpoints/last")
+    assert [line["step"] for line in numbers(new) if "heldout_loss" in line] == [2, 4, 6]
+    assert numbers(new)[: len(numbers(old))] == numbers(old)
+    assert (new / "checkpoints" / "best_heldout" / "state.json").exists()
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(tmp_path):
+    overrides = [*TOY, "trainer.checkpoint_every=2"]
+    first = train(tmp_path / "first", *overrides, "trainer.steps=2")
+    overrides += [f"init={first}", "trainer.steps=4"]
+    whole = train(tmp_path / "whole", *overrides)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "part", *overrides, **kill(3))
+    shutil.rmtree(first)
+    assert_same_run(whole, train(tmp_path / "part", *overrides, "trainer.resume=auto"))
+
+
+def test_fewer_steps_than_are_done_are_refused(tmp_path):
+    overrides = [*TOY, "trainer.checkpoint_every=2"]
+    train(tmp_path, *overrides, "trainer.steps=4")
+    with pytest.raises(UserError, match=r"trainer.steps: the run in .* has 4 already, asked for are 3"):
+        train(tmp_path, *overrides, "trainer.steps=3", "trainer.resume=auto")
+
+
+def test_the_environment_does_not_divide_gradients(tmp_path, monkeypatch):
+    overrides = [*TOY, "trainer.steps=2"]
+    whole = train(tmp_path / "a", *overrides)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert_same_run(whole, train(tmp_path / "b", *overrides))
+
+
+def test_an_optimizer_state_that_lacks_something_is_named(tmp_path):
+    overrides = [*TOY, "trainer.checkpoint_every=2"]
+    folder = train(tmp_path, *overrides, "trainer.steps=2")
+    file = folder / "checkpoints" / "last" / "optimizer.safetensors"
+    tensors = load_file(file)
+    del tensors["0.exp_avg"]
+    save_file(tensors, file)
+    with pytest.raises(UserError, match=r"the optimizer state of .* does not fit"):
+        train(folder, *overrides, "trainer.steps=4", "trainer.resume=auto")

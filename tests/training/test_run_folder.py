@@ -1,11 +1,14 @@
 r"""What a run folder may be used for."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from scoregen.errors import UserError
 from scoregen.training import prepare, write_config
 
+STATE = '{"format": "scoregen-checkpoint-1", "step": %d, "skipped": 0, "skipped_in_a_row": 0, "optimizer": {}}'
 CONFIG = {
     "seed": 0,
     "model": {"width": 3},
@@ -68,7 +71,7 @@ def test_a_checkpoint_of_another_run_is_not_continued_in_an_occupied_folder(tmp_
         write_config(tmp_path / name, CONFIG)
     step = tmp_path / "a" / "checkpoints" / "step_00000005"
     step.mkdir(parents=True)
-    (step / "state.json").touch()
+    (step / "state.json").write_text(STATE % 5)
     write_config(step, CONFIG)
     assert prepare(tmp_path / "a", CONFIG, str(step)) == step
     assert prepare(tmp_path / "c", CONFIG, str(step)) == step
@@ -78,9 +81,11 @@ def test_a_checkpoint_of_another_run_is_not_continued_in_an_occupied_folder(tmp_
 
 def test_a_run_without_its_link_goes_on_from_its_newest_step(tmp_path):
     write_config(tmp_path, CONFIG)
-    for step in (5, 10):
-        (tmp_path / "checkpoints" / f"step_{step:08d}").mkdir(parents=True)
-    assert prepare(tmp_path, CONFIG, "auto").name == "step_00000010"
+    for step in (3, 5):
+        folder = tmp_path / "checkpoints" / f"step_{step:08d}"
+        write_config(folder, CONFIG)
+        (folder / "state.json").write_text(STATE % step)
+    assert prepare(tmp_path, CONFIG, "auto").name == "step_00000005"
 
 
 def test_a_missing_checkpoint_names_the_key_and_its_neighbour(tmp_path):
@@ -93,3 +98,23 @@ def test_config_is_written_whole(tmp_path):
     write_config(tmp_path / "new", CONFIG)
     assert yaml.safe_load((tmp_path / "new" / "config.yaml").read_text()) == CONFIG
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["config.yaml"]
+
+
+def test_checkpoints_without_a_configuration_are_not_overwritten(tmp_path):
+    step = tmp_path / "checkpoints" / "step_00000005"
+    write_config(step, CONFIG)
+    (step / "state.json").write_text(STATE % 5)
+    with pytest.raises(UserError, match=r"holds another run; give trainer.resume=auto"):
+        prepare(tmp_path, CONFIG, None)
+    with pytest.raises(UserError, match=r"seed: the run in .* has 0, asked for is 1"):
+        prepare(tmp_path, changed(seed=1), "auto")
+    assert prepare(tmp_path, CONFIG, "auto") == step
+
+
+def test_of_two_runs_that_begin_in_one_folder_the_second_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # the second looked before the first wrote
+    write_config(tmp_path, CONFIG)
+    with pytest.raises(UserError, match="another run has just begun in"):
+        write_config(tmp_path, changed(seed=1))
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == CONFIG
+    assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]
