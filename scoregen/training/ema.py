@@ -25,12 +25,17 @@ class EMA:
     def __init__(self, model: nn.Module, halflife: float = 500_000, warmup: float = 0.05) -> None:
         check_average(halflife, warmup)
         self.halflife, self.warmup = halflife, warmup
+        self._model = model
         saved = model.state_dict().keys()  # a buffer that is not saved is no running statistic
-        buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in saved}
+        self._buffers = [name for name, b in model.named_buffers() if b.is_floating_point() and name in saved]
         # a frozen parameter is its own average
-        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._sources, self._buffers = trained | buffers, list(buffers)
-        self.weights = {name: p.detach().clone() for name, p in self._sources.items()}
+        self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.weights = {name: value.clone() for name, value in self._sources().items()}
+
+    def _sources(self) -> dict[str, Tensor]:
+        # a module that is moved keeps its parameters, with other data, and gets new buffers
+        buffers = {name: self._model.get_buffer(name) for name in self._buffers}
+        return {name: p.detach() for name, p in self._trained.items()} | buffers
 
     def buffers(self) -> list[Tensor]:
         r"""The averages of running statistics."""
@@ -44,7 +49,7 @@ class EMA:
     @torch.no_grad()
     def update(self, batch: int, images: int) -> None:
         r"""One step."""
-        averages, sources = list(self.weights.values()), [p.detach() for p in self._sources.values()]
+        averages, sources = list(self.weights.values()), list(self._sources().values())
         torch._foreach_lerp_(averages, sources, 1 - self.beta(batch, images))
 
     @torch.no_grad()
@@ -56,9 +61,9 @@ class EMA:
     @torch.no_grad()
     def swap(self) -> None:
         r"""Exchanges the model's weights with the averages; twice restores both."""
-        for name, average in self.weights.items():
-            current = self._sources[name].detach().clone()
-            self._sources[name].copy_(average)
+        for source, average in zip(self._sources().values(), self.weights.values(), strict=True):
+            current = source.clone()
+            source.copy_(average)
             average.copy_(current)
 
 

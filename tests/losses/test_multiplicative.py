@@ -181,8 +181,8 @@ def test_non_negative_score_matching_differentiates_attention():
             self.lift, self.drop = nn.Linear(1, 8), nn.Linear(8, 1)
 
         def forward(self, x, t, label=None):
-            tokens = self.lift(x.log()[..., None])
-            return self.drop(nn.functional.scaled_dot_product_attention(tokens, tokens, tokens))[..., 0]
+            tokens = self.lift(x.log()[..., None])[:, None]  # (B, heads, tokens, channels), what fused attention takes
+            return self.drop(nn.functional.scaled_dot_product_attention(tokens, tokens, tokens))[:, 0, :, 0]
 
     sde = GeometricBrownianMotion(0.8)
     network = Attention()

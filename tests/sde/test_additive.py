@@ -129,7 +129,7 @@ def test_sampling_runs_over_the_range_that_the_process_states(sde, low, high):
 
 @pytest.mark.parametrize(("sde", "std"), [(EDM(1e-5, 1.0), 1e-3), (VE(0.01, 2000.0), 300.0)], ids=["small", "large"])
 def test_data_far_from_unit_scale_are_sampled(sde, std):
-    r"""The flow from N(0, s_max^2) to N(0, std^2) data ends at std s_max/sqrt(std^2 + s_max^2), exactly."""
+    r"""The flow from N(0, sigma_max^2) to N(0, std^2) data ends at std sigma_max/hypot(std, sigma_max)."""
     oracle = Independent(torch.zeros(1, dtype=torch.float64), std**2, sde)
     x = ExponentialABM(64)(oracle, (20_000, 1), generator=torch.Generator().manual_seed(0))
-    assert x.std().item() == pytest.approx(std * sde.s_max / math.hypot(std, sde.s_max), rel=0.02)
+    assert x.std().item() == pytest.approx(std * sde.sigma_max / math.hypot(std, sde.sigma_max), rel=0.02)

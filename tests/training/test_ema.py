@@ -72,3 +72,16 @@ def test_running_statistics_are_averaged_and_unsaved_buffers_are_not():
     ema.update(8, 8)
     assert ema.weights["running_mean"].item() == pytest.approx(2.0)
     assert set(ema.weights) == {"weight", "bias", "running_mean", "running_var"}
+
+
+def test_running_statistics_are_followed_after_the_model_was_moved():
+    r"""Moving a module keeps its parameters and replaces its buffers, as distributed training on CPUs does."""
+    model = torch.nn.BatchNorm1d(2)
+    ema = EMA(model, halflife=0)
+    model.running_mean = torch.ones(2)
+    ema.update(1, 1)
+    assert torch.equal(ema.weights["running_mean"], torch.ones(2))
+    model.running_mean = torch.full((2,), 3.0)
+    ema.swap()
+    assert torch.equal(model.running_mean, torch.ones(2))
+    assert torch.equal(ema.weights["running_mean"], torch.full((2,), 3.0))
