@@ -64,6 +64,10 @@ def save(
 
 def _put(partial: Path, folder: Path) -> None:
     r"""Renames a finished folder into place; one that stands there is out of the way only for the time of a rename."""
+    for path in (*partial.iterdir(), partial):  # on the disk before older checkpoints go, should the power fail
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -23,7 +23,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     _check_keys(config)
     import torch
 
-    from scoregen.checkpoint import build_model, find, load_weights
+    from scoregen.checkpoint import build_model, find, load_weights, read_config
     from scoregen.commands.lora import adapt, give_prompts
     from scoregen.parallel import barrier, rank
     from scoregen.rng import derive_seed
@@ -37,7 +37,9 @@ def run(config: dict[str, Any], folder: Path) -> None:
     torch.manual_seed(derive_seed(config["seed"], _WEIGHTS))
     model = build_model(config)
     if config["init"] is not None and locate(folder, trainer.resume) is None:
-        load_weights(model, find(config["init"], "init") / "ema.safetensors")
+        first = find(config["init"], "init")
+        _check_meaning(read_config(first)["model"], config["model"], first)
+        load_weights(model, first / "ema.safetensors")
     adapt(config, model)
     give_prompts(model, source)
     _check_optimizer(trainer, model)
@@ -107,6 +109,16 @@ def _check_keys(config: dict[str, Any]) -> None:
     for key in _HOOKS:
         if config.get(key) is not None and not isinstance(config[key], dict):
             raise UserError(f"{key}: must be a mapping or null, got {config[key]!r}; {key}.every=null switches it off.")
+
+
+def _check_meaning(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
+    r"""Weights of `init` fit a network that is asked for something else, and would say something else there."""
+    for key in ("prediction", "sigma_data"):
+        if key in old and key in new and old[key] != new[key]:
+            raise UserError(
+                f"init: the weights of '{where}' are for model.{key}={old[key]}, this run has {new[key]}; give "
+                f"model.{key}={old[key]}."
+            )
 
 
 def _check_optimizer(trainer: Any, model: Any) -> None:

@@ -203,3 +203,10 @@ def test_an_optimizer_state_that_lacks_something_is_named(tmp_path):
     save_file(tensors, file)
     with pytest.raises(UserError, match=r"the optimizer state of .* does not fit"):
         train(folder, *overrides, "trainer.steps=4", "trainer.resume=auto")
+
+
+def test_weights_that_mean_something_else_are_refused(tmp_path):
+    first = train(tmp_path / "first", *TOY, "trainer.steps=1")
+    with pytest.raises(UserError, match=r"are for model.prediction=edm, this run has eps; give model.prediction=edm"):
+        train(tmp_path / "second", *TOY, "trainer.steps=1", f"init={first}", "model.prediction=eps")
+    assert not (tmp_path / "second").exists()
