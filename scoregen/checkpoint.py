@@ -64,16 +64,24 @@ def save(
 
 def _put(partial: Path, folder: Path) -> None:
     r"""Renames a finished folder into place; one that stands there is out of the way only for the time of a rename."""
-    for path in (*partial.iterdir(), partial):  # on the disk before older checkpoints go, should the power fail
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    for path in (*partial.iterdir(), partial):
+        _sync(path)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.replace(folder, old)
     os.replace(partial, folder)
+    _sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    r"""Waits until a file or folder is on the disk, before older checkpoints go; the power may fail."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def point_last(folder: Path) -> None:
@@ -246,8 +254,8 @@ def _fill_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
         {**current, **saved}
         for current, saved in zip(optimizer.state_dict()["param_groups"], state["optimizer"]["groups"], strict=True)
     ]
-    if len({frozenset(entry) for entry in entries.values()}) > 1:
-        raise ValueError("what it holds of the parameters differs from one to another")
+    if tensors.keys() != set(state["optimizer"].get("tensors", tensors)):
+        raise ValueError("tensors are missing")
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
 
@@ -264,7 +272,7 @@ def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
         {k: v for k, v in g.items() if isinstance(v, int | float | bool | str | list | tuple | None)}
         for g in state["param_groups"]
     ]
-    return tensors, {"state": scalars, "groups": groups}
+    return tensors, {"state": scalars, "groups": groups, "tensors": sorted(tensors)}
 
 
 def _moments(model: nn.Module) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ def _refuse_deletions(overrides: list[str]) -> None:
     for override in overrides:
         name = override.removeprefix("~").partition("=")[0]
         if override.startswith("~") and "." not in name:
-            raise UserError(f"~{name}: a key of the command cannot be removed; give {name}=null or another value.")
+            raise UserError(f"~{name}: a key of the command cannot be removed; give it another value.")
 
 
 def refuse_unused(config: dict[str, Any], name: str, unused: dict[str, str]) -> None:

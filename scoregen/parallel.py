@@ -7,6 +7,7 @@ identity.
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
 
@@ -65,12 +66,29 @@ def share(*tensors: Iterable[torch.Tensor]) -> None:
             dist.broadcast(tensor, 0)
 
 
+@dataclass(frozen=True)
+class Failure:
+    r"""What a process gives in place of a value that it could not compute."""
+
+    text: str
+
+
+class PeerFailed(Exception):
+    r"""Raised by `gather` on every process where one of them gave a `Failure`."""
+
+    def __init__(self, rank: int, text: str) -> None:
+        super().__init__(f"process {rank} failed ({text})")
+
+
 def gather(value) -> list:
     r"""The value of every process, in rank order, on every process."""
     if not dist.is_initialized():
         return [value]
     values = [None] * world_size()
     dist.all_gather_object(values, value)
+    for number, found in enumerate(values):
+        if isinstance(found, Failure):
+            raise PeerFailed(number, found.text)
     return values
 
 

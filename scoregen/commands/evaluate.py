@@ -67,9 +67,12 @@ def _claim(config: dict[str, Any], out: Path, write: bool, images: Any = None) -
 
     from scoregen.checkpoint import find
 
-    record = {key: config[key] for key in ("data", "features", "metrics")}
+    moved = ("root", "download", "batch_size")  # change no number
+    record: dict[str, Any] = {
+        name: {key: value for key, value in config[name].items() if key not in moved}
+        for name in ("data", "features", "metrics")
+    }
     if config["checkpoint"] is None:
-        record["samples"] = str(Path(config["samples"]).resolve())
         if images is not None:
             record["samples_sha256"] = hashlib.sha256(images.contiguous().numpy()).hexdigest()
     else:
@@ -87,9 +90,9 @@ def _check(config: dict[str, Any]) -> None:
         config[key] = typed(config[key], hint, key)
     if (config["samples"] is None) == (config["checkpoint"] is None):
         raise UserError("samples, checkpoint: give one of samples=PATH and checkpoint=PATH, got both or neither.")
-    unused = {} if config["sweep"] is not None else {"calls": "is of sweep=..."}
+    unused = {} if config["sweep"] is not None else {"calls": "needs sweep=[...]"}
     if config["checkpoint"] is None:
-        unused |= {key: "is of checkpoint=..., which makes samples" for key in _SAMPLING if key != "checkpoint"}
+        unused |= {key: "needs checkpoint=..., which makes samples" for key in _SAMPLING if key != "checkpoint"}
     else:
         check_sampling(_options(config, config["sampler"], Path()))
     if config["sweep"] is None:
@@ -143,7 +146,6 @@ def _measure(config: dict[str, Any], samples: str | Path, source, extractor, set
     from scoregen.parallel import device, rank
 
     images = read_samples(samples)
-    _claim(config, out, write=True, images=images)
     protocol = {"samples": str(samples), **_provenance(samples)}
     cache = None if config["cache"] is None else Path(config["cache"])
     try:
@@ -152,6 +154,7 @@ def _measure(config: dict[str, Any], samples: str | Path, source, extractor, set
         raise error if isinstance(error, UserError) else UserError(f"samples: {error}") from error
     if isinstance(protocol.get("label"), str | list) and protocol["label"] != "random":
         report.warnings.append(_BALANCED)
+    _claim(config, out, write=True, images=images)
     if rank() == 0:
         print(report.table())
         print(f"\n{report.write(file)}")

@@ -75,11 +75,7 @@ def interpolate(config: dict[str, Any], folder: Path) -> None:
     claim(out, record, "interpolation.json", known, write=not config["dry_run"])
     if config["dry_run"] or parallel.rank() != 0:
         return
-    try:
-        made = [path() for path in paths]
-    except ValueError as error:
-        raise UserError(f"sampler: {error}") from error
-    _write(torch.stack(made), way, out)
+    _write(torch.stack([path() for path in paths]), way, out)
 
 
 def _rows(label: Any, model: Any) -> int:
@@ -115,16 +111,16 @@ def _between_seeds(denoiser: Any, sampler: Any, seeds: list[int], label: int | N
 
     options = state_options(denoiser)
     a, b = (randn((1, *shape), generators(seed, SAMPLE_STREAM, 0, [0]), **options) for seed in seeds)
-    try:
-        generate = FromNoise(denoiser, sampler, label)
-    except ValueError as error:
-        raise UserError(f"sampler: {error}") from error
+    generate = FromNoise(denoiser, sampler, label)
 
     def make():
-        if way.constant_speed:
-            _, images = constant_speed_path(generate, a, b, points=way.frames, probes=way.frames, blend=way.blend)
-        else:
-            images = path_images(generate, a, b, way.frames, way.blend)
+        try:
+            if way.constant_speed:
+                _, images = constant_speed_path(generate, a, b, points=way.frames, probes=way.frames, blend=way.blend)
+            else:
+                images = path_images(generate, a, b, way.frames, way.blend)
+        except ValueError as error:
+            raise UserError(f"sampler: {error}") from error
         return images[:, 0]
 
     return make

@@ -138,7 +138,7 @@ class Quality(Hook):
             raise ValueError(f"n and reference must be >= 2, batch_size >= 1, got {n}, {reference} and {batch_size}.")
         self.source, self.sampler, self.features = source, sampler, features
         self.n, self.reference, self.seed, self.batch_size = n, reference, seed, batch_size
-        self._reference: Tensor | None = None
+        self._known: Tensor | None = None
 
     def samplers(self, sde: SDE) -> list[Sampler]:
         r"""What it samples with."""
@@ -168,12 +168,12 @@ class Quality(Hook):
         return frechet_distance(generated, real), kernel_distance(generated, real).value
 
     def _real(self, device: torch.device) -> Tensor:
-        if self._reference is None:
+        if self._known is None:
             part = self.source.train
             chosen = keyed_subset(len(part), self.reference)  # data may be sorted by class
             images, uint8 = ArrayDataset(part[chosen][0]), len(self.source.shape) == 3
-            self._reference = reference_features(images, self.features, uint8=uint8, device=device)
-        return self._reference
+            self._known = reference_features(images, self.features, uint8=uint8, device=device)
+        return self._known
 
     def _samples(self, model: nn.Module, sampler: Sampler) -> Tensor:
         label = cycled_labels(model, self.n)

@@ -51,14 +51,24 @@ def _check_empty_or_same(out: Path, record: dict[str, Any], name: str, known: tu
     if not path.exists():
         strange = sorted(k for k in known if (out / k).exists())
         if strange:
-            raise UserError(f"out: '{out}' holds '{strange[0]}' of something else (no {name}); give another out.")
+            raise UserError(
+                f"out: '{out}' holds '{strange[0]}' of something else, or of an older version (no {name}); give "
+                "another out."
+            )
         return
     try:
         old = dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"out: '{path}' is damaged ({error}); give another out.") from error
     for k, value in record.items():
-        if old.get(k) != value:
-            raise UserError(
-                f"out: '{out}' holds other results ({k} was {old.get(k)!r}, now {value!r}); give another out."
-            )
+        if k not in old or old[k] != value:
+            name, before, now = _difference(k, old.get(k), value)
+            raise UserError(f"out: '{out}' holds other results ({name} was {before!r}, now {now!r}); give another out.")
+
+
+def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    r"""The first value that differs, and its dotted name."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        key = next(k for k in (*new, *old) if old.get(k) != new.get(k))
+        return _difference(f"{name}.{key}", old.get(key), new.get(key))
+    return name, old, new

@@ -213,7 +213,7 @@ def _output(config: dict[str, Any], folder: Path, record: dict[str, Any], shape:
     if config["format"] == "png" and not (len(shape) == 3 and shape[0] in (1, 3)):
         raise UserError(f"format: png needs grey or RGB images, the model makes shape {shape}; give format=npz.")
     claim(out, record, "samples.json", ("images", "parts", "grid.png", "samples.npz"), write=not config["dry_run"])
-    there = [int(path.stem) for path in _path(out, 0, config["format"]).parent.glob("[0-9]*")]
+    there = [int(path.stem) for path in _path(out, 0, config["format"]).parent.glob("*") if path.stem.isdigit()]
     if there and max(there) >= config["n"]:
         raise UserError(f"n: '{out}' holds {max(there) + 1} samples, asked for are {config['n']}; give another out.")
     if not config["dry_run"]:

@@ -27,7 +27,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     from scoregen.commands.lora import adapt, give_prompts
     from scoregen.parallel import barrier, rank
     from scoregen.rng import derive_seed
-    from scoregen.training import JSONLines, Trainer, inherit, locate, prepare, write_config
+    from scoregen.training import JSONLines, Trainer, inherit, prepare, resume_point, write_config
 
     folder = _shared_folder(folder)
     source = build(config["data"], where="data")
@@ -36,7 +36,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     loss = build(config["loss"], where="loss")
     torch.manual_seed(derive_seed(config["seed"], _WEIGHTS))
     model = build_model(config)
-    if config["init"] is not None and locate(folder, trainer.resume) is None:
+    if config["init"] is not None and resume_point(folder, trainer.resume) is None:
         first = find(config["init"], "init")
         _check_meaning(read_config(first)["model"], config["model"], first)
         load_weights(model, first / "ema.safetensors")
@@ -128,7 +128,7 @@ def _check_optimizer(trainer: Any, model: Any) -> None:
     except (ValueError, TypeError) as error:
         raise UserError(f"trainer.optimizer: a value is out of range or of another type: {error}.") from error
     if not all(isinstance(rate, int | float) and math.isfinite(rate) for rate in rates):
-        raise UserError(f"trainer.optimizer.lr: must be a finite number, got {rates[0]!r}.")
+        raise UserError(f"trainer.optimizer.lr: must be a finite number, got {max(rates)!r}.")
 
 
 def _check_loss(loss: Any, model: Any, source: Any, steps: int) -> None:

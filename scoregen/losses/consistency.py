@@ -190,7 +190,7 @@ class ConsistencyDistillation(AbstractConsistency):
         label_dropout: probability of training a sample without its label.
 
     Raises:
-        ValueError: values out of range, or a teacher that is no denoiser; in `forward` for one of another chart.
+        ValueError: values out of range, or a teacher that is no denoiser; in `begin` for one of another chart.
 
     Reference: Song et al. (2023), arXiv 2303.01469, algorithm 2.
     """
@@ -208,21 +208,15 @@ class ConsistencyDistillation(AbstractConsistency):
             raise ValueError(f"teacher must be a denoiser, got {type(teacher).__name__}; give a diffusion model.")
         self._teacher: tuple[Any] = (teacher.eval(),)  # in a tuple, so that checkpoints do not hold its weights
 
-    def forward(
-        self,
-        model: nn.Module,
-        x_0: Tensor,
-        label: Tensor | None = None,
-        generator: Generators = None,
-        quantile: Tensor | None = None,
-    ) -> Tensor:
-        theirs, ours = self._teacher[0].sde.to_chart(x_0), model.sde.to_chart(x_0)
-        if not torch.allclose(theirs, ours, rtol=1e-4, atol=1e-4):
+    def begin(self, model: nn.Module) -> None:
+        super().begin(model)
+        x = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+        theirs, ours = self._teacher[0].sde.to_chart(x), model.sde.to_chart(x)
+        if not torch.allclose(theirs, ours):
             raise ValueError(
-                "teacher must have the chart of the model, got one whose coordinates of the data differ by "
-                f"{float((theirs - ours).abs().max()):.4g}; train both with the same data and process."
+                f"teacher must have the chart of the model, got one that takes {x[0]:g} to {theirs[0]:.4g} where the "
+                f"model takes it to {ours[0]:.4g}; train both with the same data and process."
             )
-        return super().forward(model, x_0, label, generator, quantile)
 
     def lower(self, y: Tensor, eps: Tensor, s: Tensor, r: Tensor, label: Tensor | None) -> Tensor:
         teacher = self._teacher[0].to(y.device)

@@ -57,12 +57,12 @@ def check_steps(steps: int) -> int:
     return steps
 
 
-def check_ratios(sde: SDE, values: Sequence[float]) -> None:
+def check_ratios(sde: SDE, values: Sequence[float], name: str = "noise ratios") -> None:
     r"""Refuses noise ratios outside the range of a process, where no network was trained."""
     low, high = sde.noise_ratio(0.0).item(), sde.noise_ratio(1.0).item()
     if min(values) < low * (1 - _SAME) or max(values) > high * (1 + _SAME):
         raise ValueError(
-            f"noise ratios must lie between noise_ratio(0)={low:.6g} and noise_ratio(1)={high:.6g} of "
+            f"{name} must lie between noise_ratio(0)={low:.6g} and noise_ratio(1)={high:.6g} of "
             f"{type(sde).__name__}, got {min(values):.6g} to {max(values):.6g}."
         )
 

@@ -114,7 +114,7 @@ def noise_range(sde: SDE, s_min: float | None, s_max: float | None) -> tuple[flo
     high = sde.s_max if s_max is None else float(s_max)
     if not 0 < low < high < math.inf:
         raise ValueError(f"s_min must satisfy 0 < s_min < s_max, got s_min={low}, s_max={high}.")
-    check_ratios(sde, (low, high))
+    check_ratios(sde, (low, high), "s_min and s_max")
     return low, high
 
 

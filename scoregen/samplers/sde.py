@@ -90,7 +90,7 @@ class PredictorCorrector(Sampler):
         self.corrections, self.step_size = corrections, float(step_size)
 
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
-        r, self.predictor.steps = self.step_size, self.steps
+        r, self.predictor.steps = self.step_size, self.steps  # which may have been changed since the construction
         for _ in range(self.corrections):
             u = u + r**2 / 2 * (denoise(u, s) - u) + r * float(s) * noise(u)
         # a fresh state has no history: the correction has left the trajectory of the predictor

@@ -130,7 +130,9 @@ class SDE(Path):
     def _finite_coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
         found = self.coefficients(checked_time(t))
         if not all(bool(c.isfinite().all()) for c in found):
-            raise ValueError(f"t must be inside (0, 1) for {type(self).__name__}, whose drift has no limit there.")
+            raise ValueError(
+                f"t must be inside (0, 1) for {type(self).__name__}, whose drift has no limit at the end, got t={t}."
+            )
         return found
 
     def prior_sample(self, shape: tuple[int, ...], generator: Generators = None, dtype=None, device=None) -> Tensor:

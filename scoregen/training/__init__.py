@@ -4,7 +4,7 @@ from scoregen.training.ema import EMA
 from scoregen.training.exponentiated_gradient import ExponentiatedGradient
 from scoregen.training.hooks import Hook, Moment
 from scoregen.training.loggers import JSONLines, Logger, NoLogger, TensorBoard, WandB
-from scoregen.training.run import inherit, locate, prepare, write_config
+from scoregen.training.run import inherit, prepare, resume_point, write_config
 from scoregen.training.schedule import Constant, Cosine, InverseSqrt, Schedule
 from scoregen.training.trainer import Trainer
 
@@ -24,7 +24,7 @@ __all__ = [
     "Trainer",
     "WandB",
     "inherit",
-    "locate",
     "prepare",
+    "resume_point",
     "write_config",
 ]

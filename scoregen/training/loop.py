@@ -9,7 +9,7 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from scoregen import checkpoint
 from scoregen.data import Batches
 from scoregen.errors import UserError
-from scoregen.parallel import gather, rank, share, world_size
+from scoregen.parallel import Failure, PeerFailed, gather, rank, share, world_size
 from scoregen.progress import progress
 from scoregen.rng import derive_seed, generator, generators
 from scoregen.training.hooks import Hook, Moment
@@ -51,7 +51,7 @@ class Progress:
     skipped: int = 0
     skipped_in_a_row: int = 0
     window: tuple[float, float, int] = (0.0, 0.0, 0)  # of the meter, between two log steps
-    hooks_due: list[str] = field(default_factory=list)  # of this step, after one of them failed
+    hooks_due: list[str] = field(default_factory=list)  # classes of those of this step, after one failed
 
 
 class Loop:
@@ -225,8 +225,11 @@ class Loop:
             self.model.train()
         if error is not None:  # a picture that cannot be drawn must not cost the steps before it
             self.done.hooks_due = [type(hook).__name__ for hook in waiting]
-            self._write_step(meter)
-            self.accelerator.wait_for_everyone()  # a process that ends makes the launcher end the others
+            try:
+                self._write_step(meter)
+                self.accelerator.wait_for_everyone()  # a process that ends makes the launcher end the others
+            except Exception as other:
+                raise error from other
             raise error
         meter.resume()
         return any(hook.stop for hook in self.hooks)
@@ -265,16 +268,20 @@ class Loop:
 
 
 def _attempt(hook: Hook, moment: Moment) -> Exception | None:
-    r"""Calls a hook; what went wrong on this process or another one, so that all of them stop together."""
-    failure = None
+    r"""Calls a hook; what went wrong on this process or another one, so that all of them stop together.
+
+    A process that fails says so at the point where the others exchange something next, inside the hook or after it.
+    """
+    failure: Exception | None = None
     try:
         hook(moment)
+        gather(None)
+    except PeerFailed as error:
+        failure = UserError(f"{type(hook).__name__}: {error}.")
     except Exception as error:
         failure = error
-    texts = gather(None if failure is None else f"{type(failure).__name__}: {failure}")
-    if failure is None and any(texts):
-        other = next(i for i, text in enumerate(texts) if text)
-        failure = UserError(f"{type(hook).__name__} failed on process {other} ({texts[other]}).")
+        with suppress(PeerFailed):
+            gather(Failure(f"{type(error).__name__}: {error}"))
     return failure
 
 

@@ -35,10 +35,10 @@ def prepare(folder: Path, config: dict[str, Any], resume: str | None) -> Path | 
 
     Raises:
         UserError: the folder holds another run, the checkpoint is missing, or the configuration differs from that of
-            the run, or has done more steps than are asked for.
+            the run, or the run has done more steps than are asked for.
     """
-    start = locate(folder, resume)
-    present = (folder / "config.yaml").exists() or (folder / "checkpoints").exists()
+    start = resume_point(folder, resume)
+    present = (folder / "config.yaml").exists() or any(folder.glob("checkpoints/*/state.json"))
     if present and resume is None:
         raise UserError(
             f"hydra.run.dir: '{folder}' holds another run; give trainer.resume=auto to continue it or another "
@@ -60,7 +60,7 @@ def prepare(folder: Path, config: dict[str, Any], resume: str | None) -> Path | 
     return start
 
 
-def locate(folder: Path, resume: str | None) -> Path | None:
+def resume_point(folder: Path, resume: str | None) -> Path | None:
     r"""The checkpoint that `resume` means in a run folder, or None for the first step."""
     if resume is None:
         return None
@@ -69,7 +69,7 @@ def locate(folder: Path, resume: str | None) -> Path | None:
     checkpoints = folder / "checkpoints"
     last = checkpoints / "last"
     if last.is_symlink() and last.exists():
-        return last.resolve()
+        return checkpoints / last.resolve().name
     # a copy of a run may have lost the link, or have a folder in its place
     found = [path.parent for path in checkpoints.glob("*/state.json") if path.parent.name.startswith(("step_", "last"))]
     return max(found, key=lambda path: (read_state(path)["step"], path.name), default=None)
@@ -89,7 +89,7 @@ def inherit(folder: Path, start: Path | None) -> None:
 
 
 def write_config(folder: Path, config: dict[str, Any], start: Path | None = None) -> None:
-    r"""Writes config.yaml, atomically; where a new run (no `start`) finds that of another one, it is that other's.
+    r"""Writes config.yaml, atomically; a new run (no `start`) does not take the place of another one.
 
     Raises:
         UserError: another run has begun in the folder.
@@ -100,15 +100,13 @@ def write_config(folder: Path, config: dict[str, Any], start: Path | None = None
     partial = folder / f".config.{os.getpid()}.partial"
     partial.write_text(yaml.safe_dump(config, sort_keys=False))
     place = folder / "config.yaml"
-    if start is not None or place.exists():
-        os.replace(partial, place)
-        return
-    try:
-        os.link(partial, place)
-    except FileExistsError as error:
-        raise UserError(f"hydra.run.dir: another run has just begun in '{folder}'; give another one.") from error
-    finally:
-        partial.unlink()
+    if start is None and not (config["trainer"].get("resume") and place.exists()):
+        try:
+            place.open("x").close()
+        except FileExistsError as error:
+            partial.unlink()
+            raise UserError(f"hydra.run.dir: another run has just begun in '{folder}'; give another one.") from error
+    os.replace(partial, place)
 
 
 def compare(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:

@@ -385,4 +385,4 @@ def test_bad_arguments_are_refused(make, text):
 def test_a_teacher_in_other_coordinates_is_refused():
     teacher = Denoiser(MLP((2,)), EDM(chart=AffineChart(2, -1)))
     with pytest.raises(ValueError, match="teacher must have the chart of the model"):
-        ConsistencyDistillation(teacher)(Denoiser(MLP((2,)), EDM()), torch.zeros(4, 2))
+        ConsistencyDistillation(teacher).begin(Denoiser(MLP((2,)), EDM()))

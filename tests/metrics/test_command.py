@@ -13,6 +13,7 @@ from scoregen.sde import EDM
 
 SDE = {"_target_": "scoregen.sde.EDM", "sigma_min": 0.002, "sigma_max": 80.0}
 MODEL = {"_target_": "scoregen.models.Denoiser", "network": {"_target_": "scoregen.models.UNet", "shape": [1, 8, 8]}}
+PIXELS = {"_target_": "scoregen.metrics.Pixels"}
 FAST = {"_target_": "scoregen.metrics.Settings", "bootstrap": 0, "subset": 100}
 
 
@@ -75,12 +76,20 @@ def test_samples_of_another_shape_are_refused_before_they_are_made(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_evaluation_that_fails_leaves_the_folder_free(tmp_path):
+    np.savez(tmp_path / "samples.npz", images=Digits().test.x.numpy())
+    out = {"samples": str(tmp_path), "out": str(tmp_path / "out")}
+    with pytest.raises(UserError, match="samples: "):
+        run(config(**out, data={"_target_": "scoregen.data.Toy2D"}, features=PIXELS), tmp_path)
+    run(config(**out), tmp_path)
+
+
 def test_numbers_of_other_settings_are_not_overwritten(tmp_path):
     np.savez(tmp_path / "samples.npz", images=Digits().test.x.numpy())
     run(config(samples=str(tmp_path), out=str(tmp_path / "out")), tmp_path)
     found = (tmp_path / "out" / "metrics.json").read_bytes()
     run(config(samples=str(tmp_path), out=str(tmp_path / "out")), tmp_path)
-    with pytest.raises(UserError, match=r"holds other results \(metrics was"):
+    with pytest.raises(UserError, match=r"holds other results \(metrics.subset was 100, now 50"):
         run(config(samples=str(tmp_path), out=str(tmp_path / "out"), metrics=FAST | {"subset": 50}), tmp_path)
     np.savez(tmp_path / "samples.npz", images=Digits().test.x.numpy()[::-1])
     with pytest.raises(UserError, match=r"holds other results \(samples_sha256 was"):
@@ -112,9 +121,9 @@ def test_samples_are_measured_with_their_record(tmp_path, capsys):
         ({"samples": "a", "sweep": ["ddim"]}, "sweep: needs checkpoint=PATH"),
         ({"checkpoint": "a", "sweep": "ddim"}, r"sweep: must be a list of samplers such as \[heun,ddim\], got 'ddim'"),
         ({"checkpoint": "a", "sweep": ["ddim"], "calls": [0]}, r"calls: must be a list of integers >= 1"),
-        ({"samples": "a", "n": 5}, "n: is of checkpoint=..., which makes samples, got n=5; leave it out"),
-        ({"samples": "a", "guidance": 2.0}, "guidance: is of checkpoint=..."),
-        ({"checkpoint": "a", "calls": [8]}, "calls: is of sweep=..."),
+        ({"samples": "a", "n": 5}, "n: needs checkpoint=..., which makes samples, got n=5; leave it out"),
+        ({"samples": "a", "guidance": 2.0}, "guidance: needs checkpoint=..."),
+        ({"checkpoint": "a", "calls": [8]}, r"calls: needs sweep=\[...\]"),
         ({"samples": 5}, "samples: must be a text or null, got 5"),
         ({"samples": "a", "cache": 5}, "cache: must be a text or null, got 5"),
         ({"checkpoint": "a", "n": "abc"}, "n: must be an integer, got 'abc'"),

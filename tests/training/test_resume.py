@@ -210,3 +210,14 @@ def test_weights_that_mean_something_else_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"are for model.prediction=edm, this run has eps; give model.prediction=edm"):
         train(tmp_path / "second", *TOY, "trainer.steps=1", f"init={first}", "model.prediction=eps")
     assert not (tmp_path / "second").exists()
+
+
+def test_an_optimizer_that_keeps_other_things_of_other_parameters_goes_on(tmp_path):
+    r"""Adafactor: rows and columns of matrices, variances of vectors."""
+    adafactor = ["trainer.optimizer._target_=torch.optim.Adafactor"]
+    adafactor += ["~trainer.optimizer.betas", "~trainer.optimizer.fused"]
+    overrides = [*TOY, *adafactor, "trainer.checkpoint_every=2", "trainer.steps=4"]
+    whole = train(tmp_path / "whole", *overrides)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "part", *overrides, **kill(3))
+    assert_same_run(whole, train(tmp_path / "part", *overrides, "trainer.resume=auto"))

@@ -1,12 +1,10 @@
 r"""What a run folder may be used for."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
 from scoregen.errors import UserError
-from scoregen.training import prepare, write_config
+from scoregen.training import inherit, prepare, write_config
 
 STATE = '{"format": "scoregen-checkpoint-1", "step": %d, "skipped": 0, "skipped_in_a_row": 0, "optimizer": {}}'
 CONFIG = {
@@ -100,6 +98,18 @@ def test_config_is_written_whole(tmp_path):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["config.yaml"]
 
 
+def test_checkpoints_on_another_disk_are_continued(tmp_path):
+    step = tmp_path / "far" / "checkpoints" / "step_00000005"
+    write_config(step, CONFIG)
+    (step / "state.json").write_text(STATE % 5)
+    (step.parent / "last").symlink_to(step.name)
+    write_config(tmp_path / "run", CONFIG)
+    (tmp_path / "run" / "checkpoints").symlink_to(step.parent)
+    start = prepare(tmp_path / "run", CONFIG, "auto")
+    assert start.resolve() == step.resolve()
+    inherit(tmp_path / "run", start)
+
+
 def test_checkpoints_without_a_configuration_are_not_overwritten(tmp_path):
     step = tmp_path / "checkpoints" / "step_00000005"
     write_config(step, CONFIG)
@@ -111,8 +121,8 @@ def test_checkpoints_without_a_configuration_are_not_overwritten(tmp_path):
     assert prepare(tmp_path, CONFIG, "auto") == step
 
 
-def test_of_two_runs_that_begin_in_one_folder_the_second_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "exists", lambda path: False)  # the second looked before the first wrote
+def test_of_two_runs_that_begin_in_one_folder_the_second_is_refused(tmp_path):
+    assert prepare(tmp_path, CONFIG, None) is None and prepare(tmp_path, changed(seed=1), None) is None
     write_config(tmp_path, CONFIG)
     with pytest.raises(UserError, match="another run has just begun in"):
         write_config(tmp_path, changed(seed=1))
