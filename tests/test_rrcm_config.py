@@ -35,11 +35,12 @@ def test_the_time_condition_follows_the_noise_of_the_loss(experiment):
     assert config["model"]["noise_sigma"] == 0.25
 
 
-def test_the_stages_of_one_data_set_build_the_same_network():
+@pytest.mark.parametrize("data", DATA)
+def test_the_stages_of_one_data_set_build_the_same_network(data):
     keys = ("patch_size", "width", "depth", "heads", "hidden", "projection")
     shapes = [
         tuple(compose(f"+experiment={name}", "data.root=x")["model"][key] for key in keys)
-        for name in ("rrcm_mnist_pretrain", "rrcm_mnist_probe", "rrcm_mnist_finetune", "vit_mnist")
+        for name in (*(f"rrcm_{data}_{stage}" for stage in ("pretrain", "probe", "finetune")), f"vit_{data}")
     ]
     assert len(set(shapes)) == 1
 
