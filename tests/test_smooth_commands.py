@@ -108,6 +108,14 @@ def test_a_mistake_in_interpolation_is_one_message(case, digits, tmp_path, monke
     assert re.search(text, capsys.readouterr().err)
 
 
+def test_a_refused_interpolation_leaves_the_folder_free(digits, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="sampler: sampler must be deterministic"):
+        sample(digits, out, "interpolate=[0,1]", "sampler=ancestral")
+    sample(digits, out, *FAST, "interpolate=[0,1]")
+    assert (out / "strip.png").is_file()
+
+
 def test_a_picture_of_another_size_is_refused(digits, tmp_path):
     Image.new("L", (9, 8)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"'.*a.png' has shape \(1, 8, 9\), the model makes \(1, 8, 8\); resize it"):
@@ -144,7 +152,7 @@ def test_smoothness_is_reported(digits, tmp_path, monkeypatch, capsys):
         (["RUN", "label=10"], r"label: must lie in 0\.\.9, got 10"),
         (["RUN", "pears=1"], "pears: there is no key 'pears'. Did you mean 'pairs'"),
         (["RUN", "data=toy2d"], "data: .* has shape"),
-        (["RUN", "sampler=ancestral"], "smoothness: sampler must be deterministic"),
+        (["RUN", "sampler=ancestral"], "sampler: sampler must be deterministic"),
     ],
     ids=["none", "pairs", "label", "key", "data", "sampler"],
 )

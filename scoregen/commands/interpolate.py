@@ -111,16 +111,16 @@ def _between_seeds(denoiser: Any, sampler: Any, seeds: list[int], label: int | N
 
     options = state_options(denoiser)
     a, b = (randn((1, *shape), generators(seed, SAMPLE_STREAM, 0, [0]), **options) for seed in seeds)
-    generate = FromNoise(denoiser, sampler, label)
+    try:
+        generate = FromNoise(denoiser, sampler, label)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"sampler: {error}") from error
 
     def make():
-        try:
-            if way.constant_speed:
-                _, images = constant_speed_path(generate, a, b, points=way.frames, probes=way.frames, blend=way.blend)
-            else:
-                images = path_images(generate, a, b, way.frames, way.blend)
-        except ValueError as error:
-            raise UserError(f"sampler: {error}") from error
+        if way.constant_speed:
+            _, images = constant_speed_path(generate, a, b, points=way.frames, probes=way.frames, blend=way.blend)
+        else:
+            images = path_images(generate, a, b, way.frames, way.blend)
         return images[:, 0]
 
     return make

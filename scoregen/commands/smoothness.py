@@ -47,9 +47,12 @@ def run(config: dict[str, Any], folder: Path) -> None:
     model = load(checkpoint, config["weights"], parallel.device())
     _check_model(model, source, config)
     calls = network_calls(sampler, model.sde)
+    try:
+        generate = FromNoise(model, sampler, config["label"])
+    except (ValueError, TypeError) as error:
+        raise UserError(f"sampler: {error}") from error
     record = {key: config[key] for key in _RECORDED} | origin(checkpoint, config["weights"])
     claim(out, record, "smoothness_of.json", ("smoothness.json", "strips.png"), write=True)
-    generate = FromNoise(model, sampler, config["label"])
     options = {key: config[key] for key in ("pairs", "points", "seed", "batch_size")}
     try:
         found = istd(generate, source.train, extractor=extractor, device=parallel.device(), **options)

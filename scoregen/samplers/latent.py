@@ -20,13 +20,15 @@ class FromNoise:
         label: (), one label for all, or None.
 
     Raises:
-        ValueError: on a call, when the sampler draws noise.
+        ValueError: the sampler draws noise (it is run once on a denoiser that knows nothing), or its grid does not fit.
     """
 
     def __init__(self, denoiser: Any, sampler: Sampler, label: int | None = None) -> None:
         self.denoiser, self.sampler, self.label = denoiser, sampler, label
         self.sde = denoiser.sde
         self.grid = sampler.grid(self.sde, sampler.steps)
+        zero = torch.zeros(1, *(self.sde.data_mean.shape or (1,)))
+        sampler.integrate(_Nothing(self.sde), zero, self.grid, self._refuse)
 
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:
@@ -42,3 +44,13 @@ class FromNoise:
             f"sampler must be deterministic to be a function of the noise, {type(self.sampler).__name__} draws more; "
             "use DDIM with eta=0, Heun without churn or ExponentialABM."
         )
+
+
+class _Nothing:
+    r"""A denoiser of zeros."""
+
+    def __init__(self, sde: Any) -> None:
+        self.sde = sde
+
+    def __call__(self, u: Tensor, s: Tensor) -> Tensor:
+        return torch.zeros_like(u)
