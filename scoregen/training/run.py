@@ -66,7 +66,7 @@ def resume_point(folder: Path, resume: str | None) -> Path | None:
         return None
     if resume != "auto":
         return find(resume, "trainer.resume").resolve()
-    checkpoints = folder / "checkpoints"
+    checkpoints = folder.resolve() / "checkpoints"  # which may lie elsewhere; what is in it is of this folder
     last = checkpoints / "last"
     if last.is_symlink() and last.exists():
         return checkpoints / last.resolve().name

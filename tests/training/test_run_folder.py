@@ -110,6 +110,21 @@ def test_checkpoints_on_another_disk_are_continued(tmp_path):
     inherit(tmp_path / "run", start)
 
 
+def test_a_run_behind_a_link_is_continued(tmp_path):
+    step = tmp_path / "far" / "run" / "checkpoints" / "step_00000005"
+    write_config(step, CONFIG)
+    (step / "state.json").write_text(STATE % 5)
+    (step.parent / "best").mkdir()
+    (step.parent / "best" / "state.json").write_text(STATE % 5)
+    (tmp_path / "outputs").symlink_to(tmp_path / "far")
+    for last in (False, True):
+        if last:
+            (step.parent / "last").symlink_to(step.name)
+        start = prepare(tmp_path / "outputs" / "run", CONFIG, "auto")
+        assert start.resolve() == step.resolve()
+        inherit(tmp_path / "outputs" / "run", start)  # nothing is to be taken along
+
+
 def test_checkpoints_without_a_configuration_are_not_overwritten(tmp_path):
     step = tmp_path / "checkpoints" / "step_00000005"
     write_config(step, CONFIG)
