@@ -17,8 +17,10 @@ def network_calls(sampler: Any, sde: Any, where: str = "sampler") -> int:
     Raises:
         UserError: the sampler does not suit the process.
     """
-    counter = _Counter(sde)
-    shape = tuple(sde.data_mean.shape or sde.data_var.shape or (1,))
+    from scoregen.samplers.base import NoKnowledge
+
+    counter = NoKnowledge(sde)
+    shape = tuple(sde.data_mean.shape or (1,))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of samples that mean nothing
@@ -26,14 +28,3 @@ def network_calls(sampler: Any, sde: Any, where: str = "sampler") -> int:
     except (ValueError, TypeError) as error:
         raise UserError(f"{where}: {type(sampler).__name__} does not fit {type(sde).__name__}: {error}") from error
     return counter.calls
-
-
-class _Counter:
-    r"""A denoiser that knows nothing and counts its calls."""
-
-    def __init__(self, sde: Any) -> None:
-        self.sde, self.calls = sde, 0
-
-    def __call__(self, u: Any, s: Any, label: Any = None) -> Any:
-        self.calls += 1
-        return u * 0

@@ -1,5 +1,7 @@
 r"""Evaluation: samples from a file or from a checkpoint, measured against data; or a sweep over samplers and costs."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,6 @@ from scoregen.errors import UserError, closest
 _SAMPLING = ("checkpoint", "weights", "n", "batch_size", "seed", "label", "guidance", "precision")
 _VALUES: dict[str, Any] = {
     "samples": str | None,
-    "checkpoint": str | None,
-    "n": int,
     "cache": str | None,
     "out": str | None,
 }
@@ -53,32 +53,32 @@ def run(config: dict[str, Any], folder: Path) -> None:
     _check_fit(config, source)
     parallel.initialize()
     out = Path(parallel.gather(str(Path(config["out"] or folder).resolve()))[0])
-    _claim(config, out, write=False)
+    record = _record(config)
+    _claim(out, record, write=False)
+    measure = partial(_measure, config, source, extractor, settings, out, record)
     if config["sweep"] is not None:
-        _sweep(config, source, extractor, settings, out)
+        _sweep(config, measure, extractor.frechet_name, out)
     else:
-        samples = config["samples"] or _sample(config, config["sampler"], out / "samples")
-        _measure(config, samples, source, extractor, settings, out, out / "metrics.json")
+        measure(config["samples"] or _sample(config, config["sampler"], out / "samples"), out / "metrics.json")
 
 
-def _claim(config: dict[str, Any], out: Path, write: bool, images: Any = None) -> None:
-    r"""The folder is for these numbers; a sweep may go on with other samplers and costs, in folders of their own."""
-    import hashlib
-
+def _record(config: dict[str, Any]) -> dict[str, Any]:
+    r"""What the numbers are a function of; a sweep may go on with other samplers and costs, in folders of their own."""
     from scoregen.checkpoint import find
 
-    moved = ("root", "download", "batch_size")  # change no number
+    free = ("root", "download", "batch_size")  # change no number
     record: dict[str, Any] = {
-        name: {key: value for key, value in config[name].items() if key not in moved}
+        name: {key: value for key, value in config[name].items() if key not in free}
         for name in ("data", "features", "metrics")
     }
     if config["checkpoint"] is None:
-        if images is not None:
-            record["samples_sha256"] = hashlib.sha256(images.contiguous().numpy()).hexdigest()
-    else:
-        record |= {key: config[key] for key in ("weights", "n", "seed", "label", "guidance", "precision")}
-        record |= {"sampler": config["sampler"]} if config["sweep"] is None else {"sampler": "sweep"}
-        record |= origin(find(config["checkpoint"]).resolve(), config["weights"])
+        return record
+    record |= {key: config[key] for key in _SAMPLING if key not in ("checkpoint", "batch_size")}
+    record["sampler"] = config["sampler"] if config["sweep"] is None else "sweep"
+    return record | origin(find(config["checkpoint"]).resolve(), config["weights"])
+
+
+def _claim(out: Path, record: dict[str, Any], write: bool) -> None:
     claim(out, record, "evaluation.json", ("metrics.json", "sweep.json"), write)
 
 
@@ -95,9 +95,12 @@ def _check(config: dict[str, Any]) -> None:
         unused |= {key: "needs checkpoint=..., which makes samples" for key in _SAMPLING if key != "checkpoint"}
     else:
         check_sampling(_options(config, config["sampler"], Path()))
-    if config["sweep"] is None:
-        refuse_unused(config, "evaluate", unused)
-        return
+    refuse_unused(config, "evaluate", unused)
+    if config["sweep"] is not None:
+        _check_sweep(config)
+
+
+def _check_sweep(config: dict[str, Any]) -> None:
     if config["checkpoint"] is None:
         raise UserError("sweep: needs checkpoint=PATH to sample from, got samples only.")
     calls = config["calls"]
@@ -113,7 +116,7 @@ def _check_fit(config: dict[str, Any], source: Any) -> None:
 
     if config["checkpoint"] is None:
         return
-    if type(config["n"]) is int and config["n"] < 2:
+    if config["n"] < 2:
         raise UserError(f"n: must be >= 2 to be measured, got {config['n']}.")
     require_shape(config["checkpoint"], source)
 
@@ -140,8 +143,10 @@ def _options(config: dict[str, Any], sampler: dict[str, Any], out: Path) -> dict
     return options | {"sampler": sampler, "out": str(out), "format": "npz", "dry_run": False}
 
 
-def _measure(config: dict[str, Any], samples: str | Path, source, extractor, settings, out: Path, file: Path) -> Any:
+def _measure(config, source, extractor, settings, out: Path, record: dict, samples: str | Path, file: Path) -> Any:
     r"""One evaluation: the report, printed and written by the first process."""
+    import hashlib
+
     from scoregen.metrics import evaluate, read_samples
     from scoregen.parallel import device, rank
 
@@ -154,7 +159,8 @@ def _measure(config: dict[str, Any], samples: str | Path, source, extractor, set
         raise error if isinstance(error, UserError) else UserError(f"samples: {error}") from error
     if isinstance(protocol.get("label"), str | list) and protocol["label"] != "random":
         report.warnings.append(_BALANCED)
-    _claim(config, out, write=True, images=images)
+    given = {"samples_sha256": hashlib.sha256(images.contiguous().numpy()).hexdigest()} if config["samples"] else {}
+    _claim(out, record | given, write=True)
     if rank() == 0:
         print(report.table())
         print(f"\n{report.write(file)}")
@@ -173,7 +179,7 @@ def _provenance(samples: str | Path) -> dict[str, Any]:
     return {"sampler": name, "sampler_config": record["sampler"], **{key: record.get(key) for key in kept}}
 
 
-def _sweep(config: dict[str, Any], source, extractor, settings, out: Path) -> None:
+def _sweep(config: dict[str, Any], measure: Callable[[Path, Path], Any], name_of_distance: str, out: Path) -> None:
     import json
 
     from scoregen.metrics.sweep import Point, save_figure, table
@@ -184,10 +190,9 @@ def _sweep(config: dict[str, Any], source, extractor, settings, out: Path) -> No
     plans = [(name, *plan) for name in config["sweep"] for plan in _plans(name, config["calls"], sde)]
     for name, node, steps, calls in plans:
         folder = out / f"{name}_{calls:03d}_calls"
-        samples = _sample(config, node, folder)
-        report = _measure(config, samples, source, extractor, settings, out, folder / "metrics.json")
+        report = measure(_sample(config, node, folder), folder / "metrics.json")
         reports.append(report.as_dict())
-        points.append(Point(name, steps, calls, report[extractor.frechet_name]))
+        points.append(Point(name, steps, calls, report[name_of_distance]))
     if rank() == 0:
         write_atomically(out / "sweep.json", lambda file: file.write(json.dumps(reports, indent=1).encode()))
         print(table(points))

@@ -37,10 +37,10 @@ def run(config: dict[str, Any], folder: Path) -> None:
             raise UserError(f"{key}: not a key of the sampling configuration. {closest(key, _KEYS)}")
     for key, hint in VALUES.items():
         config[key] = typed(config[key], hint, key)
-    check_sampling(config)
     _refuse_unused(config)
     if config["restore"] is None and config["interpolate"] is None:
         return generate(config, folder)
+    check_sampling(config)
     if config["precision"] != "no":  # inversion and derivatives of the denoiser need its digits
         raise UserError(f"precision: must be no for restore= and interpolate=, got '{config['precision']}'.")
     other = interpolate if config["restore"] is None else restore

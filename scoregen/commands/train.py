@@ -67,7 +67,7 @@ def fill_model(model: dict[str, Any], source: Any, conditional: bool, where: str
     model = dict(model)
     if "network" in model:
         if not isinstance(model["network"], dict):
-            raise UserError(f"model.network: must be a mapping with a _target_, got {model['network']!r}.")
+            raise UserError(f"{where}.network: must be a mapping with a _target_, got {model['network']!r}.")
         model["network"] = fill_model(model["network"], source, conditional, f"{where}.network")
         return model
     if accepts(model, "shape", where) and model.get("shape") is None:
@@ -127,8 +127,9 @@ def _check_optimizer(trainer: Any, model: Any) -> None:
         rates = [group["lr"] for group in trainer.make_optimizer(model).param_groups]
     except (ValueError, TypeError) as error:
         raise UserError(f"trainer.optimizer: a value is out of range or of another type: {error}.") from error
-    if not all(isinstance(rate, int | float) and math.isfinite(rate) for rate in rates):
-        raise UserError(f"trainer.optimizer.lr: must be a finite number, got {max(rates)!r}.")
+    for rate in rates:
+        if not isinstance(rate, int | float) or not math.isfinite(rate):
+            raise UserError(f"trainer.optimizer.lr: must be a finite number, got {rate!r}.")
 
 
 def _check_loss(loss: Any, model: Any, source: Any, steps: int) -> None:

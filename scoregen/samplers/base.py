@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scoregen.progress import progress as progress_bar
 from scoregen.rng import Generators, randn
-from scoregen.samplers.grids import Grid, Karras, check_steps
+from scoregen.samplers.grids import Grid, Karras, check_grid, check_steps
 from scoregen.sde.path import as_time
 from scoregen.sde.process import SDE
 
@@ -42,9 +42,7 @@ class Sampler(ABC):
 
     def __init__(self, steps: int = 18, grid: Grid | None = None) -> None:
         self.steps = check_steps(steps)
-        if grid is not None and not isinstance(grid, Grid):
-            raise TypeError(f"grid must be a grid of scoregen.samplers, such as Karras(), got {grid!r}.")
-        self.grid = Karras() if grid is None else grid
+        self.grid = Karras() if grid is None else check_grid(grid)
 
     @abstractmethod
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
@@ -149,6 +147,21 @@ class Bound:
         return denoised
 
 
+class NoKnowledge:
+    r"""A denoiser of zeros that counts its calls: for trying a sampler out.
+
+    Args:
+        sde: the process.
+    """
+
+    def __init__(self, sde: SDE) -> None:
+        self.sde, self.calls = sde, 0
+
+    def __call__(self, u: Tensor, s: Tensor, label: Tensor | None = None) -> Tensor:
+        self.calls += 1
+        return torch.zeros_like(u)
+
+
 def _default_noise(generator: Generators) -> Noise:
     return lambda u: randn(u.shape, generator, u.dtype, u.device)
 
@@ -189,7 +202,14 @@ def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Te
             f"got t={t.item():.6g}; at pure noise give shape=, at t = 0 there is nothing to remove."
         )
     x_t = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
-    floor = sde.to_chart(sde.from_chart(x_t.new_full((), -math.inf)))  # -inf on an affine chart
+    if sde.chart.log_rate() is not None:
+        _check_above_floor(sde, x_t)
+    return sde.to_u(x_t, t)
+
+
+def _check_above_floor(sde: SDE, x_t: Tensor) -> None:
+    r"""Refuses values at the lowest end of a log chart, which stand for all that are lower."""
+    floor = sde.to_chart(sde.from_chart(x_t.new_full((), -math.inf)))
     cut = int((sde.to_chart(x_t) <= floor).sum())
     if cut:
         raise ValueError(
@@ -197,7 +217,6 @@ def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Te
             f"{x_t.dtype} rounds x + offset to 0: what the noise did to them is lost; take a smaller t, a larger "
             "offset or float64."
         )
-    return sde.to_u(x_t, t)
 
 
 def check_generators(generator: Generators, batch: int) -> None:

@@ -57,6 +57,13 @@ def check_steps(steps: int) -> int:
     return steps
 
 
+def check_grid(grid: Grid) -> Grid:
+    r"""The grid, if it is one."""
+    if not isinstance(grid, Grid):
+        raise TypeError(f"grid must be a grid of scoregen.samplers, such as Karras(), got {grid!r}.")
+    return grid
+
+
 def check_ratios(sde: SDE, values: Sequence[float], name: str = "noise ratios") -> None:
     r"""Refuses noise ratios outside the range of a process, where no network was trained."""
     low, high = sde.noise_ratio(0.0).item(), sde.noise_ratio(1.0).item()
@@ -179,9 +186,7 @@ class TimeTravel(Grid):
     def __init__(self, grid: Grid, length: int = 5, repeats: int = 1) -> None:
         if not isinstance(length, int) or length < 1 or not isinstance(repeats, int) or repeats < 0:
             raise ValueError(f"TimeTravel needs length >= 1 and repeats >= 0, got length={length}, repeats={repeats}.")
-        if not isinstance(grid, Grid):
-            raise TypeError(f"grid must be a grid of scoregen.samplers, such as Karras(), got {grid!r}.")
-        self.grid, self.length, self.repeats = grid, length, repeats
+        self.grid, self.length, self.repeats = check_grid(grid), length, repeats
 
     def __call__(self, sde: SDE, steps: int, start: float | None = None) -> Tensor:
         levels = self.grid(sde, steps, start)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoregen.samplers.base import Bound, Sampler, check_label
+from scoregen.samplers.base import Bound, NoKnowledge, Sampler, check_label
 from scoregen.samplers.likelihood import prior_moments
 
 
@@ -28,7 +28,7 @@ class FromNoise:
         self.sde = denoiser.sde
         self.grid = sampler.grid(self.sde, sampler.steps)
         zero = torch.zeros(1, *(self.sde.data_mean.shape or (1,)))
-        sampler.integrate(_Nothing(self.sde), zero, self.grid, self._refuse)
+        sampler.integrate(NoKnowledge(self.sde), zero, self.grid, self._refuse)
 
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:
@@ -44,13 +44,3 @@ class FromNoise:
             f"sampler must be deterministic to be a function of the noise, {type(self.sampler).__name__} draws more; "
             "use DDIM with eta=0, Heun without churn or ExponentialABM."
         )
-
-
-class _Nothing:
-    r"""A denoiser of zeros."""
-
-    def __init__(self, sde: Any) -> None:
-        self.sde = sde
-
-    def __call__(self, u: Tensor, s: Tensor) -> Tensor:
-        return torch.zeros_like(u)
