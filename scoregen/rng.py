@@ -2,17 +2,55 @@ r"""Randomness as a function of integer keys, never of history.
 
 A generator is seeded with a hash of (seed, *keys), for example (seed, stream, step, index of the sample). So a resumed
 run needs no stored generator, and the noise of sample k is the same whatever the batch size or the number of processes.
+
+On the CPU torch's Mersenne twister keeps 32 bits of a seed: of 50,000 samples two would be equal with probability 1/4.
+Here all 64 bits of the hash fill its 624 words, so that the probability is n^2 / 2^65, 7e-11 for these samples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from enum import IntEnum
+from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 _MASK = (1 << 64) - 1
+_WORDS = 624  # of the Mersenne twister
+
+
+class Stream(IntEnum):
+    r"""What random numbers are for: the second key of a generator, so that no two uses of a seed share draws."""
+
+    # training
+    NOISE = 1
+    LEVELS = 2
+    AUGMENTATION = 3
+    DROPOUT = 4
+    WEIGHTS = 5
+    ORDER = 6
+    REPRESENTATION = 7
+    # sampling
+    SAMPLE = 11
+    LABEL = 12
+    RESTORE = 13
+    PURIFY = 14
+    # monitors, so that what they choose is not chosen on the draws that an evaluation measures
+    PREVIEW = 21
+    MONITOR = 22
+    FROZEN = 23
+    # metrics
+    BOOTSTRAP = 31
+    SUBSET = 32
+    PATHS = 33
+    # certification
+    SELECTION = 41
+    ESTIMATION = 42
+    VOTE = 43
+    PROBE = 44
 
 
 def derive_seed(*keys: int) -> int:
@@ -37,10 +75,51 @@ def generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator
 
     Args:
         keys: integers, by convention (seed, stream, ...).
-        device: where its draws are made; draws on the CPU are the same on every machine. There torch keeps 32 bits of
-            a seed: among 50,000 samples two are the same with probability 1/4 (certificates draw by all 64 bits).
+        device: where its draws are made; draws on the CPU are the same on every machine.
     """
-    return torch.Generator(device).manual_seed(derive_seed(*keys))
+    seed = derive_seed(*keys)
+    if torch.device(device).type != "cpu":
+        return torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator()
+    generator.set_state(_cpu_state(seed))
+    return generator
+
+
+def seed_all(*keys: int) -> None:
+    r"""Seeds the global generators of all devices, which dropout and first weights draw from."""
+    seed = derive_seed(*keys)
+    torch.manual_seed(seed)
+    torch.set_rng_state(_cpu_state(seed))
+
+
+def _cpu_state(seed: int) -> Tensor:
+    r"""The state of a CPU generator whose words are a hash of (seed, place of the word)."""
+    template, first, salt = _template()
+    z = salt ^ np.uint64(seed)  # the finalizer of SplitMix64, for all words at once
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    z >>= np.uint64(32)
+    state = template.clone()
+    fields = state.numpy().view(np.uint64)
+    fields[0] = seed  # what `initial_seed` returns
+    fields[first : first + _WORDS] = z
+    return state
+
+
+@cache
+def _template() -> tuple[Tensor, int, np.ndarray]:
+    r"""The state of a fresh generator, where in it the words stand, and a salt for each word."""
+    state = torch.Generator().manual_seed(0).get_state()
+    known = np.random.RandomState(0).get_state(legacy=False)["state"]["key"]  # the twister seeded with 0, from numpy
+    fields = state.numpy().view(np.uint64)
+    places = [i for i in range(len(fields) - _WORDS + 1) if np.array_equal(fields[i : i + _WORDS], known)]
+    if len(places) != 1:
+        raise RuntimeError(f"torch {torch.__version__} keeps the state of a CPU generator in a form that is not known.")
+    salt = np.array([derive_seed(word) for word in range(_WORDS)], dtype=np.uint64)
+    return state, places[0], salt
 
 
 def generators(seed: int, stream: int, step: int, indices: Sequence[int]) -> list[torch.Generator]:
@@ -48,7 +127,13 @@ def generators(seed: int, stream: int, step: int, indices: Sequence[int]) -> lis
     return [generator(seed, stream, step, int(index)) for index in indices]
 
 
-def _draw(function, shape: Sequence[int], generator: Generators, dtype, device) -> Tensor:
+def _draw(
+    function: Callable[..., Tensor],
+    shape: Sequence[int],
+    generator: Generators,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> Tensor:
     if generator is None or isinstance(generator, torch.Generator):
         where = generator.device if generator is not None else device
         return function(tuple(shape), generator=generator, dtype=dtype, device=where).to(device)
@@ -61,7 +146,12 @@ def _draw(function, shape: Sequence[int], generator: Generators, dtype, device) 
     return torch.stack(rows).to(device)
 
 
-def randn(shape: Sequence[int], generator: Generators = None, dtype=None, device=None) -> Tensor:
+def randn(
+    shape: Sequence[int],
+    generator: Generators = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
     r"""Standard normal draws.
 
     Args:
@@ -75,17 +165,27 @@ def randn(shape: Sequence[int], generator: Generators = None, dtype=None, device
     return _draw(torch.randn, shape, generator, dtype, device)
 
 
-def rand(shape: Sequence[int], generator: Generators = None, dtype=None, device=None) -> Tensor:
+def rand(
+    shape: Sequence[int],
+    generator: Generators = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
     r"""Uniform draws in [0, 1); arguments as `randn`."""
     return _draw(torch.rand, shape, generator, dtype, device)
 
 
-def random_signs(shape: Sequence[int], generator: Generators = None, dtype=None, device=None) -> Tensor:
+def random_signs(
+    shape: Sequence[int],
+    generator: Generators = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
     r"""Rademacher draws, -1 or 1 with equal probability; arguments as `randn`."""
     signs = rand(shape, generator, dtype, device)
     return torch.where(signs < 0.5, 1, -1).to(signs)
 
 
-def forked(device: torch.device) -> AbstractContextManager:
+def forked(device: torch.device) -> AbstractContextManager[None]:
     r"""A context after which the global generators (of the CPU and of a device) are where they were: of dropout."""
     return torch.random.fork_rng([device] if device.type != "cpu" else [], device_type=device.type)

@@ -7,7 +7,7 @@ import torch
 
 from scoregen import parallel
 from scoregen.progress import progress
-from scoregen.rng import derive_seed, generator, generators, rand, randn, random_signs
+from scoregen.rng import Stream, derive_seed, generator, generators, rand, randn, random_signs, seed_all
 
 
 def test_the_hash_is_splitmix64():
@@ -105,3 +105,35 @@ def test_signs_have_the_type_of_draws():
     signs = random_signs((1000,), torch.Generator().manual_seed(0))
     assert signs.dtype == torch.float32 and set(signs.tolist()) == {-1.0, 1.0}
     assert random_signs((2,), None, torch.float64).dtype == torch.float64
+
+
+def test_streams_differ():
+    values = [int(stream) for stream in Stream]
+    assert len(set(values)) == len(values) == len(Stream.__members__)  # an alias would be missing from the first
+
+
+def test_generators_on_the_cpu_keep_all_bits_of_a_seed():
+    r"""torch keeps the lower 32 of the 64 bits of `manual_seed`; two keys that share them draw the same there."""
+    lower: dict[int, int] = {}
+    for key in range(200_000):  # 4.7 pairs are expected among 2^32, and none with probability 1 %
+        lower.setdefault(derive_seed(key) & 0xFFFFFFFF, key)
+        if lower[derive_seed(key) & 0xFFFFFFFF] != key:
+            break
+    else:
+        pytest.fail("no two of the keys share their lower 32 bits")
+    first, second = lower[derive_seed(key) & 0xFFFFFFFF], key
+    by_torch = [torch.randn(4, generator=torch.Generator().manual_seed(derive_seed(k))) for k in (first, second)]
+    assert torch.equal(*by_torch)
+    assert not torch.equal(torch.randn(4, generator=generator(first)), torch.randn(4, generator=generator(second)))
+
+
+def test_a_generator_names_its_seed_and_is_well_mixed():
+    assert generator(3, 4).initial_seed() == derive_seed(3, 4)
+    words = torch.stack([torch.randint(2**32, (1000,), generator=generator(k)) for k in range(64)])
+    ones = torch.stack([(words >> bit & 1).double().mean() for bit in range(32)])
+    assert (ones - 0.5).abs().max() < 6 * 0.5 / 64_000**0.5  # 32 tests, false alarm 6e-8
+
+
+def test_all_global_generators_are_seeded_by_all_keys():
+    seed_all(1, 2)
+    assert torch.equal(torch.randn(5), torch.randn(5, generator=generator(1, 2)))

@@ -11,6 +11,7 @@ from scoregen.models.latent import LatentDiffusion
 from scoregen.models.lora import LoRA, merge_adapters
 from scoregen.models.mlp import MLP
 from scoregen.models.observation import Inpainting, LinearObservation, MatrixObservation, Observation
+from scoregen.models.protocol import DenoiserLike
 from scoregen.models.raw import RawDenoiser
 from scoregen.models.unet import UNet
 from scoregen.models.vit import ViT, ViTClassifier
@@ -24,6 +25,7 @@ __all__ = [
     "Classifier",
     "ClassifierFreeGuidance",
     "Denoiser",
+    "DenoiserLike",
     "DenoiserWrapper",
     "FlatMLP",
     "Inpainting",
