@@ -76,11 +76,11 @@ def _certify(config: dict[str, Any], out: Path) -> None:
     import torch
 
     from scoregen import parallel
-    from scoregen.smoothing.certify import SmoothedClassifier
     from scoregen.smoothing.choice import make_method
     from scoregen.smoothing.classifiers import probe
+    from scoregen.smoothing.dataset import certify_dataset, every_kth
     from scoregen.smoothing.engine import placed
-    from scoregen.smoothing.job import certify_dataset, every_kth
+    from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 
     noise = build(config["noise"], where="noise")
     asked = {key: config[key] for key in ("n", "n0", "alpha", "max_radius", "step")}

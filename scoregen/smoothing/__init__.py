@@ -1,10 +1,10 @@
 r"""Certified robustness by randomized smoothing."""
 
 from scoregen.smoothing.certificate import ABSTAIN, Certificate
-from scoregen.smoothing.certify import SmoothedClassifier
-from scoregen.smoothing.multiplicative import LogNormal, ScalarLogNormal, gain, gamma, gamma_noise
+from scoregen.smoothing.multiplicative_noise import LogNormal, ScalarLogNormal, gain, gamma, gamma_noise
 from scoregen.smoothing.noise import Gaussian, Laplace, Uniform
 from scoregen.smoothing.purify import PurifiedClassifier
+from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 
 __all__ = [
     "ABSTAIN",

@@ -10,8 +10,8 @@ Reference: Salman et al. (2019), arXiv 1906.04584, section 2.2.
 import torch
 from torch import Tensor
 
-from scoregen.smoothing.certify import SmoothedClassifier
 from scoregen.smoothing.noise import Gaussian
+from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 
 
 def attack(

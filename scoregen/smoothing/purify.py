@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from scoregen.rng import generators
 from scoregen.smoothing.methods import whole
-from scoregen.smoothing.multiplicative import LogNormal
+from scoregen.smoothing.multiplicative_noise import LogNormal
 from scoregen.smoothing.noise import AbstractNoise, Gaussian
 
 _STREAM = 7

@@ -17,7 +17,7 @@ from scoregen.smoothing import (
     SmoothedClassifier,
 )
 from scoregen.smoothing.choice import make_method
-from scoregen.smoothing.job import certify_dataset
+from scoregen.smoothing.dataset import certify_dataset
 from scoregen.smoothing.purify import chart_slope, check_chart, fingerprints
 from scoregen.smoothing.results import fingerprint
 from tests.oracles import gaussian, standard_mixture

@@ -10,7 +10,7 @@ import torch
 from scoregen.smoothing import Gaussian, LogNormal, ScalarLogNormal, SmoothedClassifier
 from scoregen.smoothing.bounds import high_probability_accuracy
 from scoregen.smoothing.choice import make_method
-from scoregen.smoothing.job import certify_dataset
+from scoregen.smoothing.dataset import certify_dataset
 from scoregen.smoothing.page import extremes, write_page
 from scoregen.smoothing.report import certified_accuracy, curve, guaranteed_accuracy, summary, table, table_radii
 from scoregen.smoothing.results import Run

@@ -16,7 +16,7 @@ from scoregen.smoothing.bounds import round_down
 from scoregen.smoothing.certificate import conclude
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.classifiers import Exported, Normalized
-from scoregen.smoothing.job import certify_dataset, every_kth
+from scoregen.smoothing.dataset import certify_dataset, every_kth
 from scoregen.smoothing.methods import Tally
 from scoregen.smoothing.results import Results, fingerprint, load
 

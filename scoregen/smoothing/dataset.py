@@ -8,10 +8,10 @@ from torch import Tensor
 
 from scoregen.parallel import barrier, gather, shard, world_size
 from scoregen.progress import progress
-from scoregen.smoothing.certify import SmoothedClassifier
 from scoregen.smoothing.methods import AbstractMethod, whole
 from scoregen.smoothing.results import Results, Run, fingerprint, load
 from scoregen.smoothing.sequential import Ladder
+from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 
 _KNOWN_BY = 32  # inputs whose answers tell one classifier from another
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from scoregen.smoothing import Gaussian, Laplace, LogNormal, ScalarLogNormal, SmoothedClassifier, Uniform
 from scoregen.smoothing.choice import make_method
-from scoregen.smoothing.job import certify_dataset
-from scoregen.smoothing.multiplicative import gamma
+from scoregen.smoothing.dataset import certify_dataset
+from scoregen.smoothing.multiplicative_noise import gamma
 
 ALPHA, N, INPUTS = 0.05, 200, 2000
 
