@@ -236,11 +236,10 @@ def spread(args: argparse.Namespace) -> None:
     from oracles import Independent
 
     from scoregen.samplers import Ancestral
-    from scoregen.samplers.despeckle import log_affine
     from scoregen.sde import EDM, Multiplicative
 
     sde = Multiplicative(EDM(0.002, 3.0), offset=OFFSET, data_range=(0.0, 1.0))
-    affine, taus = log_affine(sde.chart), (0.3, 1.0, 2.0)
+    chart, taus = sde.chart.as_log(), (0.3, 1.0, 2.0)
     samplers = {f"DaleLangevin({n}), equal steps of s": DaleLangevin(n, Karras(1.0)) for n in (8, 16, 32)}
     samplers |= {f"Ancestral({n})": Ancestral(n) for n in (16, 32)}
     samplers |= {f"Ancestral({n}), equal steps of s": Ancestral(n, Karras(1.0)) for n in (16, 32)}
@@ -252,7 +251,7 @@ def spread(args: argparse.Namespace) -> None:
             variance = log_moments(looks)[1]
             ratios = []
             for tau in taus:
-                oracle = Independent(affine.scale * -1.2 + affine.shift, (affine.scale * tau) ** 2, sde)
+                oracle = Independent(chart.rate * -1.2 + chart.shift, (chart.rate * tau) ** 2, sde)
                 intensity = torch.full((1, 50_000), 0.2, dtype=torch.float64)
                 draws = Despeckler(oracle, looks, sampler).sample(intensity, generator(0)).log()
                 ratios.append(draws.std().item() / (tau**2 * variance / (tau**2 + variance)) ** 0.5)

@@ -28,8 +28,8 @@ from scoregen.losses.score_matching import (
     Weighting,
     drop_labels,
 )
-from scoregen.models.raw import log_rate
 from scoregen.rng import Generators, randn, random_signs
+from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import expand
 from scoregen.sde.process import SDE
 
@@ -60,7 +60,8 @@ class ExplicitScoreMatching(ScoreMatching):
 
     def squared_error(self, sde: SDE, denoised: Tensor, y: Tensor, u: Tensor, s: Tensor) -> Tensor:
         t = sde.time_of(s)
-        exact = u + expand(s * sde.sigma(t) / log_rate(sde), u) * (1 + self.score(sde.from_u(u, t), t))
+        rate = logarithm(sde, type(self).__name__, "Use DenoisingScoreMatching.").rate
+        exact = u + expand(s * sde.sigma(t) / rate, u) * (1 + self.score(sde.from_u(u, t), t))
         return (denoised - exact).square()
 
 
@@ -99,7 +100,8 @@ class NonNegativeScoreMatching(Loss):
         quantile: Tensor | None = None,
     ) -> Tensor:
         sde = model.sde
-        rate, y = log_rate(sde), sde.to_chart(x_0)
+        rate = logarithm(sde, type(self).__name__, "Use DenoisingScoreMatching.").rate
+        y = sde.to_chart(x_0)
         t = sde.time_of(self.s)
         label = drop_labels(model, label, 0.0, generator)
         noise = randn(y.shape, generator, y.dtype, y.device)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from scoregen.errors import closest
+from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import as_time, expand
 from scoregen.sde.process import SDE
 
@@ -76,14 +77,8 @@ class AbstractDenoiser(nn.Module):
         Raises:
             TypeError: for an additive process.
         """
-        y = self.sde.to_chart(x_t)
-        slope, bend = self.sde.chart.inverse_derivatives(y)
-        if not bool((bend > 0).all()):
-            raise TypeError(
-                f"hyvarinen_score needs a multiplicative process (a log chart), got {type(self.sde).__name__}."
-            )
-        # psi = exp((y - b)/a) - offset: bend/slope = 1/a = d log(x + offset) / dy
-        return self.score(x_t, t, label) * slope / bend - 1
+        rate = logarithm(self.sde, "hyvarinen_score", "Use score.").rate
+        return rate * self.score(x_t, t, label) - 1
 
 
 class Denoiser(AbstractDenoiser):

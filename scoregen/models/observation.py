@@ -78,16 +78,15 @@ class _Linear(Observation):
         self.z, self.noise = z, check_noise(noise)
 
     def pull(self, denoised: Tensor, variance: float, sde: SDE) -> Tensor:
-        # dx = slope dy: the chart is affine, so the slope is one number
-        slopes, bend = sde.chart.inverse_derivatives(torch.zeros(1, dtype=torch.float64))
-        if bend.item() != 0:
+        chart = sde.chart.as_affine()
+        if chart is None:
             raise TypeError(
                 f"{type(self).__name__} needs an affine chart (A x is not linear in log x), got the chart of "
-                f"{type(sde).__name__}; use Inpainting, or a process that is additive."
+                f"{type(sde).__name__}. Use Inpainting, or an additive process."
             )
         if self.z.ndim > 1:
             check_batch(self.z, denoised)
-        slope = slopes.item()
+        slope = 1 / chart.scale  # dx = slope dy
         residual = self.z.to(denoised) - self.forward(sde.from_chart(denoised))
         pulled = self.adjoint(self.solve(residual, self.noise**2, variance * slope**2))
         return slope * pulled.reshape(denoised.shape)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from scoregen.errors import closest
 from scoregen.models.denoiser import AbstractDenoiser, evaluate
+from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import as_time, expand
 from scoregen.sde.process import SDE
 
@@ -51,7 +52,7 @@ class RawDenoiser(AbstractDenoiser):
             )
         self.network, self.sde = network, sde
         self.sigma_data, self.prediction = float(sigma_data), prediction
-        self.log_rate = log_rate(sde)
+        self.log_rate = logarithm(sde, "RawDenoiser", "Use Denoiser.").rate
         self._hyvarinen = SCORES[prediction]
 
     @property
@@ -66,21 +67,6 @@ class RawDenoiser(AbstractDenoiser):
         output = evaluate(self.network, x, t, label)
         step = s * self.sde.sigma(t) / self.log_rate
         return u + expand(step, u) * (1 + self._hyvarinen(x, output))
-
-
-def log_rate(sde: SDE) -> float:
-    r"""a = dy / d log(x + offset) of a log chart.
-
-    Raises:
-        TypeError: an additive process.
-    """
-    rate = sde.chart.log_rate()
-    if rate is None:
-        raise TypeError(
-            f"sde must be a multiplicative process (a log chart), got {type(sde).__name__} with chart "
-            f"{type(sde.chart).__name__}; use Denoiser."
-        )
-    return rate
 
 
 def _stein(x: Tensor, output: Tensor) -> Tensor:

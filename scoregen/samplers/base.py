@@ -202,7 +202,7 @@ def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Te
             f"got t={t.item():.6g}; at pure noise give shape=, at t = 0 there is nothing to remove."
         )
     x_t = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
-    if sde.chart.log_rate() is not None:
+    if sde.chart.as_affine() is None:
         _check_above_floor(sde, x_t)
     return sde.to_u(x_t, t)
 

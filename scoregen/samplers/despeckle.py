@@ -29,9 +29,12 @@ from scoregen.rng import Generators, rand, random_signs
 from scoregen.samplers.base import Sampler
 from scoregen.samplers.grids import Karras
 from scoregen.samplers.multiplicative import DaleLangevin
-from scoregen.sde.chart import Affine, Chart, Compose, Log
+from scoregen.sde.chart import Affine, Compose, Log
+from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import as_time
 from scoregen.sde.process import SDE
+
+_REMEDY = "Train with sde=multiplicative and a small sde.offset (+experiment=despeckle_mnist is an example)."
 
 
 def log_moments(looks: float) -> tuple[float, float]:
@@ -68,29 +71,6 @@ def speckle(x: Tensor, looks: float, generator: Generators = None) -> Tensor:
     return x * torch.from_numpy(np.stack(rows)).to(x)
 
 
-def log_affine(chart: Chart) -> Affine:
-    r"""The affine map of log(x + offset) that a chart is.
-
-    Raises:
-        TypeError: another chart, that of an additive process.
-    """
-    first, *rest = _links(chart)
-    if not isinstance(first, Log) or not all(isinstance(link, Affine) for link in rest):
-        names = ", ".join(type(link).__name__ for link in (first, *rest))
-        raise TypeError(
-            f"despeckling needs a multiplicative process, whose chart is a logarithm, got the chart {names}; train "
-            f"with sde=multiplicative and a small sde.offset (+experiment=despeckle_mnist is an example)."
-        )
-    scale, shift = 1.0, 0.0
-    for link in rest:
-        scale, shift = link.scale * scale, link.scale * shift + link.shift
-    return Affine(scale, shift)
-
-
-def _links(chart: Chart) -> list[Any]:
-    return [*_links(chart.inner), *_links(chart.outer)] if isinstance(chart, Compose) else [chart]
-
-
 class OnIntensity(DenoiserWrapper):
     r"""The same denoiser, with data X = x + offset > 0 in place of x: samplers then take and give intensities.
 
@@ -104,7 +84,8 @@ class OnIntensity(DenoiserWrapper):
     def __init__(self, denoiser: Any) -> None:
         super().__init__(denoiser)
         self.sde = copy.copy(denoiser.sde)
-        self.affine = log_affine(denoiser.sde.chart)
+        chart = logarithm(denoiser.sde, "despeckling", _REMEDY)
+        self.affine = Affine(chart.rate, chart.shift)
         self.sde.chart = Compose(Log(0.0), self.affine)
 
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from scoregen.samplers.base import Denoise, Noise, Sampler
 from scoregen.samplers.grids import Grid, PowerTime
-from scoregen.sde.chart import Affine
+from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.process import SDE
 
 
@@ -91,7 +91,7 @@ class AmbientLangevin(Sampler):
         super().__init__(steps, PowerTime(4.0) if grid is None else grid)
 
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
-        rate = _log_rate(denoise)
+        rate = logarithm(denoise.sde, "AmbientLangevin", "Use EulerMaruyama.").rate  # type: ignore[attr-defined]
         denoised = denoise(u, s)
         flipped = torch.zeros_like(u, dtype=torch.bool) if memory is None else memory
         if n == 0:
@@ -172,19 +172,6 @@ def _variance_rate(sde: SDE, s: Tensor) -> float:
     r"""d(s^2)/dt = g^2/alpha^2 at a noise ratio: the vol^2 of geometric Brownian motion in units of the chart."""
     t = sde.time_of(s)
     return (sde.coefficients(t)[2] / sde.alpha(t) ** 2).item()
-
-
-def _log_rate(denoise: Denoise) -> float:
-    r"""dy/dlog(x + offset) of the log chart of the process."""
-    sde = getattr(denoise, "sde", None)
-    chart = getattr(sde, "chart", Affine())
-    rate = chart.log_rate()
-    if rate is None:
-        raise TypeError(
-            f"AmbientLangevin needs a multiplicative process (a log chart), got {type(sde).__name__} "
-            f"with chart {type(chart).__name__}; use EulerMaruyama."
-        )
-    return rate
 
 
 def _warn_of_flips(flipped: Tensor) -> None:

@@ -6,9 +6,24 @@ dx = psi'(y) dy + psi''(y)/2 d[y]        (Ito), so a chart also gives psi' and p
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Logarithm:
+    r"""The map y = rate log(x + offset) + shift.
+
+    Attributes:
+        rate: > 0. offset, shift: finite.
+    """
+
+    rate: float
+    offset: float
+    shift: float
 
 
 class Chart(ABC):
@@ -26,10 +41,13 @@ class Chart(ABC):
     def inverse_derivatives(self, y: Tensor) -> tuple[Tensor, Tensor]:
         r"""psi'(y) and psi''(y), elementwise."""
 
-    def log_rate(self) -> float | None:
-        r"""dy / d log(x + offset) of a chart that is linear in a logarithm, None for one that is affine."""
-        slope, bend = self.inverse_derivatives(torch.zeros(1, dtype=torch.float64, device="cpu"))
-        return (slope / bend).item() if bend.item() > 0 else None
+    def as_affine(self) -> "Affine | None":
+        r"""This chart as y = scale x + shift, None if it is not affine; override it in one that is."""
+        return None
+
+    def as_log(self) -> Logarithm | None:
+        r"""This chart as y = rate log(x + offset) + shift, None if it is no logarithm; override it in one that is."""
+        return None
 
     def log_det(self, x: Tensor) -> Tensor:
         r"""log |dy/dx| summed over the dimensions of each sample, (B,)."""
@@ -64,6 +82,9 @@ class Affine(Chart):
 
     def inverse_derivatives(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(y, 1 / self.scale), torch.zeros_like(y)
+
+    def as_affine(self) -> Self:
+        return self
 
 
 class Log(Chart):
@@ -101,6 +122,9 @@ class Log(Chart):
     def inverse_derivatives(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return y.exp(), y.exp()
 
+    def as_log(self) -> Logarithm:
+        return Logarithm(1.0, self.offset, 0.0)
+
 
 class Compose(Chart):
     r"""y = outer(inner(x)).
@@ -123,3 +147,21 @@ class Compose(Chart):
         outer_1, outer_2 = self.outer.inverse_derivatives(y)
         inner_1, inner_2 = self.inner.inverse_derivatives(self.outer.inverse(y))
         return inner_1 * outer_1, inner_2 * outer_1**2 + inner_1 * outer_2
+
+    def as_affine(self) -> Affine | None:
+        inner, outer = self.inner.as_affine(), self.outer.as_affine()
+        if inner is None or outer is None:
+            return None
+        return Affine(outer.scale * inner.scale, outer.scale * inner.shift + outer.shift)
+
+    def as_log(self) -> Logarithm | None:
+        inner, outer = self.inner.as_log(), self.outer.as_affine()
+        if inner is not None and outer is not None:
+            return Logarithm(outer.scale * inner.rate, inner.offset, outer.scale * inner.shift + outer.shift)
+        first, log = self.inner.as_affine(), self.outer.as_log()
+        if first is None or log is None:
+            return None
+        # rate log(scale x + shift + offset) = rate log(x + (shift + offset)/scale) + rate log scale
+        return Logarithm(
+            log.rate, (first.shift + log.offset) / first.scale, log.shift + log.rate * math.log(first.scale)
+        )

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from scoregen.sde.additive import VP
-from scoregen.sde.chart import Affine, Compose, Log
+from scoregen.sde.chart import Affine, Compose, Log, Logarithm
 from scoregen.sde.path import as_time
 from scoregen.sde.process import SDE
 
@@ -46,6 +46,24 @@ class Linear:
 
     def __call__(self, t: Tensor) -> Tensor:
         return self.start + (self.end - self.start) * t
+
+
+def logarithm(sde: SDE, needs: str, remedy: str) -> Logarithm:
+    r"""The logarithm that the chart of a multiplicative process is.
+
+    Args:
+        sde: the process. needs: what needs it, the subject of the message. remedy: the message's last sentence.
+
+    Raises:
+        TypeError: an additive process.
+    """
+    found = sde.chart.as_log()
+    if found is None:
+        raise TypeError(
+            f"{needs} needs a multiplicative process, whose chart is a logarithm, got {type(sde).__name__} with chart "
+            f"{type(sde.chart).__name__}. {remedy}"
+        )
+    return found
 
 
 def standardise(data_range: tuple[float, float] | None, offset: float) -> Affine:
@@ -87,7 +105,7 @@ class Multiplicative(SDE):
     """
 
     def __init__(self, base: SDE, offset: float = 1.0, data_range: tuple[float, float] | None = None) -> None:
-        if not isinstance(base, SDE) or not isinstance(base.chart, Affine):
+        if not isinstance(base, SDE) or base.chart.as_affine() is None:
             raise TypeError(
                 f"base must be an additive process (an affine chart), got {type(base).__name__} "
                 f"with chart {type(getattr(base, 'chart', None)).__name__}."

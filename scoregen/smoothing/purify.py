@@ -30,26 +30,23 @@ def chart_slope(sde: Any) -> float:
     Raises:
         ValueError: for a chart that is neither.
     """
-    slope, bend = sde.chart.inverse_derivatives(torch.tensor([[-0.5, 0.0, 1.0]], dtype=torch.float64))
-    for candidate in (1 / slope, slope / bend):
-        a = candidate.flatten()
-        if bool(a.isfinite().all()) and torch.allclose(a, a[:1].expand_as(a), rtol=1e-9):
-            return float(a[0])
+    affine, log = sde.chart.as_affine(), sde.chart.as_log()
+    if affine is not None:
+        return affine.scale
+    if log is not None:
+        return log.rate
     raise ValueError(f"the process must have an affine or a log chart, got {type(sde.chart).__name__}.")
 
 
 def check_chart(noise: AbstractNoise, sde: Any) -> None:
     r"""Raises ValueError unless the noise on x is Gaussian noise in the process's chart, which its denoiser knows."""
-    if sde.chart.log_rate() is None:
+    log = sde.chart.as_log()
+    if log is None:
         fits, suited = isinstance(noise, Gaussian), "Gaussian noise"
     else:
-        zero = torch.zeros(1, 1, dtype=torch.float64)
-        slope, bend = sde.chart.inverse_derivatives(zero)
-        offset = float(slope**2 / bend - sde.chart.inverse(zero))  # c of y = a log(x + c) + b
         given = (noise.offset, noise.drift) if isinstance(noise, LogNormal) else (math.inf, 0.0)
-        rounding = 1e-12 * max(1.0, float(slope**2 / bend))
-        fits = math.isclose(given[0], offset, rel_tol=1e-9, abs_tol=rounding) and given[1] == 0.0
-        suited = f"log-normal noise with offset={0.0 if abs(offset) < rounding else offset:.12g} and drift=0"
+        fits = math.isclose(given[0], log.offset, rel_tol=1e-9) and given[1] == 0.0
+        suited = f"log-normal noise with offset={log.offset:.12g} and drift=0"
     if not fits:
         raise ValueError(
             f"noise must be what the denoiser's process adds, {suited}, got {noise!r}; certify with that noise, or "

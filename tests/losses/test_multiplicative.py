@@ -168,7 +168,7 @@ def test_bad_values_are_named(build, message):
 def test_an_additive_process_is_refused(loss):
     denoiser = model()
     denoiser.sde = EDM()
-    with pytest.raises(TypeError, match=r"must be a multiplicative process .* got EDM"):
+    with pytest.raises(TypeError, match=r"needs a multiplicative process, .* got EDM"):
         loss(denoiser, data(4))
 
 

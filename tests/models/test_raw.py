@@ -112,7 +112,7 @@ def test_the_experiments_differ_in_form_and_not_in_budget(data):
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
-        (lambda: RawDenoiser(Network(), EDM()), TypeError, "sde must be a multiplicative process"),
+        (lambda: RawDenoiser(Network(), EDM()), TypeError, "RawDenoiser needs a multiplicative process, .* got EDM"),
         (lambda: RawDenoiser(Network(), SDES["gbm"], prediction="stien"), ValueError, "Did you mean 'stein'"),
         (lambda: RawDenoiser(Network(), SDES["gbm"], sigma_data=0.0), ValueError, "sigma_data must be > 0"),
     ],

@@ -201,7 +201,7 @@ def test_ambient_flips_at_high_volatility_are_counted(steps, fraction):
 
 
 def test_ambient_refuses_an_additive_process():
-    with pytest.raises(TypeError, match=r"AmbientLangevin needs a multiplicative process .*got EDM"):
+    with pytest.raises(TypeError, match=r"AmbientLangevin needs a multiplicative process, .*got EDM"):
         AmbientLangevin(2)(Independent(0.0, 1.0), (1, 1))
 
 

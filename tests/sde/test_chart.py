@@ -11,6 +11,9 @@ CHARTS = {
     "log": Log(0.5),
     "standardised": Compose(Log(1.0), Affine(2.9, -1.0)),
     "nested": Compose(Compose(Log(0.1), Affine(0.7, 0.2)), Affine(3.0, -2.0)),
+    "log of affine": Compose(Compose(Affine(0.7, 0.2), Log(0.1)), Affine(3.0, -2.0)),
+    "twice affine": Compose(Affine(0.7, 0.2), Affine(3.0, -2.0)),
+    "log of log": Compose(Log(2.0), Log(0.1)),
 }
 each = pytest.mark.parametrize("chart", CHARTS.values(), ids=CHARTS.keys())
 X = torch.linspace(0.01, 3.0, 24, dtype=torch.float64).reshape(4, 2, 3)
@@ -45,6 +48,25 @@ def derivative_of_inverse(chart, y):
 def test_log_det_is_that_of_the_jacobian(chart):
     jacobian = torch.stack([torch.autograd.functional.jacobian(chart.forward, x).reshape(6, 6) for x in X])
     torch.testing.assert_close(chart.log_det(X), torch.linalg.slogdet(jacobian).logabsdet)
+
+
+@each
+def test_as_affine_is_the_chart_where_it_is_affine(chart):
+    affine, bends = chart.as_affine(), bool(chart.inverse_derivatives(chart.forward(X))[1].any())
+    assert (affine is None) == bends
+    if affine is not None:
+        torch.testing.assert_close(affine.scale * X + affine.shift, chart.forward(X), rtol=1e-14, atol=1e-14)
+
+
+@each
+def test_as_log_is_the_chart_where_it_is_a_logarithm(chart):
+    r"""slope/bend of the inverse is d y / d log(x + offset), the same everywhere for logarithms alone."""
+    log, (slope, bend) = chart.as_log(), chart.inverse_derivatives(chart.forward(X))
+    rates = slope / bend
+    assert (log is not None) == bool(torch.allclose(rates, rates.flatten()[0]) and rates.isfinite().all())
+    if log is not None:
+        found = log.rate * (X + log.offset).log() + log.shift
+        torch.testing.assert_close(found, chart.forward(X), rtol=1e-13, atol=1e-13)
 
 
 def test_nonpositive_data_say_which_and_how_many():
