@@ -6,7 +6,7 @@ Each takes its values by name, `positive(sigma=0.5)`, and raises ValueError for 
 import math
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import NoReturn
+from typing import NoReturn, SupportsIndex
 
 from scoregen.errors import closest
 
@@ -37,6 +37,14 @@ def at_least(least: float, /, **values: float) -> None:
             refuse(name, f"be >= {least:g}", value)
         if value == math.inf:
             refuse(name, f"be >= {least:g} and finite", value)
+
+
+def whole(least: int, /, **values: object) -> None:
+    r"""A whole number >= `least`, which may be written as 5.0."""
+    for name, value in values.items():
+        number = float(value) if isinstance(value, float | SupportsIndex) else math.nan
+        if not (number >= least and number.is_integer()) or isinstance(value, bool):
+            refuse(name, f"be a whole number >= {least}", value)
 
 
 def inside(low: float, high: float, ends: str = "[]", /, **values: float) -> None:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from scoregen.checks import at_least, finite, increasing, inside, one_of, positive
+from scoregen.checks import at_least, finite, increasing, inside, one_of, positive, whole
 
 INF = math.inf
 
@@ -17,12 +17,18 @@ INF = math.inf
         (positive, [1, 1e-300], [0, -1, INF, math.nan], "x must be > 0 and finite, got x={}."),
         (lambda x: at_least(2, x=x), [2, 3.5], [1, -INF, math.nan], "x must be >= 2, got x={}."),
         (lambda x: at_least(2, x=x), [2], [INF], "x must be >= 2 and finite, got x={}."),
+        (
+            lambda x: whole(1, x=x),
+            [1, 5.0, 10**20],
+            [0, 1.5, True, None, "3", INF],
+            "x must be a whole number >= 1, got x={!r}.",
+        ),
         (lambda x: inside(0, 1, x=x), [0, 0.5, 1], [-0.1, 1.1, math.nan], "x must lie in [0, 1], got x={}."),
         (lambda x: inside(0, 1, "()", x=x), [0.5], [0, 1], "x must lie in (0, 1), got x={}."),
         (lambda x: inside(0, 1, "[)", x=x), [0, 0.5], [1], "x must lie in [0, 1), got x={}."),
         (lambda x: inside(0, 1, "(]", x=x), [1, 0.5], [0], "x must lie in (0, 1], got x={}."),
     ],
-    ids=["finite", "positive", "at_least", "at_least-inf", "inside", "open", "right-open", "left-open"],
+    ids=["finite", "positive", "at_least", "at_least-inf", "whole", "inside", "open", "right-open", "left-open"],
 )
 def test_a_range_is_kept(check, good, bad, text):
     for value in good:
