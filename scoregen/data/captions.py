@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import Source, part_of
-from scoregen.data.files import image_files, read_image
+from scoregen.data.files import image_files, read_picture
 from scoregen.errors import UserError, absent, closest
 
 METADATA = "metadata.jsonl"
@@ -67,7 +67,7 @@ class LazyImages:
 
     def __getitem__(self, index: int | slice | Sequence[int]) -> tuple[Tensor, Tensor]:
         chosen = torch.arange(len(self))[index]
-        pixels = [read_image(self.files[i], self.size, "RGB") for i in chosen.flatten().tolist()]
+        pixels = [read_picture(self.files[i], mode="RGB", size=self.size) for i in chosen.flatten().tolist()]
         x = torch.stack(pixels).float() / 255 if pixels else torch.zeros(0, 3, self.size, self.size)
         return (x if chosen.ndim else x[0]), self.label[chosen]
 

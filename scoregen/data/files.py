@@ -1,50 +1,92 @@
-r"""Pictures in files: which there are, and their bytes."""
+r"""Pictures and arrays in files: one reader for each kind, whose messages name the file.
 
+`where` is the key that named the file, such as data.path: messages begin with it.
+"""
+
+import tokenize
+import zlib
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
+from torch import Tensor
 
-from scoregen.errors import UserError
+from scoregen.errors import UserError, absent
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+DAMAGED = (  # what NumPy raises for a file that is not an archive, or a damaged one
+    *(ValueError, TypeError, OSError, AttributeError, EOFError, SyntaxError, NotImplementedError),
+    *(BadZipFile, zlib.error, tokenize.TokenError),
+)
+_EIGHT_BITS = {mode: mode for mode in ("L", "RGB", "RGBA")} | {mode: "RGB" for mode in ("P", "LA", "CMYK", "YCbCr")}
+_EIGHT_BITS["1"] = "L"  # from the mode of a file to the one that it is read in
+_EXACT = {mode: mode for mode in ("L", "RGB", "I;16", "F")}
 
 
-def image_files(folder: Path, where: str = "data.path") -> list[Path]:
-    r"""The images of a folder, searched recursively, by name; hidden files and folders are left out."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+def image_files(folder: Path, where: str = "data.path", suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Path]:
+    r"""The images of a folder, searched recursively and sorted by name; hidden files and folders are left out.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes)
     files = sorted(p for p in found if not any(part[0] == "." for part in p.relative_to(folder).parts))
     if not files:
-        raise UserError(f"{where}: no images ({', '.join(IMAGE_SUFFIXES)}) under '{folder}'.")
+        raise UserError(f"{where}: no images ({', '.join(suffixes)}) under '{folder}'.")
     return files
 
 
-def read_image(file: Path, size: int | None = None, mode: str | None = None) -> torch.Tensor:
-    r"""The bytes (C, H, W) of an image file.
+def read_picture(file: Path, where: str = "data.path", mode: str | None = None, size: int | None = None) -> Tensor:
+    r"""The bytes (C, H, W) of a picture, the way up that its camera noted.
+
+        Palette, CMYK and 1-bit pictures are converted to RGB or grey; deeper than 8 bits is refused, as is damage.
 
     Args:
-        size: shorter side after resizing, then cropped square; None for the image as it is.
-        mode: of Pillow, "RGB" or "L", to convert to; None for the file's own.
-    """
-    from PIL import Image
+        mode: of Pillow, "RGB" or "L", to convert to; None for grey, RGB or RGBA as in the file.
+        size: shorter side after resizing, then cropped square; None for the picture as it is.
 
-    with opened(file) as image:
-        image = plain(image) if mode is None else plain(image).convert(mode)
-        if size:
-            scale = size / min(image.size)
-            image = image.resize([max(size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
-            left, top = ((side - size) // 2 for side in image.size)
-            image = image.crop((left, top, left + size, top + size))
-        pixels = torch.from_numpy(np.array(image))
-    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+    Raises:
+        UserError: the file is missing, damaged or of another kind.
+    """
+    with opened(file, where) as image:
+        image = image.convert(_mode(image, where, _EIGHT_BITS)).convert(mode)
+        return _channels_first(_cropped(image, size) if size else image)
+
+
+def read_exact(file: Path, where: str) -> Tensor:
+    r"""The values (C, H, W) of a picture without any conversion: uint8, uint16 (grey) or float32 (grey).
+
+    Raises:
+        UserError: the file is missing, damaged, or of a kind that would have to be converted (palette, RGBA, ...).
+    """
+    with opened(file, where) as image:
+        return _channels_first(image.convert(_mode(image, where, _EXACT)))
+
+
+def picture_shape(file: Path, where: str = "data.path", exact: bool = False) -> tuple[int, int, int]:
+    r"""The shape (C, H, W) that `read_picture`, or `read_exact`, would give; reads the header alone."""
+    with opened(file, where) as image:
+        mode = _mode(image, where, _EXACT if exact else _EIGHT_BITS)
+        return Image.getmodebands(mode), image.height, image.width
+
+
+def as_fraction(pixels: Tensor) -> Tensor:
+    r"""Unsigned integers as fractions of full scale (bytes: x/255), floats as they are; float32."""
+    return pixels.float() if pixels.is_floating_point() else pixels.float() / torch.iinfo(pixels.dtype).max
 
 
 @contextmanager
-def opened(file: Path):
-    r"""An image the way up that its camera noted."""
-    from PIL import Image, ImageOps
+def opened(file: Path, where: str) -> Iterator[Image.Image]:
+    r"""An image, the way up that its camera noted.
 
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    _present(file, where)
     try:
         with Image.open(file) as image:
             ImageOps.exif_transpose(image, in_place=True)
@@ -52,15 +94,89 @@ def opened(file: Path):
     except UserError:
         raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"data.path: '{file}' is not a readable image ({error}); repair or remove it.") from error
+        raise UserError(f"{where}: '{file}' is not a readable image ({error}). Repair or remove it.") from error
 
 
-def plain(image):
-    r"""Palette, CMYK and 1-bit images as RGB and grey; 8-bit images as they are."""
-    if image.mode in ("L", "RGB", "RGBA"):
-        return image
-    if image.mode not in ("1", "P", "LA", "CMYK", "YCbCr"):
-        raise UserError(
-            f"data.path: '{Path(image.filename).name}' has mode {image.mode}; convert it to 8-bit grey, RGB or RGBA."
-        )
-    return image.convert("L" if image.mode == "1" else "RGB")
+def _mode(image: Image.Image, where: str, known: Mapping[str, str]) -> str:
+    if image.mode not in known:
+        name = Path(getattr(image, "filename", "")).name
+        kinds = "8-bit grey, RGB or RGBA" if known is _EIGHT_BITS else "grey (8 bits, 16 bits or float) or 8-bit RGB"
+        raise UserError(f"{where}: '{name}' has mode {image.mode}. Convert it to {kinds}.")
+    return known[image.mode]
+
+
+def _cropped(image: Image.Image, size: int) -> Image.Image:
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _channels_first(image: Image.Image) -> Tensor:
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+class _Arrays(Mapping[str, np.ndarray]):
+    r"""The arrays of an .npz file, each read when it is asked for."""
+
+    def __init__(self, path: Path, where: str) -> None:
+        self._path, self._where = path, where
+        with self._opened() as archive:
+            self._names = tuple(archive.files)
+
+    @contextmanager
+    def _opened(self) -> Iterator[np.lib.npyio.NpzFile]:
+        try:
+            # an open file, since NumPy does not close a damaged one that it opened itself
+            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                yield archive
+        except DAMAGED as error:
+            raise UserError(
+                f"{self._where}: '{self._path}' is not a readable .npz file without pickled objects ({error})."
+            ) from error
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        with self._opened() as archive:
+            return np.asarray(archive[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def read_archive(path: Path, where: str) -> Mapping[str, np.ndarray]:
+    r"""The arrays of an .npz file by name, each read when it is asked for; pickled objects are refused.
+
+    Raises:
+        UserError: the file is missing or damaged, now or when an array is read.
+    """
+    _present(path, where)
+    return _Arrays(path, where)
+
+
+def read_array(path: Path, where: str) -> np.ndarray:
+    r"""The array of an .npy file; pickled objects are refused.
+
+    Raises:
+        UserError: the file is missing or damaged, or holds something else.
+    """
+    _present(path, where)
+    try:
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except DAMAGED as error:
+        raise UserError(f"{where}: '{path}' is not a readable .npy file without pickled objects ({error}).") from error
+
+
+def _present(path: Path, where: str) -> None:
+    if not path.is_file():
+        raise UserError(f"{where}: {f'{path} is not a file.' if path.exists() else absent(path)}")

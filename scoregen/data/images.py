@@ -1,9 +1,6 @@
 r"""Image data sets: scikit-learn's digits, torchvision's, npz files and folders."""
 
-import tokenize
-import zlib
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -11,13 +8,8 @@ import torch
 from scoregen.compat import repair_torchvision
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import ArrayDataset, Source, split
-from scoregen.data.files import image_files, opened, plain, read_image
+from scoregen.data.files import image_files, picture_shape, read_archive, read_picture
 from scoregen.errors import UserError, absent
-
-DAMAGED = (  # what NumPy raises for an archive that is none, or no more
-    *(ValueError, TypeError, OSError, AttributeError, EOFError, SyntaxError),
-    *(BadZipFile, zlib.error, tokenize.TokenError),
-)
 
 
 class Digits(Source):
@@ -221,8 +213,8 @@ class Folder(Source):
     def _check_alike(self) -> None:
         first = None
         for file in self.files:
-            with opened(file) as image:
-                kind = (len(plain(image).getbands()), None if self.size else image.size)
+            channels, height, width = picture_shape(file)
+            kind = (channels, None if self.size else (width, height))
             if first is None:
                 first = kind
             elif kind != first:
@@ -235,7 +227,7 @@ class Folder(Source):
                 )
 
     def load(self, train: bool) -> ArrayDataset:
-        x = torch.stack([read_image(file, self.size) for file in self.files])
+        x = torch.stack([read_picture(file, size=self.size) for file in self.files])
         label = None
         if self.classes:
             order = {path: i for i, path in enumerate(self.classes)}
@@ -257,18 +249,13 @@ def _existing(path: str, where: str) -> Path:
 
 
 def _load_npz(path: Path, train: bool) -> ArrayDataset:
-    try:
-        # an open file, since NumPy does not close a damaged one that it opened itself
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            names = set(archive.files)
-            has_split = {"train_images", "test_images"} <= names
-            part = "train" if train or not has_split else "test"
-            images = next((archive[n] for n in (f"{part}_images", "images", "x") if n in names), None)
-            label = next((archive[n] for n in (f"{part}_labels", "labels", "y") if n in names), None)
-    except DAMAGED as error:
-        raise UserError(f"data.path: '{path}' is not a readable .npz file without pickled objects.") from error
+    archive = read_archive(path, "data.path")
+    has_split = {"train_images", "test_images"} <= set(archive)
+    part = "train" if train or not has_split else "test"
+    images = next((archive[n] for n in (f"{part}_images", "images", "x") if n in archive), None)
+    label = next((archive[n] for n in (f"{part}_labels", "labels", "y") if n in archive), None)
     if images is None:
-        raise UserError(f"data.path: '{path}' must hold 'train_images' (or 'images' or 'x'), got {sorted(names)}.")
+        raise UserError(f"data.path: '{path}' must hold 'train_images' (or 'images' or 'x'), got {sorted(archive)}.")
     x, label = _channels_first(images), None if label is None else torch.from_numpy(label)
     return ArrayDataset(x, label) if has_split else split(x, label, train)
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoregen.data.files import image_files, read_image
-from scoregen.data.images import DAMAGED
+from scoregen.data.files import DAMAGED, image_files, read_picture
 from scoregen.errors import UserError
 
 
@@ -30,7 +29,8 @@ def read_samples(path: str | Path) -> Tensor:
     """
     path = archive_or_pictures(Path(path))
     if path.is_dir():
-        return _alike([read_image(file)[:3] for file in image_files(path, "samples")], path)  # without an alpha
+        files = image_files(path, "samples")
+        return _alike([read_picture(file, "samples")[:3] for file in files], path)  # without an alpha
     if not path.is_file():
         raise UserError(f"samples: '{path}' does not exist; give the .npz or the folder that sample.py wrote.")
     try:
