@@ -126,7 +126,7 @@ def measure(model: nn.Module, source: Digits, features: FeatureExtractor, pairs:
     from scoregen.metrics import extract_features, frechet_distance, istd, reconstruction_error, uint8_round_trip
     from scoregen.rng import generators
     from scoregen.samplers import DDIM
-    from scoregen.samplers.latent import FromNoise
+    from scoregen.samplers.from_noise import FromNoise
 
     generate = FromNoise(model, DDIM(50))
     found = istd(generate, source.train, pairs=pairs, extractor=features, batch_size=100)
@@ -167,7 +167,7 @@ def strips(models: dict[str, nn.Module], path: Path) -> Path:
     from scoregen.metrics.smoothness import noise_pairs, path_images
     from scoregen.pictures import save_grid
     from scoregen.samplers import DDIM
-    from scoregen.samplers.latent import FromNoise
+    from scoregen.samplers.from_noise import FromNoise
 
     a, b = noise_pairs(3, (1, 8, 8), seed=1)
     rows = []
@@ -182,7 +182,7 @@ def respaced(model: nn.Module, pairs: int) -> str:
     from scoregen.metrics import constant_speed_path
     from scoregen.metrics.smoothness import noise_pairs, path_images, path_numbers, steps_of
     from scoregen.samplers import DDIM
-    from scoregen.samplers.latent import FromNoise
+    from scoregen.samplers.from_noise import FromNoise
 
     generate, (a, b) = FromNoise(model, DDIM(50)), noise_pairs(pairs, (1, 8, 8))
     values = [path_numbers(steps_of(path_images(generate, a, b, 11)))["istd"]]

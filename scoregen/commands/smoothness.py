@@ -36,7 +36,7 @@ def run(config: dict[str, Any], folder: Path) -> None:
     from scoregen.commands.calls import network_calls
     from scoregen.commands.evaluate import with_channels
     from scoregen.metrics import istd
-    from scoregen.samplers.latent import FromNoise
+    from scoregen.samplers.from_noise import FromNoise
 
     source = build(config["data"], where="data")
     extractor = build(with_channels(config["features"], source), where="features")

@@ -95,7 +95,7 @@ def istd(
         those of `generate`; the paper's are DDIM with 50.
 
     Args:
-        generate: standard normal noise (B, *S) to data: `samplers.latent.FromNoise`; of a pipeline, then its decoder.
+        generate: standard normal noise (B, *S) to data: `samplers.from_noise.FromNoise`; of a pipeline, then its decoder.
         data: the reference of the Frechet distances. shape: S of the noise; that of the data unless given.
         pairs: number of paths. points: images on each, >= 3.
         seed: of the noises. blend: of two noises.

@@ -7,7 +7,7 @@ from scoregen.models.denoiser import AbstractDenoiser, Denoiser
 from scoregen.models.flat import FlatMLP
 from scoregen.models.guidance import Autoguidance, ClassifierFreeGuidance
 from scoregen.models.inverse import PiGDM, Replacement
-from scoregen.models.latent import LatentDiffusion
+from scoregen.models.latent_diffusion import LatentDiffusion
 from scoregen.models.lora import LoRA, merge_adapters
 from scoregen.models.mlp import MLP
 from scoregen.models.observation import Inpainting, LinearObservation, MatrixObservation, Observation

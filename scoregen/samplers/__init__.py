@@ -2,6 +2,13 @@ r"""Samplers over D(u, s), and the grids of noise ratios that they walk."""
 
 from scoregen.samplers.adaptive import AdaptiveFlow
 from scoregen.samplers.base import Sampler
+from scoregen.samplers.dale_langevin import (
+    AmbientLangevin,
+    DaleLangevin,
+    DalePaper,
+    EqualTimes,
+    dale_langevin_step,
+)
 from scoregen.samplers.ddim import DDIM, Ancestral, Consistency
 from scoregen.samplers.despeckle import Despeckler, log_moments, speckle
 from scoregen.samplers.diffusers_sampler import DiffusersSampler
@@ -10,13 +17,6 @@ from scoregen.samplers.grids import Grid, Karras, Levels, LogLinear, PowerTime, 
 from scoregen.samplers.heun import Heun
 from scoregen.samplers.inversion import decode, edit, encode, interpolate, slerp, variance_preserving
 from scoregen.samplers.likelihood import Likelihood, log_likelihood
-from scoregen.samplers.multiplicative import (
-    AmbientLangevin,
-    DaleLangevin,
-    DalePaper,
-    EqualTimes,
-    dale_langevin_step,
-)
 from scoregen.samplers.ode import RK2, RK4, RK45, ODESolver
 from scoregen.samplers.scheduler import SamplerScheduler
 from scoregen.samplers.sde import EulerMaruyama, PredictorCorrector

@@ -147,8 +147,8 @@ class Bound:
         return denoised
 
 
-class NoKnowledge:
-    r"""A denoiser of zeros that counts its calls: for trying a sampler out.
+class CountingZeroDenoiser:
+    r"""Returns zeros and counts calls; for dry runs.
 
     Args:
         sde: the process.

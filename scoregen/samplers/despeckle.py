@@ -27,8 +27,8 @@ from torch import Tensor
 from scoregen.models.wrapper import DenoiserWrapper
 from scoregen.rng import Generators, rand, random_signs
 from scoregen.samplers.base import Sampler
+from scoregen.samplers.dale_langevin import DaleLangevin
 from scoregen.samplers.grids import Karras
-from scoregen.samplers.multiplicative import DaleLangevin
 from scoregen.sde.chart import Affine, Compose, Log
 from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import as_time

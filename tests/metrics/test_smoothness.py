@@ -13,7 +13,7 @@ from scoregen.metrics.reconstruction import DDIMInversion, reconstruction_sweep
 from scoregen.metrics.smoothness import noise_pairs, path_images, path_numbers, steps_of
 from scoregen.rng import generators, randn
 from scoregen.samplers import DDIM, RK4, Ancestral, Heun, decode, encode, slerp
-from scoregen.samplers.latent import FromNoise
+from scoregen.samplers.from_noise import FromNoise
 from scoregen.sde import EDM, VP, GeometricBrownianMotion
 
 DATA = ArrayDataset(torch.rand(40, 3, generator=torch.Generator().manual_seed(0)))

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoregen.samplers.base import Bound, NoKnowledge, Sampler, check_label
+from scoregen.samplers.base import Bound, CountingZeroDenoiser, Sampler, check_label
 from scoregen.samplers.likelihood import prior_moments
 
 
@@ -20,7 +20,7 @@ class FromNoise:
         label: (), one label for all, or None.
 
     Raises:
-        ValueError: the sampler draws noise (it is run once on a denoiser that knows nothing), or its grid does not fit.
+        ValueError: the sampler draws noise, as a dry run tells, or its grid does not fit the process.
     """
 
     def __init__(self, denoiser: Any, sampler: Sampler, label: int | None = None) -> None:
@@ -28,7 +28,7 @@ class FromNoise:
         self.sde = denoiser.sde
         self.grid = sampler.grid(self.sde, sampler.steps)
         zero = torch.zeros(1, *(self.sde.data_mean.shape or (1,)))
-        sampler.integrate(NoKnowledge(self.sde), zero, self.grid, self._refuse)
+        sampler.integrate(CountingZeroDenoiser(self.sde), zero, self.grid, self._refuse)
 
     @torch.no_grad()
     def __call__(self, z: Tensor) -> Tensor:
