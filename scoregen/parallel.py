@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 PATIENCE = timedelta(days=1)  # processes finish their shares hours apart
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -41,11 +43,12 @@ def finalize() -> None:
 
 def device() -> torch.device:
     r"""This process's accelerator, or the CPU where there is none."""
-    if not torch.accelerator.is_available():
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
         return torch.device("cpu")
     index = int(os.environ.get("LOCAL_RANK", 0))
     torch.accelerator.set_device_index(index)
-    return torch.device(torch.accelerator.current_accelerator().type, index)
+    return torch.device(accelerator.type, index)
 
 
 def shard(indices: Iterable[int]) -> list[int]:
@@ -80,11 +83,15 @@ class PeerFailed(Exception):
         super().__init__(f"process {rank} failed ({text})")
 
 
-def gather(value) -> list:
-    r"""The value of every process, in rank order, on every process."""
+def gather(value: T) -> list[T]:
+    r"""The value of every process, in rank order, on every process.
+
+    Raises:
+        PeerFailed: a process gave a `Failure`.
+    """
     if not dist.is_initialized():
         return [value]
-    values = [None] * world_size()
+    values: list[T] = [value] * world_size()
     dist.all_gather_object(values, value)
     for number, found in enumerate(values):
         if isinstance(found, Failure):
@@ -96,13 +103,13 @@ class _GatherRows(torch.autograd.Function):
     r"""Concatenates over processes; the gradient of a row is the sum over all processes that used it."""
 
     @staticmethod
-    def forward(context, x: torch.Tensor) -> torch.Tensor:
+    def forward(context: Any, x: torch.Tensor) -> torch.Tensor:
         parts = [torch.empty_like(x) for _ in range(world_size())]
         dist.all_gather(parts, x.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(context, gradient: torch.Tensor) -> torch.Tensor:
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
         return gradient.chunk(world_size())[rank()]
@@ -113,4 +120,7 @@ def gather_rows(x: torch.Tensor) -> torch.Tensor:
 
     The gradient is that of the sum of all processes' losses. B must be the same everywhere.
     """
-    return _GatherRows.apply(x) if dist.is_initialized() and world_size() > 1 else x
+    if not dist.is_initialized() or world_size() == 1:
+        return x
+    rows: torch.Tensor = _GatherRows.apply(x)  # type: ignore[no-untyped-call]  # torch gives `apply` no types
+    return rows

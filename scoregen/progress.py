@@ -1,11 +1,25 @@
 r"""Progress bars: on rank 0 only, and silent where standard error is not a terminal."""
 
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 from scoregen.parallel import rank
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
-def progress(iterable=None, *, total: int | None = None, initial: int = 0, description: str = "", unit: str = "it"):
+T = TypeVar("T")
+
+
+def progress(
+    iterable: Iterable[T] | None = None,
+    *,
+    total: int | None = None,
+    initial: int = 0,
+    description: str = "",
+    unit: str = "it",
+) -> "tqdm[T]":
     r"""A tqdm bar over an iterable, or a bar to `update(n)` by hand.
 
     Args:

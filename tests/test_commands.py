@@ -411,16 +411,16 @@ import sys
 from scoregen.commands.train import main
 from scoregen.parallel import gather, rank
 from scoregen.training import Hook
-import scoregen.commands.hooks as hooks
+import scoregen.monitors
 
-class Gathers(hooks.Preview):
+class Gathers(scoregen.monitors.Preview):
     def __call__(self, moment):
         if rank() == 1:
             raise MemoryError("no memory left")
         gather(1)
         gather(2)
 
-hooks.Preview = Gathers
+scoregen.monitors.Preview = Gathers
 main()
 """
 

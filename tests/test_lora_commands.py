@@ -65,7 +65,7 @@ def test_training_of_adapters_resumes_bit_for_bit(plain, adapted, tmp_path):
     ("overrides", "message"),
     [
         (["lora=null"], "lora: must be a mapping, got None"),
-        (["lora.rank=2"], "lora.rank: adapters need trained weights .* init="),
+        (["lora.rank=2"], "lora.rank: adapters need trained weights. Give init="),
         (["init=PLAIN", "lora.rank=0"], "lora: rank must be >= 1"),
         (["init=PLAIN", "lora.rank=2.5"], "lora.rank: must be an integer"),
         (["init=PLAIN", "lora.rank=2", "lora.targets=[conv]"], None),

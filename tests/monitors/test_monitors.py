@@ -6,13 +6,13 @@ import pytest
 import torch
 from tiny import DIGITS, TOY, numbers, train
 
-from scoregen.commands.monitors import Accuracy, EarlyStopping, Quality
 from scoregen.data import ArrayDataset
 from scoregen.errors import UserError
 from scoregen.losses import ConsistencyTuning, DenoisingScoreMatching, LogUniform, StepwiseVariation
 from scoregen.losses.score_matching import DataWeighting
 from scoregen.metrics import Pixels, frechet_distance
 from scoregen.models.denoiser import AbstractDenoiser
+from scoregen.monitors import Accuracy, EarlyStopping, Quality
 from scoregen.rng import generator
 from scoregen.samplers import DDIM
 from scoregen.sde import EDM

@@ -1,0 +1,21 @@
+r"""Monitors: hooks that watch a training by its averaged weights: pictures, numbers, and the best checkpoint."""
+
+from scoregen.monitors.accuracy import Accuracy
+from scoregen.monitors.early_stopping import EarlyStopping
+from scoregen.monitors.few_calls import FewCalls
+from scoregen.monitors.lora_export import ExportLoRA, PromptPreview
+from scoregen.monitors.preview import Preview, cycled_labels, trajectory
+from scoregen.monitors.quality import Quality, keyed_subset
+
+__all__ = [
+    "Accuracy",
+    "EarlyStopping",
+    "ExportLoRA",
+    "FewCalls",
+    "Preview",
+    "PromptPreview",
+    "Quality",
+    "cycled_labels",
+    "keyed_subset",
+    "trajectory",
+]
