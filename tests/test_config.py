@@ -57,7 +57,7 @@ def test_plain_data_are_passed_through():
         ({"sigma_min": "a"}, r"sde.sigma_min: must be a number, got 'a' \(a text\)"),
         ({"sigma_min": True}, r"must be a number, got True \(true or false\)"),
         ({"sigma_min": None}, "must be a number, got null"),
-        ({"sigma_min": 100}, "sde: sigma_min must satisfy 0 < sigma_min < sigma_max, got sigma_min=100.0"),
+        ({"sigma_min": 100}, "sde: sigma_min must satisfy 0 < sigma_min < sigma_max < inf, got sigma_min=100.0"),
         ({"sigma_min": "???"}, "sde.sigma_min: a value is required; give sde.sigma_min=..."),
         ({"chart": 5}, r"sde.chart: must be Chart or null, got 5 \(an integer\)"),
         ({"chart": {"_target_": "scoregen.sde.EDM"}}, "sde.chart: must be Chart or null, got .*EDM"),

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from scoregen.sde.additive import karras
 from scoregen.sde.path import as_time
 from scoregen.sde.process import SDE
 
@@ -93,8 +94,7 @@ class Karras(Grid):
         self.rho = float(rho)
 
     def levels(self, sde: SDE, s_max: float, s_min: float, steps: int) -> Tensor:
-        high, low = s_max ** (1 / self.rho), s_min ** (1 / self.rho)
-        levels = (high + _fractions(steps) * (low - high)) ** self.rho
+        levels = karras(_fractions(steps), s_max, s_min, self.rho)
         levels[0] = s_max
         return levels
 

@@ -1,7 +1,17 @@
 r"""Processes: a Gaussian path (alpha, sigma, shift) in the coordinates of a chart."""
 
-from scoregen.sde.additive import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
-from scoregen.sde.chart import Affine, Chart, Compose, Log
+from scoregen.sde.additive import (
+    EDM,
+    VE,
+    VP,
+    Cosine,
+    RectifiedFlow,
+    SubVariancePreserving,
+    SubVP,
+    VarianceExploding,
+    VariancePreserving,
+)
+from scoregen.sde.chart import Affine, Chart, Compose, Log, Logarithm
 from scoregen.sde.discrete import DiscretePath
 from scoregen.sde.multiplicative import GeometricBrownianMotion, GeometricOU, Linear, Multiplicative
 from scoregen.sde.path import Path
@@ -21,8 +31,12 @@ __all__ = [
     "GeometricOU",
     "Linear",
     "Log",
+    "Logarithm",
     "Multiplicative",
     "Path",
     "RectifiedFlow",
     "SubVP",
+    "SubVariancePreserving",
+    "VarianceExploding",
+    "VariancePreserving",
 ]

@@ -9,21 +9,78 @@ r"""Additive processes: each is its alpha and its sigma; drift, diffusion and th
 | cosine | cos(pi t/2) | sin(pi t/2) | tan(pi t/2) |
 | rectified flow | 1 - t | t | t/(1 - t) |
 
-with B(t) = beta_min t + (beta_max - beta_min) t^2/2.
+with B(t) = int_0^t beta, for VP and SubVP beta_min t + (beta_max - beta_min) t^2/2. Another rate is a class on
+`VariancePreserving` or `SubVariancePreserving` that gives B, another sigma one on `VarianceExploding`.
 """
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
+from scoregen.checks import at_least, increasing, positive
 from scoregen.sde.chart import Chart
-from scoregen.sde.path import as_time
+from scoregen.sde.path import as_time, inverse
 from scoregen.sde.process import SDE
 
 
-class _LinearBeta(SDE):
-    r"""The linear beta(t) = beta_min + t (beta_max - beta_min) that VP and sub-VP share.
+class _Decaying(SDE):
+    r"""alpha = e^{-B/2} for the integral B of a rate beta(t) > 0.
+
+    Args:
+        chart: data to model coordinates.
+    """
+
+    @abstractmethod
+    def integral(self, t: Tensor | float) -> Tensor:
+        r"""B(t) = int_0^t beta, shaped as t."""
+
+    def time_of_integral(self, value: Tensor) -> Tensor:
+        r"""The inverse of `integral`, by bisection; a schedule that knows a formula overrides it."""
+        return inverse(self.integral, value)
+
+    def alpha(self, t: Tensor | float) -> Tensor:
+        return (-self.integral(t) / 2).exp()
+
+
+class VariancePreserving(_Decaying):
+    r"""dy = -beta/2 y dt + sqrt(beta) dW for any rate beta: a final class gives `integral`.
+
+    Args:
+        chart: data to model coordinates.
+
+    Reference: Song et al. (2021), arXiv 2011.13456, equation 11.
+    """
+
+    def variance(self, t: Tensor | float) -> Tensor:
+        return -(-self.integral(t)).expm1()
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return self.variance(t).sqrt()
+
+    def _time_of(self, s: Tensor) -> Tensor:
+        return self.time_of_integral((s**2).log1p())
+
+
+class SubVariancePreserving(_Decaying):
+    r"""dy = -beta/2 y dt + sqrt(beta (1 - e^{-2B})) dW for any rate beta: a final class gives `integral`.
+
+    Args:
+        chart: data to model coordinates.
+
+    Reference: Song et al. (2021), arXiv 2011.13456, equation 12.
+    """
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return -(-self.integral(t)).expm1()
+
+    def _time_of(self, s: Tensor) -> Tensor:
+        return self.time_of_integral(2 * (s / 2).asinh())
+
+
+class _LinearBeta(_Decaying):
+    r"""beta(t) = beta_min + t (beta_max - beta_min).
 
     Args:
         beta_min: rate at t = 0. beta_max: rate at t = 1.
@@ -35,26 +92,21 @@ class _LinearBeta(SDE):
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, chart: Chart | None = None) -> None:
         super().__init__(chart)
-        if not 0 < beta_min <= beta_max < math.inf:
-            raise ValueError(
-                f"beta_min must satisfy 0 < beta_min <= beta_max, got beta_min={beta_min}, beta_max={beta_max}."
-            )
+        positive(beta_min=beta_min)
+        at_least(beta_min, beta_max=beta_max)
         self.beta_min, self.beta_max = float(beta_min), float(beta_max)
 
-    def _integral(self, t: Tensor | float) -> Tensor:
+    def integral(self, t: Tensor | float) -> Tensor:
         t = as_time(t)
         return self.beta_min * t + (self.beta_max - self.beta_min) * t**2 / 2
 
-    def _time_of_integral(self, integral: Tensor) -> Tensor:
+    def time_of_integral(self, value: Tensor) -> Tensor:
         slope = self.beta_max - self.beta_min
-        return 2 * integral / (self.beta_min + (self.beta_min**2 + 2 * slope * integral).sqrt())
-
-    def alpha(self, t: Tensor | float) -> Tensor:
-        return (-self._integral(t) / 2).exp()
+        return 2 * value / (self.beta_min + (self.beta_min**2 + 2 * slope * value).sqrt())
 
 
-class VP(_LinearBeta):
-    r"""Variance preserving: dy = -beta/2 y dt + sqrt(beta) dW.
+class VP(_LinearBeta, VariancePreserving):
+    r"""Variance preserving with a linear rate: dy = -beta/2 y dt + sqrt(beta) dW.
 
     Args:
         beta_min: rate at t = 0. beta_max: rate at t = 1.
@@ -66,18 +118,9 @@ class VP(_LinearBeta):
     Reference: Song et al. (2021), arXiv 2011.13456, equation 11.
     """
 
-    def variance(self, t: Tensor | float) -> Tensor:
-        return -(-self._integral(t)).expm1()
 
-    def sigma(self, t: Tensor | float) -> Tensor:
-        return self.variance(t).sqrt()
-
-    def _time_of(self, s: Tensor) -> Tensor:
-        return self._time_of_integral((s**2).log1p())
-
-
-class SubVP(_LinearBeta):
-    r"""Sub-VP: dy = -beta/2 y dt + sqrt(beta (1 - e^{-2B})) dW.
+class SubVP(_LinearBeta, SubVariancePreserving):
+    r"""Sub-VP with a linear rate: dy = -beta/2 y dt + sqrt(beta (1 - e^{-2B})) dW.
 
     Args:
         beta_min: rate at t = 0. beta_max: rate at t = 1.
@@ -89,18 +132,12 @@ class SubVP(_LinearBeta):
     Reference: Song et al. (2021), arXiv 2011.13456, equation 12.
     """
 
-    def sigma(self, t: Tensor | float) -> Tensor:
-        return -(-self._integral(t)).expm1()
 
-    def _time_of(self, s: Tensor) -> Tensor:
-        return self._time_of_integral(2 * (s / 2).asinh())
-
-
-class _Exploding(SDE):
-    r"""alpha = 1 and sigma from sigma_min to sigma_max.
+class VarianceExploding(SDE):
+    r"""alpha = 1 and sigma from sigma_min to sigma_max, both in model coordinates: a final class gives `sigma`.
 
     Args:
-        sigma_min: noise at t = 0. sigma_max: noise at t = 1, in model coordinates.
+        sigma_min: noise at t = 0. sigma_max: noise at t = 1.
         chart: data to model coordinates.
 
     Raises:
@@ -109,17 +146,26 @@ class _Exploding(SDE):
 
     def __init__(self, sigma_min: float, sigma_max: float, chart: Chart | None = None) -> None:
         super().__init__(chart)
-        if not 0 < sigma_min < sigma_max < math.inf:
-            raise ValueError(
-                f"sigma_min must satisfy 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}."
-            )
+        increasing(0, sigma_min=sigma_min, sigma_max=sigma_max)
         self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
 
     def alpha(self, t: Tensor | float) -> Tensor:
         return torch.ones_like(as_time(t))
 
 
-class VE(_Exploding):
+def karras(fraction: Tensor, start: float, end: float, rho: float) -> Tensor:
+    r"""The noise level whose power 1/rho is linear in a fraction of the way from one level to another.
+
+    Args:
+        fraction: 0 gives `start`, 1 gives `end`. rho: > 0.
+
+    Reference: Karras et al. (2022), arXiv 2206.00364, equation 5.
+    """
+    first, last = math.pow(start, 1 / rho), math.pow(end, 1 / rho)
+    return (first + fraction * (last - first)) ** rho
+
+
+class VE(VarianceExploding):
     r"""Variance exploding, geometric in t.
 
     Args:
@@ -142,7 +188,7 @@ class VE(_Exploding):
         return (s / self.sigma_min).log() / math.log(self.sigma_max / self.sigma_min)
 
 
-class EDM(_Exploding):
+class EDM(VarianceExploding):
     r"""The time warp of EDM: sigma^{1/rho} is linear in t, so uniform t is the Karras grid.
 
     Args:
@@ -160,16 +206,15 @@ class EDM(_Exploding):
         self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0, chart: Chart | None = None
     ) -> None:
         super().__init__(sigma_min, sigma_max, chart)
-        if not 0 < rho < math.inf:
-            raise ValueError(f"rho must be > 0 and finite, got rho={rho}.")
+        positive(rho=rho)
         self.rho = float(rho)
-        self._low, self._high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
     def sigma(self, t: Tensor | float) -> Tensor:
-        return (self._low + as_time(t) * (self._high - self._low)) ** self.rho
+        return karras(as_time(t), self.sigma_min, self.sigma_max, self.rho)
 
     def _time_of(self, s: Tensor) -> Tensor:
-        return (s ** (1 / self.rho) - self._low) / (self._high - self._low)
+        low, high = math.pow(self.sigma_min, 1 / self.rho), math.pow(self.sigma_max, 1 / self.rho)
+        return (s ** (1 / self.rho) - low) / (high - low)
 
 
 class Cosine(SDE):

@@ -12,6 +12,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from scoregen.checks import at_least, finite, positive
+
 
 @dataclass(frozen=True)
 class Logarithm:
@@ -67,11 +69,8 @@ class Affine(Chart):
     """
 
     def __init__(self, scale: float = 1.0, shift: float = 0.0) -> None:
-        if not 0 < scale < math.inf or not math.isfinite(shift):
-            raise ValueError(
-                f"scale must be positive and finite and shift finite, got scale={scale}, shift={shift}; a chart is "
-                "increasing."
-            )
+        positive(scale=scale)
+        finite(shift=shift)
         self.scale, self.shift = float(scale), float(shift)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,8 +98,7 @@ class Log(Chart):
     """
 
     def __init__(self, offset: float = 0.0) -> None:
-        if not offset >= 0 or not math.isfinite(offset):
-            raise ValueError(f"offset must be >= 0 and finite, got offset={offset}.")
+        at_least(0, offset=offset)
         self.offset = float(offset)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,7 +108,7 @@ class Log(Chart):
             values = ", ".join(f"{v:.4g}" for v in x[bad][:5].tolist())
             raise ValueError(
                 f"x + offset must be > 0 and finite for the log chart, got {int(bad.sum())} of {x.numel()} values that "
-                f"break it (first: {values}) with offset={self.offset}; use a larger offset, or a mask for exact zeros."
+                f"are not (first: {values}) with offset={self.offset}. Use a larger offset, or a mask for exact zeros."
             )
         return shifted.log()
 

@@ -6,7 +6,7 @@ abar_k is what diffusers calls `alphas_cumprod`; it is alpha^2. Between the leve
 1).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -30,17 +30,17 @@ class DiscretePath(SDE):
 
     def __init__(self, alphas_cumprod: Tensor | Sequence[float], chart: Chart | None = None) -> None:
         super().__init__(chart)
-        abar = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu").flatten()
+        abar = as_time(alphas_cumprod).flatten()
         if len(abar) < 2 or not bool(((abar > 0) & (abar < 1)).all() and (abar.diff() < 0).all()):
             raise ValueError(
                 "alphas_cumprod must hold at least two values that decrease strictly inside (0, 1), got "
-                f"{len(abar)} values{_ends(abar)}; replace a final 0 (zero terminal SNR) "
-                "by 2**-24, as diffusers does."
+                f"{len(abar)} values{_ends(abar)}. Replace a final 0 (zero terminal SNR) by 2**-24, as diffusers does."
             )
+        self.alphas_cumprod = abar
         self.log_levels = ((1 - abar) / abar).log() / 2
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any, chart: Chart | None = None) -> Self:
+    def from_scheduler(cls, scheduler: object, chart: Chart | None = None) -> Self:
         r"""The path of a diffusers scheduler.
 
         Args:
@@ -50,14 +50,15 @@ class DiscretePath(SDE):
         Raises:
             TypeError: for a scheduler without `alphas_cumprod` (flow matching).
         """
-        if isinstance(scheduler, dict):
+        if isinstance(scheduler, Mapping):
             from diffusers import DDPMScheduler
 
-            scheduler = DDPMScheduler.from_config(scheduler)
+            read: Any = DDPMScheduler.from_config  # diffusers leaves it without types
+            scheduler = read(dict(scheduler))
         if not hasattr(scheduler, "alphas_cumprod"):
             raise TypeError(
-                f"scheduler must have alphas_cumprod, got {type(scheduler).__name__}; "
-                "a flow-matching scheduler is the process RectifiedFlow."
+                f"scheduler must have alphas_cumprod, got {type(scheduler).__name__}. "
+                "For a flow-matching scheduler use the process RectifiedFlow."
             )
         return cls(scheduler.alphas_cumprod, chart)
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoregen.checks import finite
 from scoregen.sde.additive import VP
 from scoregen.sde.chart import Affine, Compose, Log, Logarithm
 from scoregen.sde.path import as_time
@@ -35,7 +36,7 @@ _NODES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
 
 
 class Linear:
-    r"""The coefficient start + (end - start) t, for configurations that want one that varies in time.
+    r"""The coefficient start + (end - start) t, for a volatility or drift that varies in time.
 
     Args:
         start: value at t = 0. end: value at t = 1.
@@ -80,7 +81,7 @@ def standardise(data_range: tuple[float, float] | None, offset: float) -> Affine
     if len(data_range) != 2 or not (-offset < data_range[0] < data_range[1] < math.inf):
         raise ValueError(
             f"data_range must be (low, high) with -offset < low < high, got data_range={data_range} with "
-            f"offset={offset}; use a larger offset for data that hold zeros."
+            f"offset={offset}. Use a larger offset for data that contain zeros."
         )
     low, high = (math.log(x + offset) for x in data_range)
     return Affine(scale=2 / (high - low), shift=-(high + low) / (high - low))
@@ -108,15 +109,15 @@ class Multiplicative(SDE):
         if not isinstance(base, SDE) or base.chart.as_affine() is None:
             raise TypeError(
                 f"base must be an additive process (an affine chart), got {type(base).__name__} "
-                f"with chart {type(getattr(base, 'chart', None)).__name__}."
+                f"with chart {type(getattr(base, 'chart', None)).__name__}. Use one such as VE(0.01, 20.0)."
             )
         if bool(base.data_mean.any()) or bool(base.data_var.any()):
             raise ValueError(
-                "base must not know moments of the data, which are others in log coordinates; call with_moments on the "
-                "Multiplicative."
+                "base must have no moments of the data: in log coordinates the data have other moments. Call "
+                "with_moments on the Multiplicative."
             )
         super().__init__(Compose(Log(offset), Compose(standardise(data_range, offset), base.chart)))
-        self.base = base
+        self.base, self.offset, self.data_range = base, float(offset), data_range
 
     def alpha(self, t: Tensor | float) -> Tensor:
         return self.base.alpha(t)
@@ -138,8 +139,7 @@ class GeometricBrownianMotion(SDE):
     r"""dX = mu X dt + vol X dW on X = x + offset.
 
         The kernel is built from m(t) and v(t), exactly for constants and by 48-point Gauss-Legendre quadrature for
-        (smooth)
-        functions: vol(t)^2 t is not int vol^2.
+        smooth functions: vol(t)^2 t is not int vol^2.
         v(1) should be about the squared largest distance between data in log space, or the prior should know the
         moments of the data (`with_moments`, in chart coordinates).
 
@@ -166,6 +166,7 @@ class GeometricBrownianMotion(SDE):
         affine = standardise(data_range, offset)
         super().__init__(Compose(Log(offset), affine))
         self.volatility, self.drift_rate, self.scale = volatility, drift, affine.scale
+        self.offset, self.data_range = float(offset), data_range
         self._check()
 
     def _check(self) -> None:
@@ -173,11 +174,14 @@ class GeometricBrownianMotion(SDE):
         vol, log_drift = self._vol(t), self._log_drift(t)
         if not bool((vol.isfinite() & (vol > 0)).all()):
             raise ValueError(
-                f"volatility must be positive and finite for t in [0, 1], got values from {vol.min():.4g} to "
+                f"volatility must be > 0 and finite for t in [0, 1], got values from {vol.min():.4g} to "
                 f"{vol.max():.4g}."
             )
         if not bool(log_drift.isfinite().all()):
-            raise ValueError("drift must be finite for t in [0, 1]; None gives volatility**2 / 2.")
+            raise ValueError(
+                f"drift must be finite for t in [0, 1], got values from {log_drift.min():.4g} to {log_drift.max():.4g} "
+                "after volatility**2 / 2 is taken off. With drift=None the difference is 0."
+            )
 
     def _vol(self, t: Tensor) -> Tensor:
         return _evaluate(self.volatility, t)
@@ -235,16 +239,17 @@ class GeometricOU(SDE):
     ) -> None:
         affine = standardise(data_range, offset)
         super().__init__(Compose(Log(offset), affine))
-        if not math.isfinite(mean):
-            raise ValueError(f"mean must be finite, got mean={mean}.")
+        finite(mean=mean)
         self._path = VP(beta_min, beta_max)
-        self.scale, self._mean = affine.scale, affine.scale * mean + affine.shift
+        self.beta_min, self.beta_max, self.mean = float(beta_min), float(beta_max), float(mean)
+        self.offset, self.data_range = float(offset), data_range
+        self.scale, self._chart_mean = affine.scale, affine.scale * mean + affine.shift
 
     def alpha(self, t: Tensor | float) -> Tensor:
         return self._path.alpha(t)
 
     def shift(self, t: Tensor | float) -> Tensor:
-        return self._mean * (1 - self.alpha(t))
+        return self._chart_mean * (1 - self.alpha(t))
 
     def variance(self, t: Tensor | float) -> Tensor:
         return self.scale**2 * self._path.variance(t)

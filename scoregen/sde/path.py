@@ -8,9 +8,9 @@ Everything else follows from the three functions:
 Coefficients are float64 on the CPU, whatever the device of the data; callers cast them once.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,18 +18,20 @@ from torch import Tensor
 # Sampling runs between these noise ratios where a path goes on to 0 or beyond all data (of about unit scale).
 SMALLEST_NOISE, LARGEST_NOISE = 2e-3, 200.0
 
+TensorLike = Tensor | float | Sequence[float] | Sequence[Sequence[float]]
 
-def as_time(t: Any) -> Tensor:
+
+def as_time(t: TensorLike) -> Tensor:
     r"""A time, noise ratio or other coefficient as a float64 tensor on the CPU."""
     return torch.as_tensor(t, dtype=torch.float64, device="cpu")
 
 
-def checked_time(t: Any) -> Tensor:
+def checked_time(t: TensorLike) -> Tensor:
     r"""A time as `as_time`; ValueError outside [0, 1]."""
     t = as_time(t)
     if not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(
-            f"t must lie in [0, 1], from data to noise, got t from {t.min().item():.6g} to {t.max().item():.6g}; a "
+            f"t must lie in [0, 1], from data to noise, got t from {t.min().item():.6g} to {t.max().item():.6g}. A "
             "timestep k of N is t = k/N."
         )
     return t
@@ -45,7 +47,30 @@ def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     with torch.inference_mode(False), torch.enable_grad():
         t = t.detach().clone().requires_grad_()
         value = function(t)
-        return torch.autograd.grad(value.sum(), t)[0] if value.requires_grad else torch.zeros_like(t)
+        if not value.requires_grad:
+            return torch.zeros_like(t)
+        (slope,) = torch.autograd.grad(value.sum(), t)
+        return slope
+
+
+def inverse(function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+    r"""The t in [0, 1] at which an increasing elementwise function has a value, by bisection to 2^-64."""
+    low, high = torch.zeros_like(value), torch.ones_like(value)
+    for _ in range(64):
+        middle = (low + high) / 2
+        above = function(middle) > value
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return (low + high) / 2
+
+
+def normal_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    r"""log N(x; mean, std^2) summed over the dimensions of each sample, (B,).
+
+    Args:
+        x: (B, *S). mean, std: of every number, shapes that broadcast to x.
+    """
+    log_density = -(((x - mean) / std) ** 2) / 2 - std.log() - math.log(2 * math.pi) / 2
+    return log_density.flatten(1).sum(1)
 
 
 class Path(ABC):
@@ -93,12 +118,8 @@ class Path(ABC):
         return self._time_of(s.clamp(low, high)).clamp(0.0, 1.0)
 
     def _time_of(self, s: Tensor) -> Tensor:
-        low, high = torch.zeros_like(s), torch.ones_like(s)
-        for _ in range(64):
-            middle = (low + high) / 2
-            above = self.noise_ratio(middle) > s
-            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-        return (low + high) / 2
+        r"""`time_of` for s in the range; a path that knows a formula overrides it."""
+        return inverse(self.noise_ratio, s)
 
     def coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
         r"""f, h and g^2 of dy = (f y + h) dt + g dW, each shaped as t."""

@@ -7,7 +7,6 @@ With x = psi(y) elementwise and dy = b dt + g dW, Ito's formula gives
     ODE       dx = psi' (f y + h - g^2 score / 2) dt
 """
 
-import math
 from typing import Self
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from scoregen.rng import Generators, randn
 from scoregen.sde.chart import Affine, Chart
-from scoregen.sde.path import Path, as_time, checked_time, expand
+from scoregen.sde.path import Path, as_time, checked_time, expand, normal_log_prob
 
 
 class SDE(Path):
@@ -46,7 +45,7 @@ class SDE(Path):
         if not bool(mean.isfinite().all() and var.isfinite().all() and (var >= 0).all()):
             raise ValueError(f"moments must be finite with var >= 0, got var from {var.min():.4g} to {var.max():.4g}.")
         try:
-            self.data_mean, self.data_var = (m.clone() for m in torch.broadcast_tensors(mean, var))
+            self.data_mean, self.data_var = mean + torch.zeros_like(var), var + torch.zeros_like(mean)
         except RuntimeError as error:
             raise ValueError(
                 f"mean and var must have the shape of one sample, got {tuple(mean.shape)} and {tuple(var.shape)}."
@@ -135,7 +134,13 @@ class SDE(Path):
             )
         return found
 
-    def prior_sample(self, shape: tuple[int, ...], generator: Generators = None, dtype=None, device=None) -> Tensor:
+    def prior_sample(
+        self,
+        shape: tuple[int, ...],
+        generator: Generators = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
         r"""Draws of x_1, (B, *S)."""
         eps = randn(shape, generator, dtype, device)
         mean, std = self._prior(eps)
@@ -145,8 +150,7 @@ class SDE(Path):
         r"""The log-density of the prior in data space, in nats, (B,)."""
         y = self.to_chart(x_T)
         mean, std = self._prior(y)
-        log_normal = -(((y - mean) / std) ** 2) / 2 - std.log() - math.log(2 * math.pi) / 2
-        return log_normal.flatten(1).sum(1) + self.log_det(x_T)
+        return normal_log_prob(y, mean, std) + self.log_det(x_T)
 
     def _prior(self, like: Tensor) -> tuple[Tensor, Tensor]:
         one = as_time(1.0)

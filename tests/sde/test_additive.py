@@ -7,7 +7,18 @@ import torch
 from oracles import Independent
 
 from scoregen.samplers import ExponentialABM
-from scoregen.sde import EDM, VE, VP, Cosine, Multiplicative, RectifiedFlow, SubVP
+from scoregen.sde import (
+    EDM,
+    VE,
+    VP,
+    Cosine,
+    Multiplicative,
+    Path,
+    RectifiedFlow,
+    SubVariancePreserving,
+    SubVP,
+    VariancePreserving,
+)
 
 T = torch.linspace(0.01, 0.98, 37, dtype=torch.float64)
 
@@ -45,7 +56,34 @@ def rectified(t):
     return 1 - t, t, -1 / (1 - t), 2 * t / (1 - t)
 
 
+class QuadraticBeta:
+    r"""beta = .1 + 30 t^2, which knows no inverse of its integral: what a newcomer's schedule is."""
+
+    def integral(self, t):
+        t = torch.as_tensor(t, dtype=torch.float64)
+        return 0.1 * t + 10 * t**3
+
+
+class QuadraticVP(QuadraticBeta, VariancePreserving):
+    pass
+
+
+class QuadraticSubVP(QuadraticBeta, SubVariancePreserving):
+    pass
+
+
+def quadratic_vp(t):
+    beta, integral = 0.1 + 30 * t**2, 0.1 * t + 10 * t**3
+    return torch.exp(-integral / 2), torch.sqrt(1 - torch.exp(-integral)), -beta / 2, beta
+
+
+def quadratic_sub_vp(t):
+    beta, integral = 0.1 + 30 * t**2, 0.1 * t + 10 * t**3
+    return torch.exp(-integral / 2), 1 - torch.exp(-integral), -beta / 2, beta * (1 - torch.exp(-2 * integral))
+
+
 PROCESSES = [(VP(), vp), (SubVP(), sub_vp), (VE(), ve), (EDM(), edm), (Cosine(), cosine), (RectifiedFlow(), rectified)]
+PROCESSES += [(QuadraticVP(), quadratic_vp), (QuadraticSubVP(), quadratic_sub_vp)]
 pairs = pytest.mark.parametrize(("sde", "textbook"), PROCESSES, ids=lambda p: getattr(p, "__name__", ""))
 each = pytest.mark.parametrize("sde", [p for p, _ in PROCESSES], ids=lambda p: type(p).__name__)
 
@@ -76,10 +114,12 @@ def test_time_of_inverts_the_noise_ratio(sde):
 
 @each
 def test_noise_ratio_is_that_of_the_table(sde):
-    integral = 0.1 * T + 9.95 * T**2
+    integral = 0.1 * T + (10 * T**3 if isinstance(sde, QuadraticBeta) else 9.95 * T**2)
     table = {
         "VP": (integral.exp() - 1).sqrt(),
         "SubVP": 2 * (integral / 2).sinh(),
+        "QuadraticVP": (integral.exp() - 1).sqrt(),
+        "QuadraticSubVP": 2 * (integral / 2).sinh(),
         "Cosine": (math.pi * T / 2).tan(),
         "RectifiedFlow": T / (1 - T),
     }
@@ -90,7 +130,7 @@ def test_noise_ratio_is_that_of_the_table(sde):
 @each
 def test_uniform_bisection_agrees_with_the_closed_inverse(sde):
     s = sde.noise_ratio(T)
-    torch.testing.assert_close(super(type(sde), sde)._time_of(s), sde._time_of(s), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(Path._time_of(sde, s), sde._time_of(s), rtol=1e-9, atol=1e-12)
 
 
 def test_a_noise_ratio_outside_the_range_is_an_error():
@@ -101,8 +141,8 @@ def test_a_noise_ratio_outside_the_range_is_an_error():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: VP(2.0, 1.0), "0 < beta_min <= beta_max, got beta_min=2.0"),
-        (lambda: VE(2.0, 1.0), "0 < sigma_min < sigma_max, got sigma_min=2.0, sigma_max=1.0"),
+        (lambda: VP(2.0, 1.0), "beta_max must be >= 2, got beta_max=1.0"),
+        (lambda: VE(2.0, 1.0), "0 < sigma_min < sigma_max < inf, got sigma_min=2.0, sigma_max=1.0"),
         (lambda: EDM(rho=0.0), "rho must be > 0 and finite, got rho=0.0"),
     ],
 )

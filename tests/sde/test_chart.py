@@ -72,7 +72,7 @@ def test_as_log_is_the_chart_where_it_is_a_logarithm(chart):
 def test_nonpositive_data_say_which_and_how_many():
     x = torch.tensor([[0.5, -0.25], [0.0, 2.0]])
     with pytest.raises(
-        ValueError, match=r"x \+ offset must be > 0.*got 2 of 4 values that break it \(first: -0.25, 0\)"
+        ValueError, match=r"x \+ offset must be > 0.*got 2 of 4 values that are not \(first: -0.25, 0\)"
     ):
         Log(0.0).forward(x)
 

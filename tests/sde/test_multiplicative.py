@@ -185,15 +185,15 @@ def test_moments_of_each_pixel_bring_the_prior_near_the_data(kind, divergence):
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
-        (lambda: GeometricBrownianMotion(-0.8), ValueError, "volatility must be positive and finite"),
-        (lambda: GeometricBrownianMotion(lambda t: t - 0.5), ValueError, "volatility must be positive and finite"),
+        (lambda: GeometricBrownianMotion(-0.8), ValueError, "volatility must be > 0 and finite"),
+        (lambda: GeometricBrownianMotion(lambda t: t - 0.5), ValueError, "volatility must be > 0 and finite"),
         (lambda: GeometricBrownianMotion(0.8, lambda t: 1 / t), ValueError, "drift must be finite"),
         (lambda: GeometricBrownianMotion(0.8, data_range=(0.0, 1.0)), ValueError, "-offset < low < high"),
         (lambda: GeometricBrownianMotion(0.8, offset=-1.0), ValueError, "offset must be >= 0"),
         (lambda: GeometricOU(mean=math.inf), ValueError, "mean must be finite"),
         (lambda: Multiplicative(GeometricOU()), TypeError, "base must be an additive process"),
         (lambda: Multiplicative(3.0), TypeError, "base must be an additive process"),
-        (lambda: Multiplicative(VE().with_moments(0.3, 0.2)), ValueError, "base must not know moments"),
+        (lambda: Multiplicative(VE().with_moments(0.3, 0.2)), ValueError, "base must have no moments"),
     ],
 )
 def test_bad_parameters_are_named(build, error, message):
