@@ -1,6 +1,6 @@
 r"""Samples from a checkpoint: `python sample.py checkpoint=outputs/demo n=64 sampler=heun`."""
 
-from scoregen.commands.sample import main
+from scoregen.command_line import run_job
 
 if __name__ == "__main__":
-    main()
+    run_job("sample")

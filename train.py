@@ -1,6 +1,6 @@
 r"""Trains a model: `python train.py data=mnist sde=vp trainer.steps=20000`."""
 
-from scoregen.commands.train import main
+from scoregen.command_line import run_job
 
 if __name__ == "__main__":
-    main()
+    run_job("train")

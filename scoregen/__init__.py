@@ -1,12 +1,43 @@
 r"""scoregen: diffusion and score-matching models, additive and multiplicative, with robustness certificates."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["load"]
+if TYPE_CHECKING:
+    from scoregen.checkpoint import load
+    from scoregen.jobs import (
+        Certify,
+        Compare,
+        Evaluate,
+        Interpolate,
+        Restore,
+        Sample,
+        Smoothness,
+        Sweep,
+        Train,
+    )
+
+__version__ = "0.1.0"
+__all__ = [
+    "Certify",
+    "Compare",
+    "Evaluate",
+    "Interpolate",
+    "Restore",
+    "Sample",
+    "Smoothness",
+    "Sweep",
+    "Train",
+    "__version__",
+    "load",
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "load":  # lazy, so that command-line help does not wait for torch
-        return import_module("scoregen.checkpoint").load
+def __getattr__(name: str) -> Any:  # lazy, so that command-line help does not wait for torch
+    if name in __all__:
+        return getattr(import_module("scoregen.checkpoint" if name == "load" else "scoregen.jobs"), name)
     raise AttributeError(f"module 'scoregen' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,112 +1,194 @@
-r"""The entry point of the commands: Hydra composes, mistakes become one message, processes share one run folder."""
+r"""The command line: a job, composed by Hydra from conf/JOB.yaml and overrides; mistakes become one message."""
 
 import os
+import re
+import shutil
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from scoregen.config import conf_dir
+from scoregen.config import build, conf_dir, typed
 from scoregen.errors import UserError, closest
+from scoregen.help import JOBS, help_of, list_of_jobs
+from scoregen.messages import user_message
+
+_FLAGS = (
+    *("--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m"),
+    *(
+        "--shell-completion",
+        "-sc",
+        "--config-path",
+        "-cp",
+        "--config-name",
+        "-cn",
+        "--config-dir",
+        "-cd",
+        "--info",
+        "-i",
+    ),
+    "--experimental-rerun",
+)
+_MOVED = {
+    "restore": "is a job of its own: scoregen restore images=... looks=...",
+    "interpolate": "is a job of its own: scoregen interpolate between=[0,1]",
+}
 
 
-def entry(config_name: str, run: Callable[[dict, Path], None]) -> Callable[[], None]:
-    r"""A command: Hydra composes conf/<config_name>.yaml with the overrides, `run(config, run folder)` does the work.
+def main(argv: Sequence[str] | None = None) -> None:
+    r"""`scoregen JOB key=value ...`; without arguments the list of jobs."""
+    job, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if job in ("--help", "-h", "help"):
+        print(list_of_jobs())
+    elif job not in JOBS:
+        print(f"scoregen: there is no job '{job}'. {closest(job, JOBS)}", file=sys.stderr)
+        sys.exit(1)
+    else:
+        run_job(job, rest)
+
+
+def run_job(job: str, argv: Sequence[str] | None = None) -> None:
+    r"""Runs a job: `argv` are its overrides and Hydra's flags, those of the process unless given.
 
     A user's mistake ends with one message on standard error and exit status 1; set HYDRA_FULL_ERROR=1 for the
     traceback. Processes other than the first one get no run folder of their own.
     """
-
-    def main() -> None:
-        full = os.environ.get("HYDRA_FULL_ERROR")
-        os.environ["HYDRA_FULL_ERROR"] = (
-            "1"  # Hydra then raises instead of printing, and the message below is the only one
-        )
-        failures: list[Exception] = []
-        try:
-            _prepare_processes()
-            import hydra
-
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(_task(run, failures))()
-        except KeyboardInterrupt:
-            sys.exit(130)
-        except Exception as error:
-            failures.append(error)
-        finally:
-            os.environ.pop("HYDRA_FULL_ERROR")
-            os.environ |= {} if full is None else {"HYDRA_FULL_ERROR": full}
-        for error in failures:
-            message = user_message(error)
-            if message is None or full == "1":
-                raise error
-            print(f"{config_name}: {message}", file=sys.stderr)
-        if failures:
-            sys.exit(1)
-        if "torch" in sys.modules:
-            from scoregen.parallel import finalize
-
-            finalize()
-
-    return main
+    overrides = list(sys.argv[1:] if argv is None else argv)
+    if "--help" in overrides or "-h" in overrides:
+        print(help_of(job))
+        return
+    full = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and the message below is the only one
+    failures: list[Exception] = []
+    try:
+        _check_arguments(job, overrides)
+        _compose_and_run(job, overrides, failures)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        failures.append(error)
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR")
+        os.environ |= {} if full is None else {"HYDRA_FULL_ERROR": full}
+    _end(job, failures, full == "1")
 
 
-def _prepare_processes() -> None:
-    multirun = any(argument in ("-m", "--multirun") for argument in sys.argv[1:])
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and multirun:
-        raise UserError(
-            "--multirun cannot run inside torchrun (only its first job would start); start the jobs one by one."
-        )
+def _end(job: str, failures: list[Exception], full: bool) -> None:
+    r"""Prints the messages of failures and sets the exit status."""
+    for error in failures:
+        message = user_message(error)
+        if message is None or full:
+            raise error
+        print(f"{job}: {message}", file=sys.stderr)
+    if failures:
+        sys.exit(max(getattr(error, "status", 1) for error in failures))
+    if "torch" in sys.modules:
+        from scoregen.parallel import finalize
+
+        finalize()
+
+
+def _check_arguments(job: str, overrides: list[str]) -> None:
+    for argument in overrides:
+        key = argument.split("=")[0]
+        if argument.startswith("-") and key not in _FLAGS:
+            raise UserError(
+                f"{argument}: there is no such flag. {closest(key, ('--help', *_FLAGS[:9]))} Keys need none."
+            )
+        if job == "sample" and key.lstrip("+") in _MOVED:
+            raise UserError(f"{key.lstrip('+')}: {_MOVED[key.lstrip('+')]}.")
+        if argument.startswith("~") and "." not in key:
+            raise UserError(f"{key}: a key of the job cannot be removed. Give it another value.")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and ("-m" in overrides or "--multirun" in overrides):
+        raise UserError("--multirun cannot run inside torchrun: only its first job would start. Start them one by one.")
+
+
+def _compose_and_run(job: str, overrides: list[str], failures: list[Exception]) -> None:
+    import hydra
+
+    whole, rest = _whole_nodes(overrides)
     if int(os.environ.get("RANK", 0)) > 0:
-        sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
+        rest += ["hydra.run.dir=.", "hydra.output_subdir=null"]
+    before, sys.argv = sys.argv, [f"{job}.py", *rest]  # Hydra reads its arguments from there
+    try:
+        decorated = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=job)
+        decorated(_task(whole, failures))()
+    finally:
+        sys.argv = before
 
 
-def _task(run: Callable[[dict, Path], None], failures: list[Exception]) -> Callable:
-    def task(config: Any) -> None:
+def _whole_nodes(overrides: list[str]) -> tuple[list[str], list[str]]:
+    r"""Overrides that give a whole node, `key={_target_: ...}`, with those of keys below it; and the others.
+
+    Hydra would merge such a node into the one that stands there, and refuses it for a group.
+    """
+    whole: list[str] = []
+    rest = []
+    for override in overrides:
+        key = override.lstrip("+").split("=")[0]
+        below = any(key.startswith(f"{other.split('=')[0]}.") for other in whole)
+        given = re.match(r"\+{0,2}[\w.]+=\{.*_target_", override) is not None
+        (whole if given or below else rest).append(override.lstrip("+") if given or below else override)
+    return whole, rest
+
+
+def _task(whole: list[str], failures: list[Exception]) -> Callable[[Any], float | None]:
+    def task(config: Any) -> float | None:
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            _refuse_deletions(HydraConfig.get().overrides.task)
-            run(OmegaConf.to_container(config, resolve=True), folder)
-        except Exception as error:  # kept for `main`, since Hydra would print the overrides before a message
+            _replace(config, whole)
+            root: Any = OmegaConf.to_container(config, resolve=True)
+            out = Path(typed(root.pop("out", None), str | None, "out") or folder)
+            job = build(root)
+            job.run(out, started=lambda out: _write_hydra(out, config, whole))
+            found = None if job.dry_run else job.result(out)
+            return None if found is None else float(found)
+        except Exception as error:  # kept for the end, since Hydra would print the overrides before a message
             failures.append(error)
+            return None
         finally:
             _remove_empty(folder)
 
     return task
 
 
-def _refuse_deletions(overrides: list[str]) -> None:
-    r"""A part of a configuration may lose keys (~loss.every), the configuration no part: the commands read them all."""
-    for override in overrides:
-        name = override.removeprefix("~").partition("=")[0]
-        if override.startswith("~") and "." not in name:
-            raise UserError(f"~{name}: a key of the command cannot be removed; give it another value.")
+def _replace(config: Any, whole: list[str]) -> None:
+    r"""Puts whole nodes in place of those of the configuration."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf, open_dict
+
+    for text in whole:
+        (override,) = OverridesParser.create().parse_overrides([text])
+        key = override.key_or_group
+        above = key.rpartition(".")[0]
+        if above and OmegaConf.select(config, above, throw_on_missing=False) is None:
+            raise UserError(f"{key}: there is no key '{above}'. {closest(key.split('.')[0], config)}")
+        with open_dict(config):
+            OmegaConf.update(config, key, override.value(), merge=False, force_add=True)
 
 
-def refuse_unused(config: dict[str, Any], name: str, unused: dict[str, str]) -> None:
-    r"""Refuses values that would be ignored.
-
-    Args:
-        config: of a command. name: of its file in conf/, which has the defaults.
-        unused: keys that say nothing in this call, each with the reason.
-
-    Raises:
-        UserError: one of them is not at its default.
-    """
+def _write_hydra(out: Path, config: Any, whole: list[str]) -> None:
+    r"""Hydra's own record in the folder of a job: its configuration and overrides, as Hydra writes them."""
+    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    defaults: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml"))
-    for key, reason in unused.items():
-        if config[key] != defaults[key]:
-            raise UserError(f"{key}: {reason}, got {key}={config[key]}; leave it out.")
+    from scoregen.storage import write_text
+
+    settings = HydraConfig.get()
+    task = OmegaConf.create([*settings.overrides.task, *whole])
+    write_text(out / ".hydra" / "config.yaml", OmegaConf.to_yaml(config))
+    write_text(out / ".hydra" / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": settings})))
+    write_text(out / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(task))
 
 
 def _remove_empty(folder: Path) -> None:
     r"""Takes back the run folder that Hydra made, and its empty parents in the working folder, if it is empty."""
     here = Path.cwd()
+    if folder != here and folder.is_dir() and [path.name for path in folder.iterdir()] == [".hydra"]:
+        shutil.rmtree(folder / ".hydra")  # of a job that gave its folder back
     while folder != here and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
         folder = folder.parent
@@ -114,49 +196,20 @@ def _remove_empty(folder: Path) -> None:
             return
 
 
-def user_message(error: BaseException) -> str | None:
-    r"""The one message for a user's mistake, None for anything else."""
-    if isinstance(error, UserError):
-        return str(error)
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+def lists_of_paths(argv: Sequence[str], names: dict[str, str]) -> list[str]:
+    r"""Overrides with other names of keys, `a,b` as a list: to Hydra it would be a sweep.
 
-    if isinstance(error, ValueError) and _raised_in(error).startswith("hydra."):
-        return f"{error}."
-    if not isinstance(error, HydraException | OmegaConfBaseException):
-        # a full disk, a path that is no folder, missing rights
-        return f"{error}." if isinstance(error, OSError) else None
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    if "Could not find '" in lines[0] and any("Available options in" in line for line in lines):
-        return _no_such_option(lines)
-    if lines[0].startswith("Could not override '"):
-        return _no_such_key(lines[0], cause)
-    if "no match in the defaults list" in " ".join(lines).lower():
-        return f"{lines[0]} See --help for the groups."
-    return " ".join(line for line in lines if "hydra.cc" not in line)
+    Args:
+        argv: overrides. names: key as it is given to key of the job.
+    """
+    return [_listed(argument, names) for argument in argv]
 
 
-def _raised_in(error: BaseException) -> str:
-    r"""The module that raised an error."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    return str(frames[-1][0].f_globals.get("__name__")) if frames else ""
-
-
-def _no_such_option(lines: list[str]) -> str:
-    r"""Of "Could not find 'sde/vpp'", "Available options in 'sde':", one option a line."""
-    group, _, wanted = lines[0].split("Could not find '")[1].split("'")[0].rpartition("/")
-    start = next(i for i, line in enumerate(lines) if "Available options in" in line)
-    options = [line for line in lines[start + 1 :] if " " not in line and "=" not in line]
-    nearest = closest(wanted, options)
-    rest = "" if nearest.startswith("Choices") else f" Choices: {', '.join(options)}."
-    return f"{group}: there is no option '{wanted}'. {nearest}{rest}"
-
-
-def _no_such_key(first_line: str, cause: Any) -> str:
-    r"""Of "Could not override 'trainer.stepss'." and the error of the node that lacks the key."""
-    path = first_line.split("'")[1]
-    parent = getattr(cause, "parent_node", None)
-    known = [str(key) for key in parent] if hasattr(parent, "keys") else []
-    key = str(getattr(cause, "key", None) or path.split(".")[0])
-    return f"{path}: there is no key '{key}'. {closest(key, known)}".rstrip()
+def _listed(argument: str, names: dict[str, str]) -> str:
+    key, equals, value = argument.partition("=")
+    if key not in names or not equals:
+        return argument
+    if value.startswith("["):
+        return f"{names[key]}={value}"
+    quoted = ",".join("'" + path.replace("'", "\\'") + "'" for path in value.split(","))
+    return f"{names[key]}=[{quoted}]"

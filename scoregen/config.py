@@ -9,15 +9,20 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from scoregen.checks import either
 from scoregen.errors import UserError, closest
 
 # What the config of a checkpoint may build besides the classes of these packages: nothing with side effects.
 TRUSTED_PACKAGES = ("scoregen.sde", "scoregen.models")
 TRUSTED_TARGETS = ("torch.nn.SiLU", "torch.nn.ReLU", "torch.nn.GELU")
+
+
+class Node(dict[str, Any]):
+    r"""A node that stays as it is: whoever receives it builds it, with arguments that only the receiver knows."""
 
 
 def build(node: Any, *, trusted: bool = True, where: str = "", **arguments: Any) -> Any:
@@ -33,7 +38,7 @@ def build(node: Any, *, trusted: bool = True, where: str = "", **arguments: Any)
     Raises:
         UserError: an unknown key or target, a wrong type, a value that the constructor refuses, an untrusted target.
     """
-    if isinstance(node, Mapping):
+    if isinstance(node, Mapping) and not isinstance(node, Node):
         if "_target_" not in node:
             return {key: build(value, trusted=trusted, where=_join(where, key)) for key, value in node.items()}
         return _call(node, trusted, where, arguments)
@@ -121,15 +126,16 @@ def _call(node: Mapping, trusted: bool, where: str, arguments: dict[str, Any]) -
     parameters = _parameters(function)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = _hints(function)
-    values = {}
-    for key, value in node.items():
-        if key in ("_target_", "_partial_"):
-            continue
+    given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+    for key in given:
         if key not in parameters and not open_ended:
-            raise UserError(f"{_join(where, key)}: '{key}' is not an argument of {target}. {closest(key, parameters)}")
-        value = build(value, trusted=trusted, where=_join(where, key))
-        if value == "???":
+            raise UserError(f"{_join(where, key)}: {_unknown(key, target, parameters, node)}")
+    values = {}
+    for key in sorted(given, key=lambda key: isinstance(given[key], Mapping | list)):  # quick checks first
+        if given[key] == "???":
             raise UserError(f"{_join(where, key)}: a value is required; give {_join(where, key)}=...")
+        later = Node in (hints.get(key), *typing.get_args(hints.get(key)))
+        value = given[key] if later else build(given[key], trusted=trusted, where=_join(where, key))
         values[key] = typed(value, hints.get(key), _join(where, key))
     values |= arguments
     if node.get("_partial_"):
@@ -145,7 +151,19 @@ def _call(node: Mapping, trusted: bool, where: str, arguments: dict[str, Any]) -
     except UserError as error:
         raise error if not where or str(error).startswith(where) else UserError(f"{where}: {error}") from error
     except (ValueError, TypeError, FileNotFoundError) as error:
-        raise UserError(f"{where or target}: {error}") from error
+        raise UserError(f"{where}: {error}" if where else str(error)) from error
+
+
+def _unknown(key: str, target: str, parameters: Iterable[str], node: Mapping[str, Any]) -> str:
+    r"""What to do about a key that a target does not take; where none is near, the whole node to write."""
+    text = f"'{key}' is not an argument of {target}."
+    known = [name for name in parameters if name not in ("self", "args", "kwargs")]
+    if closest(key, known).startswith("Did"):
+        return f"{text} {closest(key, known)}"
+    kept = [f"{name}: {node[name]}" for name in known if isinstance(node.get(name), int | float | str)]
+    rest = [f"{name}: ..." for name in known if name not in node]
+    whole = ", ".join([f"_target_: {target}", *kept, *rest])
+    return f"{text} Write the node whole, with what it takes: {{{whole}}}."
 
 
 def _hints(function: Callable) -> dict[str, Any]:
@@ -170,9 +188,16 @@ def typed(value: Any, hint: Any, where: str) -> Any:
         if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
         else (hint,)
     )
-    names = []
+    names: list[str] = []
     for option in options:
         origin = typing.get_origin(option) or option
+        if origin is typing.Literal:
+            if value in (choices := typing.get_args(option)) and not isinstance(value, bool):
+                return value
+            names += choices
+            continue
+        if origin is Node and isinstance(value, Mapping):
+            return Node(value)
         if origin in (tuple, list) and isinstance(value, list | tuple):
             return _elements(value, option, where)
         if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -184,7 +209,8 @@ def typed(value: Any, hint: Any, where: str) -> Any:
             return value
         names.append(_PLAIN.get(origin, origin.__name__))
     found = "null" if value is None else f"{value!r} ({_PLAIN.get(type(value), type(value).__name__)})"
-    raise UserError(f"{where}: must be {' or '.join(names)}, got {found}.")
+    advice = closest(value, names) if isinstance(value, str) else ""
+    raise UserError(f"{where}: must be {either(names)}, got {found}." + f" {advice}" * advice.startswith("Did"))
 
 
 _PLAIN = {
@@ -194,6 +220,7 @@ _PLAIN = {
     str: "a text",
     tuple: "a list",
     list: "a list",
+    Node: "a mapping with a _target_",
     type(None): "null",
 }
 

@@ -4,40 +4,39 @@ from typing import Any
 
 from torch import nn
 
-from scoregen.config import build
+from scoregen.config import Node, build
 from scoregen.data import Source
 from scoregen.errors import UserError
 from scoregen.models import LatentDiffusion
 
-_TARGET = "scoregen.models.LoRA"
 
-
-def adapt(config: dict[str, Any], model: nn.Module) -> None:
-    r"""Puts the adapters of `lora` into a model, in place, and into its node of the configuration.
+def adapt(lora: Node, model: Node, init: str | None, built: Any) -> Node:
+    r"""Puts adapters into a model, in place.
 
     Args:
-        config: of the run; without `lora.rank` nothing is done. model: with the weights of `init`.
+        lora: node of the adapters; without a rank nothing is done. model: node of the model.
+        init: the checkpoint that the weights come from. built: the model, with these weights.
+
+    Returns:
+        The node of the model with its adapters.
 
     Raises:
         UserError: no `init`, or a model that has no network of its own.
     """
-    if not isinstance(config["lora"], dict):
-        raise UserError(f"lora: must be a mapping, got {config['lora']!r}. lora.rank=null switches adapters off.")
-    given = {key: value for key, value in config["lora"].items() if value is not None}
-    if config["lora"].get("rank") is None:
-        for key, value in given.items():
-            raise UserError(f"lora.{key}: needs lora.rank, which is null, got {value!r}. Give lora.rank=8.")
-        return
-    if "network" not in config["model"]:
+    given = {key: value for key, value in lora.items() if value is not None}
+    if "rank" not in given:
+        for key in given.keys() - {"_target_"}:
+            raise UserError(f"lora.{key}: needs lora.rank, which is null, got {given[key]!r}. Give lora.rank=8.")
+        return model
+    if "network" not in model:
         raise UserError(
-            f"lora.rank: must be null for {config['model']['_target_']}, got {given['rank']}. A pipeline has its own "
-            "adapters: give model.rank."
+            f"lora.rank: must be null for {model['_target_']}, got {given['rank']}. A pipeline has its own adapters: "
+            "give model.rank."
         )
-    if config["init"] is None:
+    if init is None:
         raise UserError("lora.rank: adapters need trained weights. Give init=outputs/..., a run or a checkpoint.")
-    node = {"_target_": _TARGET} | given
-    model.network = build(node, where="lora", network=model.network)
-    config["model"] = {**config["model"], "network": {**node, "network": config["model"]["network"]}}
+    built.network = build(given, where="lora", network=built.network)
+    return Node({**model, "network": {**given, "network": model["network"]}})
 
 
 def give_prompts(model: nn.Module, source: Source) -> None:

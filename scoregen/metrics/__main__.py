@@ -1,19 +1,22 @@
-r"""`python -m scoregen.metrics samples=PATH|checkpoint=PATH data=mnist features=...`
+r"""Jobs of measuring: `python -m scoregen.metrics checkpoint=PATH data=mnist features=...` is the job evaluate.
 
-and `python -m scoregen.metrics smoothness checkpoint=PATH data=mnist`: how evenly images change between two noises.
+With `sweep=[heun,ddim]` it is sweep, with the first word `smoothness` the job of this name.
 """
 
 import sys
 
+from scoregen.command_line import lists_of_paths, run_job
+
 
 def main() -> None:
-    r"""The evaluation, or what the first word names."""
-    if sys.argv[1:2] == ["smoothness"]:
-        del sys.argv[1]
-        from scoregen.commands.smoothness import main as command
+    r"""The job that the arguments mean."""
+    argv = sys.argv[1:]
+    if argv[:1] == ["smoothness"]:
+        run_job("smoothness", argv[1:])
+    elif any(argument.startswith("sweep=") for argument in argv):
+        run_job("sweep", lists_of_paths(argv, {"sweep": "samplers"}))
     else:
-        from scoregen.commands.evaluate import main as command
-    command()
+        run_job("evaluate", argv)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,18 @@
-r"""`python -m scoregen.smoothing checkpoint=PATH data=mnist noise.sigma=0.5 max_inputs=500`"""
+r"""Jobs of certification: `python -m scoregen.smoothing checkpoint=PATH data=mnist` is certify, with `compare=a,b` compare."""
 
-from scoregen.commands.certify import main
+import sys
+
+from scoregen.command_line import lists_of_paths, run_job
+
+
+def main() -> None:
+    r"""The job that the arguments mean."""
+    argv = sys.argv[1:]
+    if any(argument.startswith("compare=") for argument in argv):
+        run_job("compare", lists_of_paths(argv, {"compare": "runs"}))
+    else:
+        run_job("certify", argv)
+
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-r"""Intensity images to restore: a picture, a folder of pictures, or the `images` of an .npz file.
+r"""Intensity images to images: a picture, a folder of pictures, or the `images` of an .npz file.
 
 Both kinds have names and sizes, give image k as float32 (C, H, W), and keep results as they found their images: 8 and
 16-bit ones are fractions of full scale and come back rounded, float ones are as they are.
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoregen.commands.output import write_atomically
 from scoregen.errors import UserError, absent
+from scoregen.storage import write_atomically
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 _MODES = ("L", "RGB", "I;16", "F")
@@ -63,7 +63,7 @@ class Pictures(Intensities):
     def __init__(self, path: Path) -> None:
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
         if not files or files[0].suffix.lower() not in SUFFIXES:
-            raise UserError(f"restore: no pictures ({', '.join(SUFFIXES)}) and no .npz at '{path}'.")
+            raise UserError(f"images: no pictures ({', '.join(SUFFIXES)}) and no .npz at '{path}'.")
         self.root = path.parent if path.is_file() else path
         self.names = [str(p.relative_to(self.root)) for p in files]
 
@@ -77,10 +77,10 @@ class Pictures(Intensities):
             with Image.open(self.root / self.names[k]) as image:
                 mode, pixels = image.mode, np.array(image)
         except OSError as error:
-            raise UserError(f"restore: '{self.names[k]}' is not a readable picture ({error}); remove it.") from error
+            raise UserError(f"images: '{self.names[k]}' is not a readable picture ({error}); remove it.") from error
         if mode not in _MODES:
             raise UserError(
-                f"restore: '{self.names[k]}' has mode {mode}; convert it to grey (8, 16 bits or float) or RGB."
+                f"images: '{self.names[k]}' has mode {mode}; convert it to grey (8, 16 bits or float) or RGB."
             )
         return pixels, mode
 
@@ -123,12 +123,12 @@ class Archive(Intensities):
                 names = sorted(archive.files)
                 images = archive["images"] if "images" in names else None
         except (ValueError, TypeError, OSError, AttributeError, EOFError, BadZipFile) as error:
-            raise UserError(f"restore: '{path}' is not a readable .npz file without pickled objects.") from error
+            raise UserError(f"images: '{path}' is not a readable .npz file without pickled objects.") from error
         if images is None:
-            raise UserError(f"restore: '{path}' must hold 'images', got {names}.")
+            raise UserError(f"images: '{path}' must hold 'images', got {names}.")
         if images.ndim not in (3, 4) or images.dtype.kind not in "uf":
             raise UserError(
-                f"restore: 'images' must be (N, H, W), (N, H, W, C) or (N, C, H, W) of unsigned integers or floats, "
+                f"images: 'images' must be (N, H, W), (N, H, W, C) or (N, C, H, W) of unsigned integers or floats, "
                 f"got {images.shape} of {images.dtype}."
             )
         self.images = images
@@ -171,11 +171,11 @@ class Archive(Intensities):
 def open_intensities(path: str) -> Intensities:
     r"""The images at a path."""
     if not Path(path).exists():
-        raise UserError(f"restore: {absent(path)}")
+        raise UserError(f"images: {absent(path)}")
     place = Path(path).resolve()
     images = Archive(place) if place.suffix == ".npz" and place.is_file() else Pictures(place)
     if len(images) == 0:
-        raise UserError(f"restore: '{path}' holds no images.")
+        raise UserError(f"images: '{path}' holds no images.")
     return images
 
 

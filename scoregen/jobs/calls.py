@@ -17,9 +17,9 @@ def network_calls(sampler: Any, sde: Any, where: str = "sampler") -> int:
     Raises:
         UserError: the sampler does not suit the process.
     """
-    from scoregen.samplers.base import NoKnowledge
+    from scoregen.samplers.base import CountingZeroDenoiser
 
-    counter = NoKnowledge(sde)
+    counter = CountingZeroDenoiser(sde)
     shape = tuple(sde.data_mean.shape or (1,))
     try:
         with warnings.catch_warnings():

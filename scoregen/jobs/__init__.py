@@ -1,0 +1,27 @@
+r"""Jobs: typed descriptions of work, each of which owns one folder."""
+
+from scoregen.jobs.certify import Certify, Purify
+from scoregen.jobs.compare import Compare
+from scoregen.jobs.evaluate import Evaluate
+from scoregen.jobs.interpolate import Interpolate
+from scoregen.jobs.job import Job, Plan
+from scoregen.jobs.restore import Restore
+from scoregen.jobs.sample import Sample
+from scoregen.jobs.smoothness import Smoothness
+from scoregen.jobs.sweep import Sweep
+from scoregen.jobs.train import Train
+
+__all__ = [
+    "Certify",
+    "Compare",
+    "Evaluate",
+    "Interpolate",
+    "Job",
+    "Plan",
+    "Purify",
+    "Restore",
+    "Sample",
+    "Smoothness",
+    "Sweep",
+    "Train",
+]

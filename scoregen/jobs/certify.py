@@ -1,0 +1,286 @@
+r"""Certification: a classifier, data and a noise to certificates, a table, a curve and a page."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from scoregen.data import Source
+from scoregen.description import built_option
+from scoregen.errors import UserError
+from scoregen.jobs.job import Job, Plan, Weights
+from scoregen.samplers import Sampler
+from scoregen.smoothing.noise import AbstractNoise, Gaussian
+
+Method = Literal["fixed", "selection_free", "top2", "stitched", "ladder"]
+_PRECISIONS = {"bf16": "bfloat16", "fp16": "float16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Purify:
+    r"""Denoised smoothing: a diffusion or consistency model before a classifier that never saw noise.
+
+    Args:
+        checkpoint: of the denoiser; None for none. weights: "ema" or "model".
+        votes: purifications of each noisy input; the majority counts.
+        seed: of a stochastic sampler.
+    """
+
+    checkpoint: str | None = None
+    weights: Weights = "ema"
+    votes: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certify(Job):
+    r"""Certifies inputs of a labelled data set; keys as in conf/certify.yaml.
+
+    Args:
+        checkpoint: a classifier trained here: a checkpoint, or a run folder. weights: "ema" or "model"; or
+        classifier: FILE.pt2, FILE.pt, torchvision:NAME, MODULE:FUNCTION; in Python also a function or module.
+        data: its test part is certified.
+        noise: of the smoothing.
+        method, n, n0, alpha, max_radius, step: as `scoregen.smoothing.choice.make_method`.
+        max_inputs: test inputs, evenly spread over the test part; None: all. seed: of the noise.
+        batch_size: draws in a forward pass; None: 128 on a CPU, 1024 elsewhere; does not change the noise.
+        precision: "bf16" or "fp16": of the forward pass; then that rounded classifier is certified.
+        strict: noise in float64; False is faster and no proof against a hostile classifier.
+        purify: a denoiser before the classifier. sampler: of the denoiser.
+    """
+
+    known: ClassVar = ("certificates.jsonl", "table.md", "curve.png", "report.html")
+    checkpoint: str | None = None
+    weights: Weights = "ema"
+    classifier: str | Callable[..., Any] | None = None
+    data: Source
+    noise: AbstractNoise = field(default_factory=lambda: Gaussian(0.5))
+    method: Method = "ladder"
+    n: int = 100_000
+    n0: int = 100
+    alpha: float = 1e-3
+    max_radius: float | None = None
+    step: float | None = None
+    max_inputs: int | None = None
+    seed: int = 0
+    batch_size: int | None = None
+    precision: Literal["bf16", "fp16"] | None = None
+    strict: bool = True
+    purify: Purify = field(default_factory=Purify)
+    sampler: Sampler = field(default_factory=built_option("sampler", "one_shot"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.checkpoint is None) == (self.classifier is None):
+            raise UserError(
+                "checkpoint, classifier: give one of checkpoint=PATH (trained here) and classifier=SOURCE (from "
+                "elsewhere), got both or neither."
+            )
+        if self.checkpoint is None:
+            self.refuse_ignored({"weights": "needs checkpoint=..., whose weights they are"})
+        if self.purify.checkpoint is None:
+            self.refuse_ignored({"sampler": "needs purify.checkpoint=..., the denoiser that it samples from"})
+            for part in fields(Purify):
+                if (value := getattr(self.purify, part.name)) != part.default:
+                    raise UserError(
+                        f"purify.{part.name}: needs purify.checkpoint=..., the denoiser, got "
+                        f"purify.{part.name}={value}. Leave it out."
+                    )
+
+    def plan(self, out: Path) -> Plan:
+        from scoregen import parallel
+
+        with user_errors():
+            return self._plan(out, parallel.device())
+
+    def _plan(self, out: Path, device: Any) -> Plan:
+        import torch
+
+        from scoregen.smoothing.choice import make_method
+        from scoregen.smoothing.dataset import every_kth
+        from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
+
+        asked: dict[str, Any] = {key: getattr(self, key) for key in ("n", "n0", "alpha", "max_radius", "step")}
+        method = make_method(self.method, self.noise, **asked)
+        if self.data.test.label is None:
+            raise UserError("data: certified accuracy needs labels, and these data have none.")
+        classifier = self._classifier(device)
+        classes = _classes(classifier, self.data, device)
+        precision = _PRECISIONS[self.precision] if self.precision else None
+        g = SmoothedClassifier(
+            classifier,
+            self.noise,
+            classes,
+            batch_size=self.batch_size,
+            strict=self.strict,
+            precision=precision and getattr(torch, precision),
+        )
+        indices = every_kth(len(self.data.test), self.max_inputs)
+        description = self._description()
+
+        def work() -> None:
+            with user_errors():
+                self._certify(g, method, indices, description, out)
+
+        lines = [
+            f"data: {self.data.name}, {len(indices)} of {len(self.data.test)} inputs",
+            f"noise: {self.noise!r}; method: {method!r}",
+            f"out: {out}",
+        ]
+        return Plan(work, lines, description)
+
+    def _description(self) -> dict[str, Any]:
+        r"""What tells this classifier and these data from others, for the header of the certificates."""
+        names = {key: self.described(key) for key in ("checkpoint", "classifier", "weights")}
+        for key in ("checkpoint", "classifier"):  # the same file by another path is the same job
+            if isinstance(names[key], str) and Path(names[key]).exists():
+                names[key] = str(Path(names[key]).resolve())
+        test = self.data.test
+        assert test.label is not None
+        labels = hashlib.sha256(test.label.numpy().tobytes()).hexdigest()[:16]
+        found = {**names, "data": self.data.name, "data_hash": test.fingerprint(), "labels_hash": labels}
+        if self.purify.checkpoint is not None:
+            purify = self.described("purify") | {"checkpoint": str(Path(self.purify.checkpoint).resolve())}
+            found |= {"purify": purify, "sampler": self.described("sampler")}
+        return found
+
+    def described(self, name: str) -> Any:
+        if name == "classifier" and not isinstance(self.classifier, str | None):
+            from scoregen.smoothing.results import fingerprint
+
+            return fingerprint(self.classifier)
+        return super().described(name)
+
+    def _certify(self, g: Any, method: Any, indices: list[int], description: dict[str, Any], out: Path) -> None:
+        from scoregen import parallel
+        from scoregen.smoothing.dataset import certify_dataset
+
+        fresh = parallel.gather(not any(out.glob("certificates*.jsonl")))[0]  # before any process opens its file
+        start = time.perf_counter()
+        inputs = _On(self.data.test, parallel.device())
+        found = certify_dataset(g, inputs, indices, method, self.seed, out, description)
+        seconds = time.perf_counter() - start
+        if not found.complete:
+            raise UserError(
+                f"out: '{out}' has {len(found.records)} of {len(indices)} certificates after all processes ended. It "
+                "must be a folder that they share."
+            )
+        if parallel.rank() == 0:
+            self._report(found, out)
+            if fresh:  # a run that went on says nothing about the whole
+                print(f"{seconds / len(indices):.3g} s an input on {parallel.world_size()} process(es)")
+
+    def _classifier(self, device: Any) -> Any:
+        r"""The base classifier, with a denoiser before it where one is given."""
+        from scoregen.checkpoint import load
+        from scoregen.smoothing.purify import PurifiedClassifier, check_chart
+
+        classifier = self._base_classifier(device)
+        purify = self.purify
+        if purify.checkpoint is None:
+            _check_told(classifier, self.noise)
+            return classifier
+        if hasattr(classifier, "noise_sigma"):
+            raise UserError(
+                f"purify.checkpoint: must be null for a {type(classifier).__name__}, which is told the noise that a "
+                f"denoiser takes away, got '{purify.checkpoint}'."
+            )
+        denoiser: Any = load(purify.checkpoint, purify.weights, device)
+        try:
+            check_chart(self.noise, denoiser.sde)
+        except ValueError as error:
+            raise UserError(f"noise, purify.checkpoint: {error}") from error
+        noise: Any = self.noise
+        purified = PurifiedClassifier(
+            classifier, denoiser, self.sampler, noise.sigma, votes=purify.votes, seed=purify.seed
+        )
+        return purified.eval()
+
+    def _base_classifier(self, device: Any) -> Any:
+        import torch
+
+        from scoregen.checkpoint import load
+        from scoregen.smoothing.classifiers import read_classifier
+
+        if self.checkpoint is None:
+            known = self.classifier
+            if isinstance(known, str):
+                return read_classifier(known, device)
+            return known.to(device) if isinstance(known, torch.nn.Module) else known
+        classifier: Any = load(self.checkpoint, self.weights, device)
+        if hasattr(classifier, "sde"):
+            raise UserError(
+                f"checkpoint: '{self.checkpoint}' holds a denoiser. Give a classifier, and the denoiser as "
+                f"purify.checkpoint={self.checkpoint}."
+            )
+        return classifier.to(memory_format=torch.channels_last)
+
+    def _report(self, run: Any, out: Path) -> None:
+        from scoregen.smoothing.page import write_page
+        from scoregen.smoothing.report import curve, table
+        from scoregen.storage import write_text
+
+        text = table({"certified accuracy, %": run}, implies=self.noise.implies)
+        write_text(out / "table.md", text + "\n")
+        curve({out.name: run}, out / "curve.png")
+        write_page(out / "report.html", run, self.data.test, self.noise)
+        print(text)
+        print(f"\n{out / 'report.html'}")
+
+    def result(self, out: Path) -> float | None:
+        from scoregen.smoothing.report import summary
+        from scoregen.smoothing.results import load
+
+        return float(summary(load(out)).average_radius)
+
+
+class _On:
+    r"""A data set with its inputs on a device, where a plain function expects them."""
+
+    def __init__(self, data: Any, device: Any) -> None:
+        self.data, self.device = data, device
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> tuple[Any, Any]:
+        x, label = self.data[i]
+        return x.to(self.device), label
+
+
+def _classes(classifier: Any, source: Source, device: Any) -> int:
+    r"""How many classes a classifier has; refused where the data have others."""
+    from scoregen.smoothing.classifiers import probe
+    from scoregen.smoothing.engine import placed
+
+    first = source.test[0][0].to(device)
+    first = first.to(*placed(classifier, first))
+    assert source.test.label is not None
+    classes, labels = probe(classifier, first), int(source.test.label.max()) + 1
+    if labels > classes:
+        raise UserError(f"classifier: has {classes} classes, {source.name} has {labels}; they do not belong together.")
+    if (least := int(source.test.label.min())) < 0:
+        raise UserError(f"data: labels must be >= 0, got {least} in {source.name}; -1 stands for an abstention.")
+    return classes
+
+
+def _check_told(classifier: Any, noise: Any) -> None:
+    r"""A classifier that is told its noise level must be told the right one."""
+    told = getattr(classifier, "noise_sigma", None)
+    if told is not None and not (isinstance(noise, Gaussian) and noise.sigma == told):
+        raise UserError(
+            f"noise: must be Gaussian with sigma={told:g}, which this {type(classifier).__name__} was trained for and "
+            f"is told, got {noise!r}. Train it with model.noise_sigma and loss.noise_sigma of the certificate."
+        )
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    r"""What the smoothing module refuses is the user's mistake: one message."""
+    try:
+        yield
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise error if isinstance(error, UserError) else UserError(str(error)) from error

@@ -1,0 +1,64 @@
+r"""Certifications side by side: one table and one curve; nothing is certified."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from scoregen.errors import UserError
+from scoregen.jobs.certify import user_errors
+from scoregen.jobs.job import Job, Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Job):
+    r"""Compares certifications; keys as in conf/compare.yaml.
+
+    Args:
+        runs: folders of the job certify, of the same data and norm.
+    """
+
+    known: ClassVar = ("table.md", "curve.png", "certificates.jsonl")
+    runs: list[str]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.runs:
+            raise UserError("runs: must not be empty. Give runs=[outputs/certify/A,outputs/certify/B].")
+        if len({Path(run).resolve() for run in self.runs}) < len(self.runs):
+            raise UserError(f"runs: must name different folders, got {', '.join(self.runs)}.")
+
+    def plan(self, out: Path) -> Plan:
+        from scoregen.smoothing.report import names_of
+        from scoregen.smoothing.results import load
+
+        with user_errors():
+            found = {Path(run): load(run) for run in self.runs}
+            _check_comparable(found)
+            runs = names_of(found)
+        return Plan(lambda: _write(runs, out))
+
+
+def _check_comparable(found: dict[Path, Any]) -> None:
+    for folder, run in found.items():
+        if not run.complete:
+            raise UserError(
+                f"runs: '{folder}' has {len(run.records)} of {len(run.header['indices'])} certificates, and those that "
+                "are done first are no random sample. Finish it by its command."
+            )
+    for key, name in (("norm", "norm of the radii"), ("data_hash", "data"), ("labels_hash", "labels")):
+        values = {run.header.get(key) or run.header["description"].get(key) for run in found.values()} - {None}
+        if len(values) > 1:
+            raise UserError(f"runs: must have one {name}, got {', '.join(sorted(map(str, values)))}.")
+
+
+def _write(runs: Any, out: Path) -> None:
+    from scoregen.parallel import rank
+    from scoregen.smoothing.report import curve, table
+    from scoregen.storage import write_text
+
+    if rank() == 0:
+        text = table(runs)
+        write_text(out / "table.md", text + "\n")
+        curve(runs, out / "curve.png")
+        print(text)
+        print(f"\n{out / 'curve.png'}")

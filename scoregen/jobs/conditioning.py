@@ -1,0 +1,111 @@
+r"""What the jobs that sample from a checkpoint share: its shape, labels, guidance and precision."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal
+
+from scoregen.errors import UserError
+
+Precision = Literal["no", "bf16"]
+Label = int | list[int] | Literal["all", "random"] | None
+
+
+def find_checkpoint(checkpoint: str | None) -> Path:
+    r"""The absolute path of the checkpoint that a job was given."""
+    from scoregen.checkpoint import find
+
+    if checkpoint is None:
+        raise UserError(
+            "checkpoint: a value is required. Give checkpoint=outputs/.../checkpoints/last or a run folder."
+        )
+    return find(checkpoint).resolve()
+
+
+def autocast(precision: Precision) -> AbstractContextManager[Any]:
+    r"""The network in bfloat16, or ("no") as it is; samplers compute in float32 or float64 either way."""
+    import torch
+
+    from scoregen.parallel import device
+
+    return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def labels_of(label: Label, n: int, model: Any, seed: int) -> Any:
+    r"""The labels of n samples, (n,) int64, or None.
+
+    Args:
+        label: one for all, a list that is repeated, "all" (the classes in turn) or "random" (drawn for each sample).
+        n: number of samples. model: it knows the classes. seed: of random labels.
+
+    Raises:
+        UserError: labels that the model does not have.
+    """
+    import torch
+
+    from scoregen.rng import Stream, generator
+
+    if label is None:
+        return None
+    classes = getattr(model, "num_classes", None)
+    if not classes:
+        raise UserError(f"label: the model is unconditional, got label={label}. Leave it out.")
+    if label == "random":  # independent draws, as data are: what kernel distances expect
+        keys = (generator(seed, Stream.LABEL, i) for i in range(n))
+        return torch.cat([torch.randint(classes, (1,), generator=g) for g in keys])
+    values = list(range(classes)) if label == "all" else label if isinstance(label, list) else [label]
+    if not values:
+        raise UserError("label: must not be an empty list. Give label=all, label=3 or label=[0,1].")
+    for value in values:
+        if type(value) is not int or not 0 <= value < classes:
+            raise UserError(f"label: must lie in 0..{classes - 1} (or be 'all' or 'random'), got {value!r}.")
+    return torch.tensor([values[i % len(values)] for i in range(n)])
+
+
+def guided(model: Any, guidance: float, labels: Any) -> Any:
+    r"""The denoiser under classifier-free guidance; itself where guidance is 1."""
+    if guidance == 1:
+        return model
+    if labels is None:
+        raise UserError(
+            f"guidance: needs labels, got guidance={guidance} without. Give label=all, label=3 or label=[0,1]."
+        )
+    from scoregen.models import ClassifierFreeGuidance
+
+    try:
+        return ClassifierFreeGuidance(model, guidance)
+    except ValueError as error:
+        raise UserError(f"guidance: {error}") from error
+
+
+def image_shape(checkpoint: Path) -> tuple[int, ...]:
+    r"""Shape of what the denoiser of a checkpoint makes, (*S)."""
+    from scoregen.checkpoint import read_config
+
+    model = read_config(checkpoint)["model"]
+    node = model
+    while "network" in node:  # adapters stand around a network
+        node = node["network"]
+    shape = node.get("shape")
+    if "pipeline" in model:
+        raise UserError(
+            f"checkpoint: '{checkpoint}' samples latents of a text-to-image pipeline. Load its adapters in diffusers "
+            "or call it from Python (docs/smooth_lora.md)."
+        )
+    if "network" not in model or shape is None:
+        raise UserError(
+            f"checkpoint: '{checkpoint}' holds no denoiser ({model['_target_']}). Give one of a diffusion model."
+        )
+    return tuple(shape)
+
+
+def require_shape(checkpoint: Path, source: Any) -> None:
+    r"""Raises UserError where a checkpoint makes samples of another shape than the data's."""
+    shape = image_shape(checkpoint)
+    if shape != tuple(source.shape):
+        raise UserError(f"data: {source.name} has shape {source.shape}, the model makes {shape}. Give its own data.")
+
+
+def announced(checkpoint: Path, weights: str) -> str:
+    r"""The line that names a checkpoint and its weights."""
+    which = "averaged (EMA)" if weights == "ema" else "last step's"
+    return f"checkpoint: {checkpoint}, {which} weights"

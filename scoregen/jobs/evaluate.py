@@ -1,0 +1,152 @@
+r"""Evaluation: samples from a file or from a checkpoint, measured against data."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from scoregen.config import Node, accepts, build
+from scoregen.data import Source
+from scoregen.description import built_option, node_option
+from scoregen.errors import UserError
+from scoregen.jobs.conditioning import Label, Precision, find_checkpoint, require_shape
+from scoregen.jobs.job import Job, Plan, Weights
+from scoregen.jobs.sample import Sample
+from scoregen.metrics import FeatureExtractor, Report, Settings
+from scoregen.samplers import Sampler
+
+_BALANCED = (
+    "labels were assigned round-robin (label=all); exactly balanced classes are not independent draws, which lowers "
+    "the kernel and energy distance by about (spread between classes)/n, below zero where the laws agree. Use "
+    "label=random for independent draws."
+)
+_SAMPLING = ("weights", "n", "batch_size", "seed", "label", "guidance", "precision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Job):
+    r"""Measures samples against data; keys as in conf/evaluate.yaml.
+
+    Args:
+        samples: a folder of the job sample, an .npz with `images`, or a folder of pictures; or
+        checkpoint: a checkpoint to sample from, with weights, sampler, n, batch_size, seed, label, guidance and
+            precision as in the job sample.
+        data: its training part is the reference, its test part gives the floor.
+        features: what distances are taken in. metrics: what is measured and how.
+        cache: folder for the features of the data, by hash; None to compute them anew.
+    """
+
+    known: ClassVar = ("metrics.json",)
+    free: ClassVar = (*Job.free, "cache")
+    samples: str | None = None
+    checkpoint: str | None = None
+    weights: Weights = "ema"
+    sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
+    n: int = 10_000
+    batch_size: int = 250
+    seed: int = 0
+    label: Label = None
+    guidance: float = 1.0
+    precision: Precision = "no"
+    data: Source
+    features: Node = field(default_factory=node_option("features", "classifier"))
+    metrics: Settings = field(default_factory=built_option("metrics", "default"))
+    cache: str | None = "outputs/reference"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.samples is None) == (self.checkpoint is None):
+            raise UserError("samples, checkpoint: give one of samples=PATH and checkpoint=PATH, got both or neither.")
+        if self.checkpoint is None:
+            self.refuse_ignored(dict.fromkeys((*_SAMPLING, "sampler"), "needs checkpoint=..., which makes samples"))
+        elif self.n < 2:
+            raise UserError(f"n: must be >= 2 to be measured, got {self.n}.")
+
+    def plan(self, out: Path) -> Plan:
+        extractor = extractor_for(self.features, self.data)
+        facts: dict[str, Any] = {}
+        if self.checkpoint is None:
+            images = _read(str(self.samples))
+            facts["samples_sha256"] = _digest(images)
+        else:
+            require_shape(find_checkpoint(self.checkpoint), self.data)
+            job = Sample(checkpoint=self.checkpoint, sampler=self.sampler, format="npz", **_given(self))
+            made = job.plan(out / "samples")
+            facts = {key: made.facts[key] for key in ("checkpoint", "weights_sha256")}
+
+        def work() -> None:
+            samples = self.samples or job.run(out / "samples")
+            measured(self, samples, extractor, out / "metrics.json")
+
+        return Plan(work, [f"data: {self.data.name}", f"out: {out}"], facts)
+
+    def result(self, out: Path) -> float | None:
+        return frechet_of(out / "metrics.json")
+
+
+def extractor_for(features: Node, source: Any) -> FeatureExtractor:
+    r"""Builds the extractor, with what only the data know (channels)."""
+    open_channels = accepts(features, "channels", "features") and features.get("channels") is None
+    node = {**features, "channels": source.shape[0]} if open_channels else dict(features)
+    extractor: FeatureExtractor = build(node, where="features")
+    return extractor
+
+
+def measured(job: Any, samples: str | Path, extractor: FeatureExtractor, file: Path) -> Report:
+    r"""One evaluation: the report, printed and written by the first process.
+
+    Args:
+        job: gives data, metrics, cache and batch_size. samples: where they are. file: for the numbers.
+    """
+    from scoregen.metrics import evaluate
+    from scoregen.parallel import device, rank
+
+    protocol = {"samples": str(samples), **_provenance(samples)}
+    cache = None if job.cache is None else Path(job.cache)
+    try:
+        report = evaluate(_read(samples), job.data, extractor, job.metrics, cache, device(), protocol)
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else UserError(f"samples: {error}") from error
+    if isinstance(protocol.get("label"), str | list) and protocol["label"] != "random":
+        report.warnings.append(_BALANCED)
+    if rank() == 0:
+        print(report.table())
+        print(f"\n{report.write(file)}")
+    return report
+
+
+def frechet_of(file: Path) -> float | None:
+    r"""The first number of an evaluation, the Frechet distance."""
+    import json
+
+    metrics = json.loads(file.read_text())["metrics"]
+    return float(metrics[0]["value"])
+
+
+def _given(job: Any) -> dict[str, Any]:
+    r"""The fields of an evaluation that its job of sampling takes over."""
+    names = {part.name for part in fields(Sample)}
+    return {name: getattr(job, name) for name in _SAMPLING if name in names}
+
+
+def _read(samples: str | Path) -> Any:
+    from scoregen.metrics import read_samples
+
+    return read_samples(samples)
+
+
+def _digest(images: Any) -> str:
+    import hashlib
+
+    return hashlib.sha256(images.contiguous().numpy()).hexdigest()
+
+
+def _provenance(samples: str | Path) -> dict[str, Any]:
+    r"""How the job sample made them, as far as that is recorded; nothing that the record names is built."""
+    from scoregen.metrics import read_record
+
+    record = read_record(samples)
+    if not isinstance(record.get("sampler"), dict):
+        return {"sampler": "unknown", "network_calls": None, "seed": None}
+    name = str(record["sampler"].get("_target_")).rpartition(".")[2]
+    kept = ("network_calls", "seed", "checkpoint", "weights", "label", "guidance", "precision")
+    return {"sampler": name, "sampler_config": record["sampler"], **{key: record.get(key) for key in kept}}

@@ -1,0 +1,192 @@
+r"""Interpolations between two seeds, or between two images.
+
+Two seeds: the path between the noises from which `sample` of these seeds makes its first image, by `sampler`. Two
+images: both are encoded by the probability flow (Runge-Kutta, whatever the sampler), their latents blended, the blends
+decoded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from scoregen.checks import at_least, inside
+from scoregen.config import typed
+from scoregen.description import built_option
+from scoregen.errors import UserError, absent
+from scoregen.jobs.conditioning import Label, announced, find_checkpoint, guided, image_shape, labels_of
+from scoregen.jobs.job import Job, Plan, Weights, origin
+from scoregen.samplers import Sampler, slerp, variance_preserving
+from scoregen.storage import write_atomically
+
+_BLENDS = {"slerp": slerp, "linear": variance_preserving}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolate(Job):
+    r"""Writes strip.png, path.gif and frames.npz: a row for each label; keys as in conf/interpolate.yaml.
+
+    Args:
+        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema" or "model".
+        between: two seeds, or two files of images.
+        sampler: of seeds; deterministic.
+        frames: images of the path, ends included, >= 2.
+        blend: "slerp" (along the sphere) or "linear" (variance-preserving).
+        constant_speed: weights at which the images change evenly, instead of equidistant ones; for seeds.
+        duration: of a frame of the GIF, seconds, .01 to 600.
+        label: None, one label, a list or "all": a row for each. guidance: scale; 1 is none.
+        seed: of label=random.
+    """
+
+    known: ClassVar = ("strip.png", "path.gif", "frames.npz", "images", "parts")
+    checkpoint: str | None = None
+    weights: Weights = "ema"
+    between: list[int] | list[str] | None = None
+    sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
+    frames: int = 11
+    blend: Literal["slerp", "linear"] = "slerp"
+    constant_speed: bool = False
+    duration: float = 0.12
+    label: Label = None
+    guidance: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(2, frames=self.frames)
+        inside(0.01, 600, duration=self.duration)  # a GIF counts hundredths of a second, in 16 bits
+        ends = self.between
+        if ends is None or len(ends) != 2 or len({type(end) for end in ends}) != 1:
+            raise UserError(f"between: must be two seeds [0,1] or two images [a.png,b.png], got {ends!r}.")
+        for end in ends:
+            typed(end, int | str, "between")
+            if isinstance(end, str) and not Path(end).is_file():
+                raise UserError(f"between: {absent(end)}")
+        if isinstance(ends[0], str):
+            reason = "is for two seeds, not for images"
+            self.refuse_ignored({"sampler": reason, "constant_speed": reason})
+        if self.label != "random":
+            self.refuse_ignored({"seed": "needs label=random"})
+
+    def plan(self, out: Path) -> Plan:
+        import torch
+
+        from scoregen import parallel
+        from scoregen.checkpoint import load
+
+        checkpoint = find_checkpoint(self.checkpoint)
+        shape = image_shape(checkpoint)
+        model: Any = load(checkpoint, self.weights, parallel.device())
+        labels = labels_of(self.label, _rows(self.label, model), model, self.seed)
+        denoiser = guided(model, self.guidance, labels)
+        assert self.between is not None
+        between = _between_seeds if isinstance(self.between[0], int) else _between_images
+        rows = [None] if labels is None else labels.tolist()
+        paths = [between(denoiser, self, row, shape) for row in rows]
+
+        def work() -> None:
+            if parallel.rank() == 0:
+                self._write(torch.stack([path() for path in paths]), out)
+
+        lines = [announced(checkpoint, self.weights), f"path: {len(rows)} rows of {self.frames} frames", f"out: {out}"]
+        return Plan(work, lines, origin(checkpoint, self.weights))
+
+    @property
+    def mix(self) -> Callable[..., Any]:
+        r"""The function that blends two noises."""
+        return _BLENDS[self.blend]
+
+    def _write(self, frames: Any, out: Path) -> None:
+        r"""frames (rows, frames, *S): the array, and for images the strip and the GIF, forth and back."""
+        import numpy as np
+
+        from scoregen.pictures import is_image, save_grid
+
+        values = frames.float().cpu().numpy()
+        print(write_atomically(out / "frames.npz", lambda file: np.savez(file, frames=values)))
+        if is_image(frames[0]):
+            print(save_grid(frames.flatten(0, 1), out / "strip.png", columns=frames.shape[1]))
+            print(save_gif(frames.transpose(0, 1), out / "path.gif", self.duration))
+
+
+def _rows(label: Label, model: Any) -> int:
+    r"""One a label."""
+    if isinstance(label, list):
+        return len(label)
+    return model.num_classes or 1 if label == "all" else 1
+
+
+def _between_seeds(denoiser: Any, job: Interpolate, label: int | None, shape: tuple[int, ...]) -> Callable[[], Any]:
+    r"""What makes the frames (frames, *S); the ends are what `sample` makes first of these seeds."""
+    from scoregen.metrics import constant_speed_path
+    from scoregen.metrics.smoothness import path_images
+    from scoregen.rng import Stream, generators, randn
+    from scoregen.samplers.base import state_options
+    from scoregen.samplers.from_noise import FromNoise
+
+    options = state_options(denoiser)
+    seeds = [int(end) for end in job.between or ()]
+    a, b = (randn((1, *shape), generators(seed, Stream.SAMPLE, 0, [0]), **options) for seed in seeds)
+    try:
+        generate = FromNoise(denoiser, job.sampler, label)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"sampler: {error}") from error
+
+    def make() -> Any:
+        if job.constant_speed:
+            _, images = constant_speed_path(generate, a, b, points=job.frames, probes=job.frames, blend=job.mix)
+        else:
+            images = path_images(generate, a, b, job.frames, job.mix)
+        return images[:, 0]
+
+    return make
+
+
+def _between_images(denoiser: Any, job: Interpolate, label: int | None, shape: tuple[int, ...]) -> Callable[[], Any]:
+    r"""What makes the frames (frames, *S); the ends are the images as far as the flow brings them back."""
+    import torch
+
+    from scoregen.samplers import interpolate
+    from scoregen.samplers.base import state_options
+
+    options = state_options(denoiser)
+    a, b = (_read(Path(str(file)), shape).to(**options) for file in job.between or ())
+    labels = None if label is None else torch.full((1,), label, device=options["device"])
+    return lambda: interpolate(denoiser, a, b, steps=job.frames, label=labels, blend=job.mix)[:, 0]
+
+
+def _read(file: Path, shape: tuple[int, ...]) -> Any:
+    r"""An image (1, *S) in [0, 1], or an array in the units of the data, of the shape of the model."""
+    import numpy as np
+    import torch
+
+    from scoregen.data.files import read_image
+
+    try:
+        if file.suffix == ".npy":
+            x = torch.from_numpy(np.load(file)).float()
+        else:
+            x = read_image(file, mode="L" if shape[0] == 1 else "RGB").float() / 255
+    except ValueError as error:
+        raise UserError(f"between: '{file}' is not a readable image or .npy array ({error}).") from error
+    if tuple(x.shape) != tuple(shape):
+        raise UserError(f"between: '{file}' has shape {tuple(x.shape)}, the model makes {tuple(shape)}. Resize it.")
+    return x[None]
+
+
+def save_gif(frames: Any, path: Path, duration: float) -> Path:
+    r"""Writes an endless GIF, forth and back, of frames (frames, rows, C, H, W) in [0, 1]; rows side by side."""
+    from PIL import Image
+
+    from scoregen.pictures import to_bytes
+
+    pictures = []
+    for frame in frames:
+        row = to_bytes(frame).permute(2, 0, 3, 1).flatten(1, 2).numpy()  # (H, rows W, C)
+        picture = Image.fromarray(row[..., 0] if row.shape[-1] == 1 else row)
+        factor = max(1, 256 // picture.height)
+        size = (picture.width * factor, picture.height * factor)
+        pictures.append(picture.resize(size, Image.Resampling.NEAREST))
+    walk = pictures + pictures[-2:0:-1]
+    options: dict[str, Any] = {"append_images": walk[1:], "duration": round(1000 * duration), "loop": 0}
+    return write_atomically(path, lambda file: walk[0].save(file, format="GIF", save_all=True, **options))

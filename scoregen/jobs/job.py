@@ -1,0 +1,175 @@
+r"""A job: one typed description of a piece of work that owns one folder.
+
+Its fields are the keys of its root in conf/, of `--help` and of the record in its folder; its annotations are the
+checks. `run(out)` checks and builds everything, takes the folder, says what it is about to do, and does what is not
+there yet.
+"""
+
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from scoregen import storage
+from scoregen.config import Node, typed
+from scoregen.description import plain
+from scoregen.errors import UserError
+
+Weights = Literal["ema", "model"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    r"""What a job is about to do, once everything is checked and built.
+
+    Args:
+        work: does it. lines: say it, on the first process.
+        facts: join the record: digests of inputs, costs.
+    """
+
+    work: Callable[[], None]
+    lines: list[str] = field(default_factory=list)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(ABC):
+    r"""Base class of the jobs.
+
+    Attributes:
+        known: names of what the job writes into its folder.
+        free: fields that change no result: a job goes on in its folder with other ones.
+    """
+
+    known: ClassVar[tuple[str, ...]] = ()
+    free: ClassVar[tuple[str, ...]] = ("batch_size", "dry_run")
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for part in fields(self):
+            value, hint = getattr(self, part.name), hints[part.name]
+            if Node in (hint, *typing.get_args(hint)) and not isinstance(value, Mapping | None):
+                value = _node(value, part.name)
+            value = typed(value, hint, part.name)
+            object.__setattr__(self, part.name, value)
+
+    @abstractmethod
+    def plan(self, out: Path) -> Plan:
+        r"""Checks and builds everything; called on every process. Nothing is written.
+
+        Args:
+            out: the folder, as an absolute path.
+
+        Raises:
+            UserError: a value that does not fit the others, the checkpoint or the data.
+        """
+
+    def run(self, out: Path | str, started: Callable[[Path], None] | None = None) -> Path:
+        r"""Does what is not there yet.
+
+        Args:
+            out: folder of the results.
+            started: called on the first process once the folder is taken.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UserError: a mistake in the values, or a folder that holds the results of another job.
+        """
+        from scoregen import parallel
+
+        self.join_processes()
+        out = Path(parallel.gather(str(Path(out).resolve()))[0])
+        plan = self.plan(out)
+        self.check_folder(out, plan)
+        if parallel.rank() == 0:
+            print(*plan.lines, sep="\n", end="\n" if plan.lines else "", flush=True)
+        if self.dry_run:
+            return out
+        parallel.barrier()  # every process has looked at the folder before the first one writes there
+        if parallel.rank() == 0:
+            self.take_folder(out, plan)
+            if started is not None:
+                started(out)
+        parallel.barrier()
+        try:
+            plan.work()
+        except UserError:
+            if parallel.rank() == 0:
+                self.give_back(out)
+            raise
+        parallel.barrier()  # who reads the folder next must not meet an old one
+        return out
+
+    def join_processes(self) -> None:
+        r"""Joins the processes that a launcher has started."""
+        from scoregen import parallel
+
+        parallel.initialize()
+
+    def check_folder(self, out: Path, plan: Plan) -> None:
+        r"""Refuses a folder of another job."""
+        storage.claim(out, self.record(plan), self.known)
+
+    def take_folder(self, out: Path, plan: Plan) -> None:
+        r"""Writes the record."""
+        storage.write_record(out, self.record(plan))
+
+    def give_back(self, out: Path) -> None:
+        r"""Leaves the folder free for other values where a mistake ended the job before its first result."""
+        if not any((out / name).exists() for name in self.known):
+            (out / storage.RECORD).unlink(missing_ok=True)
+
+    def record(self, plan: Plan) -> dict[str, Any]:
+        r"""What the results are a function of, as plain data: job, fields and facts."""
+        kept = {part.name: self.described(part.name) for part in fields(self) if part.name not in self.free}
+        if isinstance(data := kept.get("data"), dict):
+            kept["data"] = {key: value for key, value in data.items() if key not in ("root", "download")}
+        return {"job": self.name(), **kept, **plan.facts}
+
+    def described(self, name: str) -> Any:
+        r"""A field as plain data."""
+        return plain(getattr(self, name), name)
+
+    def result(self, out: Path) -> float | None:
+        r"""One number of a finished folder, the objective of a sweep; None for a job that measures nothing."""
+        return None
+
+    @classmethod
+    def name(cls) -> str:
+        r"""The name on the command line."""
+        return cls.__name__.lower()
+
+    def refuse_ignored(self, reasons: Mapping[str, str]) -> None:
+        r"""Refuses values that would be ignored.
+
+        Args:
+            reasons: fields that say nothing in this job, each with what they need.
+
+        Raises:
+            UserError: one of them is not at its default.
+        """
+        defaults = {part.name: part for part in fields(self)}
+        for name, reason in reasons.items():
+            value = self.described(name)
+            if value != plain(_default(defaults[name]), name):
+                raise UserError(f"{name}: {reason}, got {name}={storage.short(value)}. Leave it out.")
+
+
+def _node(value: Any, name: str) -> Any:
+    r"""The node of an object that was given from Python."""
+    node = plain(value, name)
+    return {key: inner for key, inner in node.items() if key != "_partial_"} if isinstance(node, dict) else node
+
+
+def _default(part: Field[Any]) -> Any:
+    return part.default if part.default_factory is MISSING else part.default_factory()
+
+
+def origin(checkpoint: Path, weights: str) -> dict[str, str]:
+    r"""The facts of a checkpoint for a record: its place, and the digest of its weights."""
+    return {"checkpoint": str(checkpoint), "weights_sha256": storage.digest(checkpoint / f"{weights}.safetensors")}

@@ -1,0 +1,114 @@
+r"""What a training takes from its data unless it is told: the network by the shape, the chart by the range.
+
+| samples | model | | range | chart |
+|---|---|---|---|---|
+| vectors | mlp | | low .. high | to [-1, 1] |
+| images up to 12 pixels | unet_tiny | | above 0, without end | 1, the geometric mean, to 0 |
+| grey images up to 32 pixels | unet_patch | | none stated | the identity |
+| other images | unet | | | |
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from scoregen.config import Node, accepts
+from scoregen.data import Source
+from scoregen.description import merged, option
+from scoregen.errors import UserError, closest
+
+AUTO = "auto"
+
+
+def pick_model(source: Source) -> str:
+    r"""The option of the group model that suits the samples of a source."""
+    if hasattr(source, "captions"):
+        raise UserError(
+            f"model: {source.name} has captions, which are for a text-to-image pipeline. Choose model=latent_diffusion "
+            "model.pipeline=PATH loss=latent."
+        )
+    shape = tuple(source.shape)
+    if len(shape) != 3:
+        return "mlp"
+    if max(shape[1:]) <= 12:
+        return "unet_tiny"
+    return "unet_patch" if shape[0] == 1 and max(shape[1:]) <= 32 else "unet"
+
+
+def pick_chart(source: Source) -> Node:
+    r"""The chart that takes the range of a source to about [-1, 1]."""
+    found = source.range
+    if found is None:
+        scale, shift = 1.0, 0.0
+    elif math.isinf(found[1]):
+        scale, shift = 1.0, -1.0
+    else:
+        scale = 2 / (found[1] - found[0])
+        shift = -1 - scale * found[0]
+    return Node({"_target_": "scoregen.sde.Affine", "scale": scale, "shift": shift})
+
+
+def chosen_chart(sde: Node, chart: Node | None, source: Source) -> tuple[Node, bool]:
+    r"""The node of a process with its chart, and whether that was picked by the data."""
+    if not accepts(sde, "chart", "sde"):
+        if chart is not None:
+            raise UserError(f"chart: {sde['_target_']} has its own chart. Leave chart=... out.")
+        return sde, False
+    if sde.get("chart") is not None:
+        return sde, False
+    return Node({**sde, "chart": dict(chart or pick_chart(source))}), chart is None
+
+
+def chosen_model(model: Node, source: Source) -> tuple[Node, str | None]:
+    r"""The node of a model without open choices, and the option that was picked by the data, if any.
+
+    In a node of conf/model/auto.yaml keys that are null are open; the others replace those of the option.
+    """
+    network = model.get("network")
+    if AUTO not in (model.get("_target_"), (network or {}).get("_target_") if isinstance(network, Mapping) else None):
+        return model, None
+    name = pick_model(source)
+    found, given = option("model", name), _given(model)
+    if isinstance(network, Mapping) and "_target_" in given.get("network", {}):  # a network of the user's own
+        found.pop("network")
+    elif isinstance(network, Mapping):
+        _check_known(given.get("network", {}), found["network"], name)
+    if "_target_" in given:  # another class around the network, with its own defaults
+        found = {"network": found.get("network", {})}
+    return Node(merged(found, given)), name
+
+
+def _given(node: Mapping[str, Any]) -> dict[str, Any]:
+    r"""The keys that are not open."""
+    values = {key: _given(value) if isinstance(value, Mapping) else value for key, value in node.items()}
+    return {key: value for key, value in values.items() if value not in (None, AUTO, {})}
+
+
+def _check_known(given: Mapping[str, Any], network: Mapping[str, Any], name: str) -> None:
+    for key in given:
+        if key not in network:
+            kind = network["_target_"].rpartition(".")[2]
+            raise UserError(
+                f"model.network.{key}: the data picked model={name}, a {kind}, which has no {key}. Choose another "
+                f"model=... {closest(key, network)}"
+            )
+
+
+def fill_model(model: Mapping[str, Any], source: Source, conditional: bool, where: str = "model") -> Node:
+    r"""The model's node with what only the data know: shape and number of classes, where it leaves them open."""
+    node = Node(model)
+    if "network" in node:
+        if not isinstance(node["network"], Mapping):
+            raise UserError(f"{where}.network: must be a mapping with a _target_, got {node['network']!r}.")
+        node["network"] = dict(fill_model(node["network"], source, conditional, f"{where}.network"))
+        return node
+    if accepts(node, "shape", where) and node.get("shape") is None:
+        node["shape"] = list(source.shape)
+    if accepts(node, "num_classes", where) and node.get("num_classes") is None and conditional:
+        node["num_classes"] = source.num_classes
+    asked = node.get("num_classes")
+    if isinstance(asked, int) and asked < (source.num_classes or 0):
+        raise UserError(
+            f"model: num_classes must be at least {source.num_classes}, the classes of {source.name}, got {asked}."
+        )
+    return node

@@ -1,0 +1,80 @@
+r"""What of a training can go wrong is tried before any work: weights of init, optimizer, loss, monitors."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from scoregen.data import Source
+from scoregen.errors import UserError
+from scoregen.jobs.calls import network_calls
+
+_FAILURES = (ValueError, TypeError, AttributeError, RuntimeError, IndexError)
+
+
+def check_meaning(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
+    r"""Refuses weights of `init` whose network was trained to estimate something else."""
+    for key in ("prediction", "sigma_data"):
+        if key in old and key in new and old[key] != new[key]:
+            raise UserError(
+                f"init: the weights of '{where}' are for model.{key}={old[key]}, this run has {new[key]}. Give "
+                f"model.{key}={old[key]}."
+            )
+
+
+def check_optimizer(trainer: Any, model: Any) -> None:
+    r"""Makes the optimizer once, so that a value out of range is an error before any work."""
+    try:
+        rates = [group["lr"] for group in trainer.make_optimizer(model).param_groups]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"trainer.optimizer: a value is out of range or of another type: {error}.") from error
+    for rate in rates:
+        if not isinstance(rate, int | float) or not math.isfinite(rate):
+            raise UserError(f"trainer.optimizer.lr: must be a finite number, got {rate!r}.")
+
+
+def check_loss(loss: Any, model: Any, source: Source, steps: int) -> None:
+    r"""Computes the loss of two samples: loss, model, chart and data fit together."""
+    import torch
+
+    x, label = source.train[:2]
+    if label is None and loss.needs_labels:
+        raise UserError(f"data: {type(loss).__name__} needs labels, {source.name} has none.")
+    told, noise = getattr(model, "noise_sigma", None), getattr(loss, "noise_sigma", None)
+    if told is not None and noise not in (None, told):
+        raise UserError(
+            f"loss.noise_sigma: must be model.noise_sigma={told:g}, the noise that a {type(model).__name__} is told, "
+            f"got {noise:g}. Set both."
+        )
+    if source.augmentation is not None:
+        x = _augmented(source, x)
+    try:
+        loss.begin(model)
+        loss.at(0, steps)
+        with torch.no_grad():
+            loss(model.eval(), x, label, torch.Generator().manual_seed(0))
+        loss.metrics()
+    except UserError:
+        raise
+    except _FAILURES as error:
+        names = f"{type(loss).__name__} of {type(model).__name__} on {source.name}"
+        raise UserError(f"loss: {names} cannot be computed: {' '.join(str(error).split())}") from error
+
+
+def _augmented(source: Source, x: Any) -> Any:
+    import torch
+
+    assert source.augmentation is not None
+    try:
+        return source.augmentation(x, [torch.Generator().manual_seed(0) for _ in x])
+    except _FAILURES as error:
+        name = type(source.augmentation).__name__
+        raise UserError(f"data.augmentation: {name} of {source.name} fails: {' '.join(str(error).split())}") from error
+
+
+def check_monitor(name: str, hook: Any, model: Any) -> None:
+    r"""Tries the samplers of a monitor out on the process."""
+    samplers = hook.samplers(model.sde) if hasattr(hook, "samplers") else []
+    if samplers and hasattr(model, "latents") and name != "preview":
+        raise UserError(f"{name}.every: must be null for a {type(model).__name__}, whose samples are latents.")
+    for sampler in samplers:
+        network_calls(sampler, model.sde, name)

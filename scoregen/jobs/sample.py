@@ -1,0 +1,161 @@
+r"""Sampling from a checkpoint: sharded over processes, one seed an image, resumable."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from scoregen.checks import at_least
+from scoregen.description import built_option
+from scoregen.errors import UserError
+from scoregen.jobs.conditioning import (
+    Label,
+    Precision,
+    announced,
+    autocast,
+    find_checkpoint,
+    guided,
+    image_shape,
+    labels_of,
+)
+from scoregen.jobs.job import Job, Plan, Weights, origin
+from scoregen.samplers import Sampler
+from scoregen.storage import write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Job):
+    r"""Generates samples; keys as in conf/sample.yaml.
+
+    Args:
+        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema" or "model".
+        sampler: how noise becomes data.
+        n: samples. batch_size: images a process makes at once; does not change them.
+        format: "png", or "npz" for values that are not rounded.
+        seed: image k depends on the seed and k alone.
+        label: None, one for all, a list, "all" (in turn) or "random" (drawn for each image).
+        guidance: scale of classifier-free guidance; 1 is none.
+        precision: "no", or "bf16" for the network; samples then change with batch_size by its rounding.
+    """
+
+    known: ClassVar = ("images", "parts", "grid.png", "samples.npz")
+    free: ClassVar = (*Job.free, "n")
+    checkpoint: str | None = None
+    weights: Weights = "ema"
+    sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
+    n: int = 64
+    batch_size: int = 64
+    format: Literal["png", "npz"] = "png"
+    seed: int = 0
+    label: Label = None
+    guidance: float = 1.0
+    precision: Precision = "no"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(1, n=self.n, batch_size=self.batch_size)
+
+    def plan(self, out: Path) -> Plan:
+        from scoregen import parallel
+        from scoregen.checkpoint import load
+        from scoregen.jobs.calls import network_calls
+
+        checkpoint = find_checkpoint(self.checkpoint)
+        shape = image_shape(checkpoint)
+        self._check_format(shape)
+        model: Any = load(checkpoint, self.weights, parallel.device())
+        labels = labels_of(self.label, self.n, model, self.seed)
+        denoiser = guided(model, self.guidance, labels)
+        calls = network_calls(self.sampler, model.sde) * (1 if self.guidance == 1 else 2)
+        todo = self._missing(out)
+
+        def work() -> None:
+            with autocast(self.precision):
+                self._generate(denoiser, shape, labels, parallel.shard(todo), out)
+            parallel.barrier()
+            if parallel.rank() == 0:
+                self._finish(labels, out)
+
+        steps = f", {self.sampler.steps} steps" if hasattr(self.sampler, "steps") else ""
+        lines = [
+            announced(checkpoint, self.weights),
+            f"sampler: {type(self.sampler).__name__}{steps}; {self.n} samples, {self.n - len(todo)} already there",
+            f"out: {out}",
+        ]
+        return Plan(work, lines, origin(checkpoint, self.weights) | {"network_calls": calls})
+
+    def _check_format(self, shape: tuple[int, ...]) -> None:
+        if self.format == "png" and not (len(shape) == 3 and shape[0] in (1, 3)):
+            raise UserError(f"format: png needs grey or RGB images, the model makes shape {shape}. Give format=npz.")
+
+    def _path(self, out: Path, index: int) -> Path:
+        return out / ("images" if self.format == "png" else "parts") / f"{index:06d}.{self._suffix()}"
+
+    def _suffix(self) -> str:
+        return "png" if self.format == "png" else "npy"
+
+    def _missing(self, out: Path) -> list[int]:
+        r"""The samples that are not there yet, the same on all processes."""
+        from scoregen.parallel import gather
+
+        there = {int(path.stem) for path in self._path(out, 0).parent.glob("*") if path.stem.isdigit()}
+        if there and max(there) >= self.n:
+            raise UserError(
+                f"n: '{out}' already contains {max(there) + 1} samples, but n={self.n}. Set n>={max(there) + 1} or "
+                "choose another out."
+            )
+        missing = [i for i in range(self.n) if i not in there]
+        return list(gather(missing)[0])
+
+    def _generate(self, denoiser: Any, shape: tuple[int, ...], labels: Any, indices: list[int], out: Path) -> None:
+        from scoregen.progress import progress
+        from scoregen.rng import Stream, generators
+
+        device = next(denoiser.parameters()).device
+        size = 1 if self.sampler.couples_batch else self.batch_size  # else a sample would depend on its company
+        with progress(total=len(indices), description="sampling", unit="image") as bar:
+            for first in range(0, len(indices), size):
+                batch = indices[first : first + size]
+                label = None if labels is None else labels[batch].to(device)
+                draws = generators(self.seed, Stream.SAMPLE, 0, batch)
+                samples = self.sampler(denoiser, (len(batch), *shape), label=label, generator=draws)
+                for index, sample in zip(batch, samples, strict=True):
+                    self._write(index, sample, out)
+                bar.update(len(batch))
+
+    def _write(self, index: int, sample: Any, out: Path) -> None:
+        import numpy as np
+
+        from scoregen.pictures import save_image
+
+        if not bool(sample.isfinite().all()):
+            raise UserError(
+                f"checkpoint, sampler: sample {index} holds NaN or infinity. Choose another sampler, more steps or "
+                "precision=no, or check whether the training diverged."
+            )
+        path = self._path(out, index)
+        if self.format == "png":
+            save_image(sample, path)
+        else:
+            write_atomically(path, lambda file: np.save(file, sample.float().cpu().numpy()))
+
+    def _finish(self, labels: Any, out: Path) -> None:
+        r"""The grid, and for format=npz the archive: images, and labels where they were given."""
+        import numpy as np
+        import torch
+
+        from scoregen.pictures import save_grid
+
+        shown = [self._read(out, i) for i in range(min(self.n, 100))]
+        print(save_grid(torch.from_numpy(np.stack(shown)), out / "grid.png", 10 if self.label == "all" else None))
+        if self.format == "npz":
+            images = np.stack([self._read(out, i) for i in range(self.n)])
+            parts = {"images": images} | ({} if labels is None else {"labels": labels.numpy()})
+            print(write_atomically(out / "samples.npz", lambda file: np.savez(file, **parts)))
+
+    def _read(self, out: Path, index: int) -> Any:
+        import numpy as np
+
+        from scoregen.data.files import read_picture
+
+        path = self._path(out, index)
+        return np.load(path) if self.format == "npz" else read_picture(path).float().numpy() / 255

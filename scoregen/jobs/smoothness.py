@@ -1,0 +1,139 @@
+r"""Smoothness: how evenly images change along paths between two noises."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from scoregen.checks import at_least
+from scoregen.config import Node
+from scoregen.data import Source
+from scoregen.description import built_option, node_option, plain
+from scoregen.errors import UserError
+from scoregen.jobs.calls import network_calls
+from scoregen.jobs.conditioning import announced, find_checkpoint, require_shape
+from scoregen.jobs.evaluate import extractor_for
+from scoregen.jobs.job import Job, Plan, Weights, origin
+from scoregen.metrics import FeatureExtractor
+from scoregen.samplers import Sampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smoothness(Job):
+    r"""Measures a generator's smoothness; writes smoothness.json and strips; keys as in conf/smoothness.yaml.
+
+    Args:
+        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema" or "model".
+        sampler: deterministic.
+        data: its training part gives distances their scale, its test part is encoded and decoded.
+        features: of perceptual distances.
+        pairs: of noises, >= 2; pair i depends on the seed and i alone. points: images on a path, ends included, >= 3.
+        batch_size: pairs a process works on at once; does not change the numbers. seed: of the noises.
+        label: one label for all, or None.
+        inversion: held-out images encoded and decoded; 0 for none.
+    """
+
+    known: ClassVar = ("smoothness.json", "strips.png")
+    checkpoint: str | None = None
+    weights: Weights = "ema"
+    sampler: Sampler = field(default_factory=built_option("sampler", "ddim"))
+    data: Source
+    features: Node = field(default_factory=node_option("features", "pixels"))
+    pairs: int = 500
+    points: int = 11
+    batch_size: int = 50
+    seed: int = 0
+    label: int | None = None
+    inversion: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(2, pairs=self.pairs)
+        at_least(3, points=self.points)
+        at_least(1, batch_size=self.batch_size)
+        at_least(0, inversion=self.inversion)
+
+    def plan(self, out: Path) -> Plan:
+        from scoregen import parallel
+        from scoregen.checkpoint import load
+        from scoregen.samplers.from_noise import FromNoise
+
+        checkpoint = find_checkpoint(self.checkpoint)
+        extractor = extractor_for(self.features, self.data)
+        model: Any = load(checkpoint, self.weights, parallel.device())
+        require_shape(checkpoint, self.data)
+        self._check_label(model)
+        calls = network_calls(self.sampler, model.sde)
+        try:
+            generate = FromNoise(model, self.sampler, self.label)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"sampler: {error}") from error
+        facts = {"checkpoint": str(checkpoint), "weights": self.weights, "data": self.data.name}
+        facts |= {"sampler": plain(self.sampler), "network_calls": calls, "label": self.label}
+
+        def work() -> None:
+            self._measure(generate, model, extractor, facts, out)
+
+        return Plan(work, [announced(checkpoint, self.weights), f"out: {out}"], origin(checkpoint, self.weights))
+
+    def _check_label(self, model: Any) -> None:
+        classes = model.num_classes
+        if self.label is not None and not (classes and 0 <= self.label < classes):
+            rule = f"lie in 0..{classes - 1}" if classes else "be null for an unconditional model"
+            raise UserError(f"label: must {rule}, got {self.label}.")
+
+    def _measure(
+        self, generate: Any, model: Any, extractor: FeatureExtractor, facts: dict[str, Any], out: Path
+    ) -> None:
+        from scoregen import parallel
+        from scoregen.metrics import istd
+
+        options: dict[str, Any] = {key: getattr(self, key) for key in ("pairs", "points", "seed", "batch_size")}
+        try:
+            found = istd(generate, self.data.train, extractor=extractor, device=parallel.device(), **options)
+        except ValueError as error:
+            raise error if isinstance(error, UserError) else UserError(f"smoothness: {error}") from error
+        if parallel.rank() == 0:
+            self._report(found, facts, self._inversion(model), out)
+            self._draw(generate, out)
+
+    def _inversion(self, model: Any) -> list[Any]:
+        r"""Reconstruction errors of held-out images, encoded and decoded with their labels."""
+        from scoregen.metrics import reconstruction_sweep
+
+        x, label = self.data.test[: self.inversion]
+        if not len(x) or x.ndim != 4:
+            return []
+        device = next(model.parameters()).device
+        label = None if label is None or model.num_classes is None else label.to(device)
+        return reconstruction_sweep(model, x.to(device), label)
+
+    def _report(self, found: Any, facts: dict[str, Any], inversion: list[Any], out: Path) -> None:
+        from scoregen.metrics import Report
+        from scoregen.metrics.reconstruction import sweep_table
+
+        details = {"inversion": [asdict(r) for r in inversion]}
+        report = Report(found.numbers(), found.protocol | facts, details)
+        print(report.table())
+        if inversion:
+            print(f"\nencoded and decoded, held-out images:\n\n{sweep_table(inversion)}")
+        print(f"\n{report.write(out / 'smoothness.json')}")
+
+    def _draw(self, generate: Any, out: Path) -> None:
+        r"""Strips of the first pairs at equidistant weights, and the same paths at constant speed."""
+        from scoregen.metrics.smoothness import constant_speed_path, noise_pairs, path_images
+        from scoregen.pictures import save_grid
+
+        shape = self.data.shape
+        if len(shape) != 3 or shape[0] not in (1, 3):
+            return
+        device = next(generate.denoiser.parameters()).device
+        a, b = noise_pairs(min(8, self.pairs), shape, self.seed, device=device)
+        even = path_images(generate, a, b, self.points)
+        _, steady = constant_speed_path(generate, a, b, points=self.points, probes=self.points)
+        for name, images in (("strips.png", even), ("strips_constant_speed.png", steady)):
+            print(save_grid(images.transpose(0, 1).flatten(0, 1), out / name, self.points))
+
+    def result(self, out: Path) -> float | None:
+        from scoregen.jobs.evaluate import frechet_of
+
+        return frechet_of(out / "smoothness.json")  # the first number, the ISTD

@@ -1,0 +1,210 @@
+r"""Training: data, a process, a model and a loss to a run folder with checkpoints and a report."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from scoregen.config import Node, accepts, build
+from scoregen.data import Source
+from scoregen.description import node_option, root_node
+from scoregen.errors import UserError
+from scoregen.jobs.job import Job, Plan
+from scoregen.jobs.lora import adapt, give_prompts
+from scoregen.jobs.picks import chosen_chart, chosen_model, fill_model
+from scoregen.jobs.rehearsal import check_loss, check_meaning, check_monitor, check_optimizer
+
+MONITORS = ("early_stopping", "quality", "accuracy", "few_calls", "lora_export", "preview")  # previews draw the log
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPlan(Plan):
+    r"""Of a training: its resolved configuration, and the checkpoint that it goes on from or None."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    start: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Job):
+    r"""Trains a model; keys as in conf/train.yaml. Parts may be nodes (mappings with a _target_) or objects.
+
+    Args:
+        data: the source. sde: the process. chart: of additive processes; None: picked by the range of the data.
+        model: its network is picked by the shape of the data where it is open.
+        loss: what is minimised. sampler: of previews and quality. trainer: the loop. logger: beside metrics.jsonl.
+        seed: of weights, order, noise. conditional: use the labels, where the data have some.
+        init: checkpoint whose averaged weights are the start of a new run.
+        lora: adapters beside the weights of init.
+        data_moments: None, "scalar" or "pixel": moments of the data for the prior.
+        objective: what `result` returns: the last loss, or the best value of the monitor quality or accuracy.
+        preview, early_stopping, quality, accuracy, few_calls, lora_export: monitors; on where `every` is given.
+    """
+
+    data: Source
+    sde: Node = field(default_factory=node_option("sde", "edm"))
+    chart: Node | None = None
+    model: Node = field(default_factory=node_option("model", "auto"))
+    loss: Node = field(default_factory=node_option("loss", "score_matching"))
+    sampler: Node = field(default_factory=node_option("sampler", "exponential_abm"))
+    trainer: Node = field(default_factory=node_option("trainer", "default"))
+    logger: Node = field(default_factory=node_option("logger", "none"))
+    seed: int = 0
+    conditional: bool = True
+    init: str | None = None
+    lora: Node = field(default_factory=root_node("train", "lora"))
+    data_moments: Literal["scalar", "pixel"] | None = None
+    objective: Literal["loss", "quality", "accuracy"] = "loss"
+    preview: Node | None = field(default_factory=root_node("train", "preview"))
+    early_stopping: Node | None = field(default_factory=root_node("train", "early_stopping"))
+    quality: Node | None = field(default_factory=root_node("train", "quality"))
+    accuracy: Node | None = field(default_factory=root_node("train", "accuracy"))
+    few_calls: Node | None = field(default_factory=root_node("train", "few_calls"))
+    lora_export: Node | None = field(default_factory=root_node("train", "lora_export"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective != "loss" and (getattr(self, self.objective) or {}).get("every") is None:
+            raise UserError(f"objective: {self.objective} needs {self.objective}.every=..., the steps between values.")
+
+    def plan(self, out: Path) -> TrainPlan:
+        from scoregen.checkpoint import build_model
+        from scoregen.rng import Stream, seed_all
+        from scoregen.training import prepare
+
+        trainer = build(self.trainer, where="trainer")
+        loss = build(self.loss, where="loss")
+        config, picked = self._resolved()
+        seed_all(self.seed, Stream.WEIGHTS)
+        model: Any = build_model(config)
+        self._load_init(model, config, out, trainer.resume)
+        config["model"] = adapt(self.lora, Node(config["model"]), self.init, model)
+        give_prompts(model, self.data)
+        check_optimizer(trainer, model)
+        check_loss(loss, model, self.data, trainer.steps)
+        hooks = self._hooks(config, trainer, loss, model)
+        logger = build(self.logger, where="logger")
+        if self.data_moments is not None:
+            _set_moments(model, self.data, self.data_moments)
+        start = prepare(out, config, trainer.resume)
+
+        def work() -> None:
+            self._fit(trainer, model, loss, out, config, start, logger, hooks)
+
+        lines = [*picked, *_lines(model, self.data, trainer, out, start)]
+        return TrainPlan(work=work, lines=lines, config=config, start=start)
+
+    def _resolved(self) -> tuple[dict[str, Any], list[str]]:
+        r"""The configuration without open choices, as checkpoints keep it; and what was picked, in words."""
+        config = {part.name: self.described(part.name) for part in fields(self)}
+        node, name = chosen_model(self.model, self.data)
+        config["model"] = dict(fill_model(node, self.data, self.conditional))
+        picked = [f"model: {name}, picked by the shape {tuple(self.data.shape)} of the data"] if name else []
+        if accepts(config["model"], "sde", "model"):
+            sde, by_data = chosen_chart(self.sde, self.chart, self.data)
+            config["sde"] = dict(sde)
+            if by_data:
+                chart = sde["chart"]
+                picked.append(
+                    f"chart: y = {chart['scale']:g} x + {chart['shift']:g}, picked by the range {self.data.range} of "
+                    "the data"
+                )
+        return config, picked
+
+    def _load_init(self, model: Any, config: dict[str, Any], out: Path, resume: str | None) -> None:
+        from scoregen.checkpoint import find, load_weights, read_config
+        from scoregen.training import resume_point
+
+        if self.init is None or resume_point(out, resume) is not None:
+            return
+        first = find(self.init, "init")
+        check_meaning(read_config(first)["model"], config["model"], first)
+        load_weights(model, first / "ema.safetensors")
+
+    def _hooks(self, config: dict[str, Any], trainer: Any, loss: Any, model: Any) -> list[Any]:
+        r"""The monitors that are switched on (those with `every`)."""
+        sampler = build(self.sampler, where="sampler")
+        offered = {"source": self.data, "loss": loss, "sampler": sampler, "config": config, "model": model}
+        hooks = []
+        for name in MONITORS:
+            node = getattr(self, name)
+            if node is None:
+                continue
+            if node.get("every") == "checkpoint":
+                node = Node({**node, "every": trainer.checkpoint_every})
+            if node.get("every") is None:  # switched off; its other keys are checked all the same
+                build({k: v for k, v in node.items() if k != "every"} | {"_partial_": True}, where=name)
+                continue
+            if (name == "accuracy") == hasattr(model, "sde") and name != "early_stopping":
+                raise UserError(f"{name}.every: must be null for a {type(model).__name__}, got {node['every']}.")
+            hooks.append(build(node, where=name, **{k: v for k, v in offered.items() if accepts(node, k)}))
+            check_monitor(name, hooks[-1], model)
+        return hooks
+
+    def _fit(
+        self,
+        trainer: Any,
+        model: Any,
+        loss: Any,
+        out: Path,
+        config: dict[str, Any],
+        start: Path | None,
+        logger: Any,
+        hooks: Sequence[Any],
+    ) -> None:
+        from scoregen.parallel import rank
+        from scoregen.training import JSONLines
+
+        loggers = [JSONLines(), logger] if rank() == 0 else []
+        trainer.fit(model, loss, self.data, out, config, start=start, loggers=loggers, hooks=hooks, seed=self.seed)
+        if rank() == 0:
+            print(f"done: {out}/report.html" if (out / "report.html").exists() else f"done: {out}")
+
+    def join_processes(self) -> None:
+        from scoregen.training.processes import start_processes
+
+        start_processes()
+
+    def check_folder(self, out: Path, plan: Plan) -> None:
+        return  # `prepare` has done so: a run may go on with more steps
+
+    def take_folder(self, out: Path, plan: Plan) -> None:
+        from scoregen.training import inherit, write_config
+
+        assert isinstance(plan, TrainPlan)
+        write_config(out, plan.config, plan.start)
+        inherit(out, plan.start)
+
+    def give_back(self, out: Path) -> None:
+        return  # config.yaml stays beside what was logged
+
+    def result(self, out: Path) -> float | None:
+        from scoregen.training.loggers import read_metrics
+
+        lines = read_metrics(out)
+        if self.objective == "loss":
+            return next((line["loss"] for line in reversed(lines) if "loss" in line), None)
+        if self.objective == "accuracy":
+            return max((line["accuracy"] for line in lines if "accuracy" in line), default=None)
+        measured = [value for line in lines if "KD" in line for name, value in line.items() if name[:2] in ("FD", "FI")]
+        return min((value for value in measured if math.isfinite(value)), default=None)
+
+
+def _lines(model: Any, source: Source, trainer: Any, out: Path, start: Path | None) -> list[str]:
+    parameters = sum(p.numel() for p in model.parameters())
+    resumed = f", resumed from {start}" if start else ""
+    return [
+        f"data: {source.name}, {len(source.train)} samples of shape {source.shape}, classes: {source.num_classes}",
+        f"model: {type(model).__name__}, {parameters / 1e6:.2f} M parameters, precision: {trainer.precision}",
+        f"run: {out}, {trainer.steps} steps of {trainer.batch_size}{resumed}",
+    ]
+
+
+def _set_moments(model: Any, source: Source, kind: str) -> None:
+    r"""Moments of the data in chart coordinates for the prior: one for all pixels, or one a pixel."""
+    if not hasattr(model, "sde"):
+        raise UserError(f"data_moments: must be null for a {type(model).__name__}, which has no process, got '{kind}'.")
+    y = model.sde.to_chart(source.train[:][0]).double()
+    dims = None if kind == "scalar" else 0
+    model.sde.with_moments(y.mean(dims), y.var(dims))
