@@ -1,29 +1,18 @@
 r"""Losses: `loss(model, x_0, label, generator) -> (B,)` with data in its own units."""
 
+from scoregen.losses.base import Loss, TrainableDenoiser, WrappedLoss
 from scoregen.losses.classification import ConsistencyRegularization, CrossEntropy
 from scoregen.losses.consistency import ConsistencyDistillation, ConsistencyTuning, Gap
 from scoregen.losses.data_units import DataUnitMatching
-from scoregen.losses.jacobian import VJP, FiniteDifference
+from scoregen.losses.hyvarinen import ExplicitScoreMatching, NonNegativeScoreMatching
+from scoregen.losses.jacobian import VJP, Estimator, FiniteDifference
 from scoregen.losses.latent import LatentLoss
-from scoregen.losses.multiplicative import ExplicitScoreMatching, NonNegativeScoreMatching
+from scoregen.losses.noise_levels import LogNormal, LogUniform, NoiseLevels, UniformTime
 from scoregen.losses.pairing import OptimalTransportPairing
 from scoregen.losses.representation import Momentum, RepresentationConsistency, Resolution
-from scoregen.losses.score_matching import (
-    DataWeighting,
-    DenoisingScoreMatching,
-    EDMWeighting,
-    LogNormal,
-    LogUniform,
-    Loss,
-    NoiseLevels,
-    NoiseWeighting,
-    ScoreMatching,
-    UniformTime,
-    VelocityWeighting,
-    Weighting,
-    WrappedLoss,
-)
+from scoregen.losses.score_matching import DenoisingScoreMatching, ScoreMatching
 from scoregen.losses.smoothness import JacobianPenalty, StepwiseVariation
+from scoregen.losses.weightings import DataWeighting, EDMWeighting, NoiseWeighting, VelocityWeighting, Weighting
 
 __all__ = [
     "VJP",
@@ -35,6 +24,7 @@ __all__ = [
     "DataWeighting",
     "DenoisingScoreMatching",
     "EDMWeighting",
+    "Estimator",
     "ExplicitScoreMatching",
     "FiniteDifference",
     "Gap",
@@ -52,6 +42,7 @@ __all__ = [
     "Resolution",
     "ScoreMatching",
     "StepwiseVariation",
+    "TrainableDenoiser",
     "UniformTime",
     "VelocityWeighting",
     "Weighting",

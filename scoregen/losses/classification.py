@@ -8,13 +8,17 @@ The noise is in the units of x, before any normalisation of the classifier.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from scoregen.losses.score_matching import Loss
+from scoregen import checks
+from scoregen.losses.base import Loss
 from scoregen.rng import Generators, randn
+
+Classifier = Callable[[Tensor], Tensor]  # logits (B, K) of inputs (B, *S)
 
 
 class CrossEntropy(Loss):
@@ -31,14 +35,13 @@ class CrossEntropy(Loss):
 
     def __init__(self, noise_sigma: float = 0.0, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        _check_sigma(noise_sigma)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must satisfy 0 <= label_smoothing < 1, got {label_smoothing}.")
+        checks.at_least(0, noise_sigma=noise_sigma)
+        checks.inside(0, 1, "[)", label_smoothing=label_smoothing)
         self.noise_sigma, self.label_smoothing = noise_sigma, label_smoothing
 
     def forward(
         self,
-        model: nn.Module,
+        model: Classifier,
         x_0: Tensor,
         label: Tensor | None = None,
         generator: Generators = None,
@@ -52,11 +55,12 @@ class CrossEntropy(Loss):
 class ConsistencyRegularization(Loss):
     r"""Cross entropy under noise plus a penalty on predictions that differ between noises.
 
-        One forward pass of `num_noises` times the batch. lambda trades clean accuracy for large certified radii.
+        Costs one forward pass of `num_noises` times the batch. A larger lambda gives up clean accuracy for larger
+        certified radii.
 
     Args:
         noise_sigma: standard deviation of the noise, in the units of x, > 0.
-        num_noises: draws m >= 2 of each sample.
+        num_noises: draws m of each sample, >= 2.
         lbd: weight lambda >= 0 of the divergence between draws.
         eta: weight >= 0 of the entropy of the mean prediction.
 
@@ -67,22 +71,16 @@ class ConsistencyRegularization(Loss):
 
     def __init__(self, noise_sigma: float, num_noises: int = 2, lbd: float = 5.0, eta: float = 0.5) -> None:
         super().__init__()
-        _check_sigma(noise_sigma)
         if noise_sigma == 0:
-            raise ValueError(
-                "noise_sigma must be positive for consistency between noises, got 0; use CrossEntropy instead."
-            )
-        if not isinstance(num_noises, int) or num_noises < 2:
-            raise ValueError(
-                f"num_noises must be an integer >= 2, got {num_noises}; with one there is nothing to compare."
-            )
-        if not (0 <= lbd < math.inf and 0 <= eta < math.inf):
-            raise ValueError(f"lbd and eta must be >= 0 and finite, got lbd={lbd}, eta={eta}.")
-        self.noise_sigma, self.num_noises, self.lbd, self.eta = noise_sigma, num_noises, lbd, eta
+            raise ValueError("noise_sigma must be > 0 and finite, got noise_sigma=0. Use CrossEntropy without noise.")
+        checks.positive(noise_sigma=noise_sigma)
+        checks.whole(2, num_noises=num_noises)
+        checks.at_least(0, lbd=lbd, eta=eta)
+        self.noise_sigma, self.num_noises, self.lbd, self.eta = noise_sigma, int(num_noises), lbd, eta
 
     def forward(
         self,
-        model: nn.Module,
+        model: Classifier,
         x_0: Tensor,
         label: Tensor | None = None,
         generator: Generators = None,
@@ -90,14 +88,15 @@ class ConsistencyRegularization(Loss):
     ) -> Tensor:
         label = _required(label)
         noisy = _noisy(x_0, self.noise_sigma, self.num_noises, generator)
-        logits = _at_least_float32(model(noisy)).unflatten(0, (self.num_noises, len(x_0)))
+        logits = _at_least_float32(model(noisy)).reshape(self.num_noises, len(x_0), -1)
         log_p = logits.log_softmax(-1)
         log_mean = log_p.logsumexp(0) - math.log(self.num_noises)
         mean = log_mean.exp()
         cross_entropy = -log_p.mean(0).gather(-1, label[:, None]).squeeze(-1)
         divergence = (mean * (log_mean - log_p.mean(0))).sum(-1)
         entropy = -(mean * log_mean).sum(-1)
-        return cross_entropy + self.lbd * divergence + self.eta * entropy
+        loss: Tensor = cross_entropy + self.lbd * divergence + self.eta * entropy
+        return loss
 
 
 def _noisy(x: Tensor, sigma: float, draws: int, generator: Generators) -> Tensor:
@@ -109,16 +108,11 @@ def _noisy(x: Tensor, sigma: float, draws: int, generator: Generators) -> Tensor
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
-    r"""bfloat16 logits of an autocast network lose small probabilities."""
+    r"""Logits in float32 at least: bfloat16 ones of an autocast network lose small probabilities."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _required(label: Tensor | None) -> Tensor:
     if label is None:
-        raise ValueError("label must be given to train a classifier, got None; choose data with labels.")
+        raise ValueError("label must be given to train a classifier, got None. Choose data with labels.")
     return label.long()
-
-
-def _check_sigma(noise_sigma: float) -> None:
-    if not 0 <= noise_sigma < math.inf:
-        raise ValueError(f"noise_sigma must be >= 0 and finite, got {noise_sigma}.")

@@ -7,14 +7,15 @@ the condition that D is constant along paths. Everything happens in chart coordi
 process are positive.
 """
 
-import math
 from abc import abstractmethod
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scoregen.losses.score_matching import LogNormal, Loss, NoiseLevels, drop_labels, stratified
+from scoregen import checks
+from scoregen.losses.base import Loss, TrainableDenoiser, drop_labels
+from scoregen.losses.noise_levels import LogNormal, NoiseLevels, stratified
+from scoregen.models.denoiser import AbstractDenoiser
 from scoregen.parallel import gather
 from scoregen.rng import Generators, forked, randn
 from scoregen.sde.path import expand
@@ -28,7 +29,7 @@ class Gap:
 
         r = s min(.999, max(0, 1 - eta(s)/q^(stage + 1))),   eta(s) = 1 + k sigmoid(-b s)
 
-    The stage is a function of the step alone, so a resumed run is in the stage that it was in.
+    The stage is a function of the step alone, so a resumed run continues in the same stage.
 
     Args:
         q: factor by which the gap shrinks from stage to stage, > 1.
@@ -42,13 +43,10 @@ class Gap:
     """
 
     def __init__(self, q: float = 2.0, k: float = 8.0, b: float = 1.0, stages: int = 8) -> None:
-        whole = isinstance(stages, int) and not isinstance(stages, bool)
-        if not (1 < q < math.inf and 0 <= k < math.inf and 0 <= b < math.inf and whole and stages >= 1):
-            raise ValueError(
-                f"Gap needs finite q > 1, k >= 0, b >= 0 and an integer stages >= 1, got q={q}, k={k}, b={b}, "
-                f"stages={stages}."
-            )
-        self.q, self.k, self.b, self.stages = float(q), float(k), float(b), stages
+        checks.increasing(1, q=q)
+        checks.at_least(0, k=k, b=b)
+        checks.whole(1, stages=stages)
+        self.q, self.k, self.b, self.stages = float(q), float(k), float(b), int(stages)
 
     def stage(self, step: int, steps: int) -> int:
         r"""The stage, 0 to stages - 1, at step 0 <= step < steps."""
@@ -61,7 +59,7 @@ class Gap:
 
 
 class AbstractConsistency(Loss):
-    r"""The loss of two points of one path; the final classes say how the lower one is found.
+    r"""The loss of two points of one path; subclasses define how the lower point is found.
 
     Args:
         noise_levels: law of s; log-normal with mean -1.1 and std 2 of log s unless given.
@@ -83,10 +81,8 @@ class AbstractConsistency(Loss):
         label_dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if not c >= 0:
-            raise ValueError(f"c must be >= 0, got c={c}.")
-        if not 0 <= label_dropout <= 1:
-            raise ValueError(f"label_dropout must lie in [0, 1], got label_dropout={label_dropout}.")
+        checks.at_least(0, c=c)
+        checks.inside(0, 1, label_dropout=label_dropout)
         self.noise_levels = LogNormal(-1.1, 2.0) if noise_levels is None else noise_levels
         self.gap = Gap() if gap is None else gap
         self.c, self.label_dropout = float(c), label_dropout
@@ -108,7 +104,7 @@ class AbstractConsistency(Loss):
 
     def forward(
         self,
-        model: nn.Module,
+        model: TrainableDenoiser,
         x_0: Tensor,
         label: Tensor | None = None,
         generator: Generators = None,
@@ -137,7 +133,8 @@ class AbstractConsistency(Loss):
     def distance(self, delta: Tensor) -> Tensor:
         r"""sqrt(|delta|^2 + c^2) - c of rows, (B,): a norm, whose gradient at 0 is 0 for c = 0 too."""
         corner = torch.full_like(delta[:, :1], self.c)
-        return torch.linalg.vector_norm(torch.cat([delta, corner], dim=1), dim=1) - self.c
+        length: Tensor = torch.linalg.vector_norm(torch.cat([delta, corner], dim=1), dim=1)
+        return length - self.c
 
     @torch.no_grad()
     def _record(self, s: Tensor, delta: Tensor) -> None:
@@ -147,7 +144,7 @@ class AbstractConsistency(Loss):
         self._sums = self._sums.to(norms).index_add(0, place.to(norms.device), norms)
 
     def metrics(self) -> dict[str, float]:
-        r"""Mean |Delta| in bins of s, over all processes, since the last call; and the stage."""
+        r"""Mean |Delta| in bins of s since the last call, over all processes; and the stage."""
         parts = torch.tensor(gather([self._sums.tolist(), self._counts.tolist()]), dtype=torch.float64).sum(0)
         self._sums, self._counts = torch.zeros_like(self._sums), torch.zeros_like(self._counts)
         names = [f"{low}-{high}" for low, high in zip((0, *_EDGES), (*_EDGES, "inf"), strict=True)]
@@ -158,8 +155,8 @@ class AbstractConsistency(Loss):
 class ConsistencyTuning(AbstractConsistency):
     r"""Easy consistency tuning: u_r = y + r eps with the eps of u_s; needs no teacher.
 
-        Starts from a trained denoiser, or from nothing. Independent noise in the two branches would be another loss,
-        which fails.
+        Starts from a trained denoiser, or from scratch. Both branches must share eps: with independent noise the
+        training fails.
 
     Args:
         noise_levels: law of s; log-normal with mean -1.1 and std 2 of log s unless given.
@@ -190,14 +187,14 @@ class ConsistencyDistillation(AbstractConsistency):
         label_dropout: probability of training a sample without its label.
 
     Raises:
-        ValueError: values out of range, or a teacher that is no denoiser; in `begin` for one of another chart.
+        ValueError: values out of range, or a teacher that is no denoiser; in `begin`, a teacher with another chart.
 
     Reference: Song et al. (2023), arXiv 2303.01469, algorithm 2.
     """
 
     def __init__(
         self,
-        teacher: nn.Module,
+        teacher: AbstractDenoiser,
         noise_levels: NoiseLevels | None = None,
         gap: Gap | None = None,
         c: float = 0.0,
@@ -205,21 +202,26 @@ class ConsistencyDistillation(AbstractConsistency):
     ) -> None:
         super().__init__(noise_levels, gap, c, label_dropout)
         if not hasattr(teacher, "sde"):
-            raise ValueError(f"teacher must be a denoiser, got {type(teacher).__name__}; give a diffusion model.")
-        self._teacher: tuple[Any] = (teacher.eval(),)  # in a tuple, so that checkpoints do not hold its weights
+            raise ValueError(f"teacher must be a denoiser, got {type(teacher).__name__}. Give a diffusion model.")
+        self._teacher = (teacher.eval(),)  # in a tuple, so that checkpoints do not hold its weights
 
-    def begin(self, model: nn.Module) -> None:
+    @property
+    def teacher(self) -> AbstractDenoiser:
+        r"""The denoiser that is distilled, in eval mode."""
+        return self._teacher[0]
+
+    def begin(self, model: TrainableDenoiser) -> None:
         super().begin(model)
         x = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
-        theirs, ours = self._teacher[0].sde.to_chart(x), model.sde.to_chart(x)
+        theirs, ours = self.teacher.sde.to_chart(x), model.sde.to_chart(x)
         if not torch.allclose(theirs, ours):
             raise ValueError(
-                f"teacher must have the chart of the model, got one that takes {x[0]:g} to {theirs[0]:.4g} where the "
-                f"model takes it to {ours[0]:.4g}; train both with the same data and process."
+                f"teacher must have the chart of the model, got a chart that takes {x[0]:g} to {theirs[0]:.4g}; the "
+                f"model's takes it to {ours[0]:.4g}. Train both with the same data and process."
             )
 
     def lower(self, y: Tensor, eps: Tensor, s: Tensor, r: Tensor, label: Tensor | None) -> Tensor:
-        teacher = self._teacher[0].to(y.device)
+        teacher = self.teacher.to(y.device)
         u, step = y + expand(s, y) * eps, expand(r - s, y)
         slope = (u - teacher(u, s, label)) / expand(s, y)
         euler = u + step * slope

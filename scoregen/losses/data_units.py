@@ -5,14 +5,17 @@ On a chart x = psi(y), to first order |psi(D) - psi(y_0)|^2 = psi'(D)^2 |D - y_0
     L = E_s E w(s) sum_p psi'(D_p)^{2 power} (D_p - y_{0,p})^2 / dim,      the factor without gradient
 
 D is a function of the noisy u, and so is the factor: at every u the minimiser is still E[y_0 | u], by any power. What
-changes is where a network of finite size makes its errors. On a log chart psi' grows with the intensity, and plain
-score matching spends itself on the darkest pixels, whose logarithms differ the most.
+changes is where a network of finite size makes its errors. On a log chart psi' grows with the intensity: plain score
+matching spends most of the network on the darkest pixels, whose logarithms differ the most.
 """
 
 import torch
 from torch import Tensor
 
-from scoregen.losses.score_matching import DenoisingScoreMatching, NoiseLevels, Weighting
+from scoregen import checks
+from scoregen.losses.noise_levels import NoiseLevels
+from scoregen.losses.score_matching import DenoisingScoreMatching
+from scoregen.losses.weightings import Weighting
 from scoregen.sde.process import SDE
 
 
@@ -24,11 +27,11 @@ class DataUnitMatching(DenoisingScoreMatching):
         weighting: w(s); EDM's unless given.
         label_dropout: probability of training a sample without its label, for classifier-free guidance.
         power: 0 counts errors in chart coordinates (plain score matching), 1 in data units.
-        high: largest chart coordinate of the data, 1 for a standardised chart; psi' is taken no farther up, where only
-            an untrained network goes.
+        high: largest chart coordinate of the data, 1 for a standardised chart. Above it, where only an untrained
+            network goes, psi' is that of `high`.
 
     Raises:
-        ValueError: power outside [0, 1], label_dropout outside [0, 1].
+        ValueError: power or label_dropout outside [0, 1], high not finite.
     """
 
     def __init__(
@@ -40,8 +43,8 @@ class DataUnitMatching(DenoisingScoreMatching):
         high: float = 1.0,
     ) -> None:
         super().__init__(noise_levels, weighting, label_dropout)
-        if not 0 <= power <= 1:
-            raise ValueError(f"power must lie in [0, 1], got power={power}; 1 counts errors in data units.")
+        checks.inside(0, 1, power=power)
+        checks.finite(high=high)
         self.power, self.high = power, high
 
     def squared_error(self, sde: SDE, denoised: Tensor, y: Tensor, u: Tensor, s: Tensor) -> Tensor:

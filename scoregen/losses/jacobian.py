@@ -10,62 +10,77 @@ Forward-mode products are not offered: their gradient through layer normalisatio
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from scoregen import checks
+from scoregen.losses.base import TrainableDenoiser
+from scoregen.losses.stand_in import StandIn
 from scoregen.rng import Generators, forked, randn
 from scoregen.sde.path import as_time, expand
 
 
-class Witness:
-    r"""Stands before a denoiser and remembers its first call with a gradient: where a base loss looked.
+class _Call(NamedTuple):
+    u: Tensor
+    s: Tensor
+    label: Tensor | None
+    denoised: Tensor
+    random_state: list[Tensor]
+
+
+class Witness(StandIn):
+    r"""Stands in for a denoiser and remembers the first call with a gradient, where a base loss looked.
 
     Args:
         model: the denoiser. estimator: makes that call, in full precision.
     """
 
-    def __init__(self, model: Any, estimator: "Estimator") -> None:
-        self._model, self._estimator = model, estimator
-        self._call: tuple[Tensor, Tensor, Tensor | None] | None = None
-        self.denoised: Tensor | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
+    def __init__(self, model: TrainableDenoiser, estimator: "Estimator") -> None:
+        super().__init__(model)
+        self._estimator = estimator
+        self._call: _Call | None = None
 
     def __call__(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         if self._call is not None or not torch.is_grad_enabled():
             return self._model(u, s, label)
-        self._state = random_state(u.device)
-        u = self._estimator.prepare(u)
-        self._call = (u, as_time(s).expand(len(u)).contiguous(), label)
+        state, u = random_state(u.device), self._estimator.prepare(u)
         with self._estimator.context(u.device.type):
-            self.denoised = self._model(u, s, label)
-        return self.denoised
+            denoised = self._model(u, s, label)
+        self._call = _Call(u, as_time(s).expand(len(u)).contiguous(), label, denoised, state)
+        return denoised
 
     @property
     def u(self) -> Tensor:
         r"""The noisy points (B, *S)."""
-        return self._seen()[0]
+        return self._seen().u
 
     @property
     def s(self) -> Tensor:
         r"""Their noise ratios (B,), float64 on the CPU."""
-        return self._seen()[1]
+        return self._seen().s
+
+    @property
+    def denoised(self) -> Tensor:
+        r"""D at these points (B, *S), with its graph."""
+        return self._seen().denoised
 
     def again(self, u: Tensor) -> Tensor:
         r"""D at other points, with the noise ratios, labels and dropout mask of the remembered call."""
-        _, s, label = self._seen()
+        seen = self._seen()
         with forked(u.device), self._estimator.context(u.device.type):
-            restore_random_state(self._state, u.device)
-            return self._model(u, s, label)
+            restore_random_state(seen.random_state, u.device)
+            return self._model(u, seen.s, seen.label)
 
-    def _seen(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _seen(self) -> _Call:
         if self._call is None:
             raise ValueError(
-                "base_loss must call the denoiser with a gradient, and it did not; smoothness needs a denoiser's loss."
+                "base_loss must call the denoiser with a gradient, and it did not. Penalties on the Jacobian need the "
+                "loss of a denoiser."
             )
         return self._call
 
@@ -77,7 +92,7 @@ def random_state(device: torch.device) -> list[Tensor]:
 
 
 def restore_random_state(states: list[Tensor], device: torch.device) -> None:
-    r"""Puts them back."""
+    r"""Restores the states returned by `random_state`."""
     torch.set_rng_state(states[0])
     if len(states) > 1:
         torch.get_device_module(device).set_rng_state(states[1])
@@ -87,12 +102,15 @@ class Estimator(ABC):
     r"""A rule for |J_u^T v|, differentiable in the parameters."""
 
     def prepare(self, u: Tensor) -> Tensor:
-        r"""The points as the first call should see them."""
+        r"""Called with the points of the first call; return them as the network should see them."""
         return u
 
-    def context(self, device_type: str) -> Any:
-        r"""What the calls run in. bfloat16 would drown a difference of two calls, and the Jacobian in rounding."""
-        return torch.autocast(device_type, enabled=False)
+    def context(self, device_type: str) -> AbstractContextManager[None]:
+        r"""The context of all calls of the network.
+
+        It turns autocast off: bfloat16 would drown a difference of two calls, and the Jacobian, in rounding errors.
+        """
+        return full_precision(device_type)
 
     @abstractmethod
     def norm(self, seen: Witness, generator: Generators) -> Tensor:
@@ -110,15 +128,15 @@ class FiniteDifference(Estimator):
     """
 
     def __init__(self, h: float = 0.1) -> None:
-        if not 0 < h < math.inf:
-            raise ValueError(f"h must be > 0 and finite, got h={h}.")
+        checks.positive(h=h)
         self.h = float(h)
 
     def norm(self, seen: Witness, generator: Generators) -> Tensor:
         u, step = seen.u, expand(self.h * seen.s, seen.u)
         moved = seen.again(u + step * randn(u.shape, generator, u.dtype, u.device))
         change = ((moved - seen.denoised) / step).flatten(1)
-        return torch.linalg.vector_norm(change, dim=1) / math.sqrt(change.shape[1])
+        length: Tensor = torch.linalg.vector_norm(change, dim=1)
+        return length / math.sqrt(change.shape[1])
 
 
 class VJP(Estimator):
@@ -131,29 +149,29 @@ class VJP(Estimator):
     def prepare(self, u: Tensor) -> Tensor:
         return u if u.requires_grad else u.detach().requires_grad_()  # a base loss may differentiate through its own u
 
-    def context(self, device_type: str) -> Any:
-        return _Both(super().context(device_type), sdpa_kernel(SDPBackend.MATH))
+    def context(self, device_type: str) -> AbstractContextManager[None]:
+        return twice_differentiable(device_type)
 
     def norm(self, seen: Witness, generator: Generators) -> Tensor:
         u = seen.u
         v = randn(u.shape, generator, u.dtype, u.device) / math.sqrt(u[0].numel())
         (product,) = torch.autograd.grad(seen.denoised, u, v, create_graph=True)
-        return torch.linalg.vector_norm(product.flatten(1), dim=1)
+        length: Tensor = torch.linalg.vector_norm(product.flatten(1), dim=1)
+        return length
 
 
-class _Both:
-    r"""Two contexts as one."""
+@contextmanager
+def full_precision(device_type: str) -> Iterator[None]:
+    r"""Turns autocast off."""
+    with torch.autocast(device_type, enabled=False):
+        yield
 
-    def __init__(self, outer: Any, inner: Any) -> None:
-        self.outer, self.inner = outer, inner
 
-    def __enter__(self) -> None:
-        self.outer.__enter__()
-        self.inner.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self.inner.__exit__(*error)
-        self.outer.__exit__(*error)
+@contextmanager
+def twice_differentiable(device_type: str) -> Iterator[None]:
+    r"""Turns off autocast and fused attention, which has no second derivative."""
+    with torch.autocast(device_type, enabled=False), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 ESTIMATORS: dict[str, type[Estimator]] = {"finite_difference": FiniteDifference, "vjp": VJP}

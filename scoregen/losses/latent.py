@@ -1,25 +1,35 @@
-r"""Losses of a denoiser of latents, on images."""
+r"""Training of a denoiser of latents, on images."""
+
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scoregen.losses.score_matching import WrappedLoss
+from scoregen.losses.base import TrainableDenoiser, WrappedLoss
 from scoregen.rng import Generators
 
 
+class LatentDenoiser(TrainableDenoiser, Protocol):
+    r"""A denoiser of the latents of an autoencoder, which it has."""
+
+    def latents(self, x: Tensor, generator: Generators = None) -> Tensor:
+        r"""Latents of images x (B, C, H, W), drawn from the posterior of the autoencoder."""
+        ...
+
+
 class LatentLoss(WrappedLoss):
-    r"""Another loss on the latents of images, drawn from the posterior of the model's autoencoder.
+    r"""A loss of the latents of images, which are drawn from the posterior of the model's autoencoder.
 
     Args:
         base_loss: any loss of a denoiser.
 
     Raises:
-        TypeError: base_loss is no loss; in `forward` for a model without `latents`.
+        TypeError: base_loss is no loss; in `forward`, a model without `latents`.
     """
 
     def forward(
         self,
-        model: nn.Module,
+        model: LatentDenoiser,
         x_0: Tensor,
         label: Tensor | None = None,
         generator: Generators = None,
@@ -27,7 +37,7 @@ class LatentLoss(WrappedLoss):
     ) -> Tensor:
         if not hasattr(model, "latents"):
             raise TypeError(
-                f"LatentLoss needs a model with latents (model=latent_diffusion), got {type(model).__name__}; give "
+                f"LatentLoss needs a model with latents (model=latent_diffusion), got {type(model).__name__}. Choose "
                 "loss=score_matching."
             )
         latents = model.latents(x_0, torch.default_generator if generator is None else generator)

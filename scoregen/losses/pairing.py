@@ -3,39 +3,41 @@ r"""Minibatch optimal transport: which data of a batch are noised with which noi
     pi = argmin over permutations of sum_j |y_pi(j) - eps_j|^2 = argmax of sum_j <y_pi(j), eps_j>
 
 Noise is then carried to near data, the learned paths are straighter, and the map from noise to data is smoother. The
-law of the data, of the noise and of the noise given the label stay what they were; only their pairing changes, within
-the batch of one process.
+laws of the data, of the noise and of the noise given the label do not change; only their pairing does, within the batch
+of one process.
 
 Reference: Pooladian et al. (2023), arXiv 2304.14772; Tong et al. (2024), arXiv 2302.00482, section 4.
 """
 
-from typing import Any
+from typing import NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scoregen.losses.score_matching import WrappedLoss
+from scoregen.losses.base import TrainableDenoiser, WrappedLoss
+from scoregen.losses.stand_in import StandIn
 from scoregen.rng import Generators, forked
 from scoregen.sde.path import as_time, expand
 
 
 class OptimalTransportPairing(WrappedLoss):
-    r"""Another loss on data that are paired with its noise by optimal transport within the batch.
+    r"""A loss whose data are paired with its noise by optimal transport within the batch.
 
-        A rehearsal of the loss without the network shows the noise that it will draw; the data are then put in the
-        order that fits. With labels, data change places within their class only, else the noise would tell the class.
-        Assignments cost B^3 in the worst case; batches of up to some hundred are cheap.
+        Runs the loss once with a dummy network to find out which noise it will draw, then reorders the data. With
+        labels, data are reordered within their class only; otherwise the noise would reveal the class. An assignment
+        costs B^3 operations in the worst case; up to a few hundred samples a batch it is cheap.
 
     Args:
         base_loss: any loss of a denoiser that draws its noise from the generator, whatever the data.
 
     Raises:
-        TypeError: base_loss is no loss; in `forward` for one that looks at something else than the data (latents).
+        TypeError: base_loss is no loss; in `forward`, a base_loss that calls its model with other things than noisy
+            data (latents).
     """
 
     def forward(
         self,
-        model: nn.Module,
+        model: TrainableDenoiser,
         x_0: Tensor,
         label: Tensor | None = None,
         generator: Generators = None,
@@ -47,21 +49,25 @@ class OptimalTransportPairing(WrappedLoss):
 
     @torch.no_grad()
     def order(
-        self, model: Any, x_0: Tensor, label: Tensor | None, generator: Generators, quantile: Tensor | None
+        self,
+        model: TrainableDenoiser,
+        x_0: Tensor,
+        label: Tensor | None,
+        generator: Generators,
+        quantile: Tensor | None,
     ) -> Tensor:
         r"""pi (B,): sample j of the batch should be x_0[pi(j)]."""
         y = model.sde.to_chart(x_0).flatten(1)
-        rehearsal = _Rehearsal(model)
         with forked(x_0.device):
             try:
-                self.base_loss(rehearsal, x_0, label, _copies(generator), quantile)
+                self.base_loss(_Dummy(model), x_0, label, _copies(generator), quantile)
                 raise TypeError(f"base_loss must call a denoiser, got {type(self.base_loss).__name__}, which did not.")
-            except _Seen as seen:
-                u, s = seen.u, seen.s
+            except _Called as call:
+                u, s = call.u, call.s
         if u.shape != x_0.shape:
             raise TypeError(
-                f"base_loss must look at the data themselves, got {type(self.base_loss).__name__}, which looks at "
-                f"{tuple(u.shape)} for data of {tuple(x_0.shape)}; put the pairing inside it."
+                f"base_loss must call the denoiser with noisy data, got {type(self.base_loss).__name__}, which calls "
+                f"it with shape {tuple(u.shape)} for data of shape {tuple(x_0.shape)}. Put the pairing inside it."
             )
         noise = (u.flatten(1) - y) / expand(s, y)
         return assignment(y, noise, label if model.num_classes is not None else None)
@@ -83,27 +89,21 @@ def assignment(y: Tensor, noise: Tensor, label: Tensor | None = None) -> Tensor:
     return torch.from_numpy(columns)
 
 
-class _Seen(Exception):
-    r"""Ends a rehearsal with the points at which a loss called the denoiser first."""
+class _Called(Exception):
+    r"""Ends a dry run at the first call of the denoiser; has the points and their noise ratios."""
 
     def __init__(self, u: Tensor, s: Tensor) -> None:
         super().__init__()
         self.u, self.s = u, s
 
 
-class _Rehearsal:
-    r"""A denoiser that computes nothing."""
+class _Dummy(StandIn):
+    r"""Stands in for a denoiser and ends the dry run at its first call."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def __call__(self, u: Tensor, s: Tensor | float | None = None, label: Tensor | None = None) -> Tensor:
+    def __call__(self, u: Tensor, s: Tensor | float | None = None, label: Tensor | None = None) -> NoReturn:
         if s is None:
-            raise TypeError("base_loss must be the loss of a denoiser, got one that calls its model without a noise.")
-        raise _Seen(u, as_time(s))
+            raise TypeError("base_loss must be the loss of a denoiser, but it calls its model without a noise ratio.")
+        raise _Called(u, as_time(s))
 
 
 def _copies(generator: Generators) -> Generators:

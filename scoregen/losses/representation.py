@@ -1,4 +1,4 @@
-r"""Robust representation consistency: pre-training of an encoder that is the same along each path from noise to data.
+r"""Robust representation consistency: pre-training of an encoder that is constant along each path from noise to data.
 
     L = InfoNCE(q_1, k_2) + InfoNCE(q_2, k_1) + InfoNCE(c(u_i, t_i), stopgrad c(u_j, t_j)),   j = i + 1
     q_a = projection of y_a + t_min eps,   k_a = stopgrad: the same by the target, a slow average of the network
@@ -16,10 +16,13 @@ import math
 import torch
 from torch import Tensor, nn
 
+from scoregen import checks
 from scoregen.data import Augmentation
-from scoregen.losses.score_matching import Loss
+from scoregen.losses.base import Loss
+from scoregen.models.vit import ViTClassifier
 from scoregen.parallel import gather, gather_rows, rank
 from scoregen.rng import Generators, rand, randn
+from scoregen.sde.additive import karras
 
 
 class Resolution:
@@ -35,14 +38,15 @@ class Resolution:
     """
 
     def __init__(self, first: int = 20, last: int = 80) -> None:
-        if not 1 <= first <= last:
-            raise ValueError(f"Resolution needs 1 <= first <= last, got first={first}, last={last}.")
-        self.first, self.last = first, last
+        checks.whole(1, first=first)
+        checks.whole(first, last=last)
+        self.first, self.last = int(first), int(last)
 
     def __call__(self, step: int, steps: int) -> int:
         r"""N at step 0 <= step < steps."""
         length = math.ceil(steps / math.log2(math.ceil(self.last / self.first) + 1))
-        return min(self.first * 2 ** math.ceil(step / length), self.last) + 1
+        doubled: int = self.first * 2 ** math.ceil(step / length)
+        return min(doubled, self.last) + 1
 
 
 class Momentum:
@@ -59,11 +63,9 @@ class Momentum:
     """
 
     def __init__(self, first: float = 0.99, last: float = 0.9999, sharpness: float = 15.0) -> None:
-        if not (0 <= first <= last < 1 and sharpness > 0):
-            raise ValueError(
-                f"Momentum needs 0 <= first <= last < 1 and sharpness > 0, got first={first}, last={last}, "
-                f"sharpness={sharpness}."
-            )
+        checks.inside(0, 1, "[)", first=first)
+        checks.inside(first, 1, "[)", last=last)
+        checks.positive(sharpness=sharpness)
         self.first, self.last, self.sharpness = first, last, sharpness
 
     def __call__(self, step: int, steps: int) -> float:
@@ -78,13 +80,13 @@ class Momentum:
 class RepresentationConsistency(Loss):
     r"""The pre-training loss of a `ViTClassifier` (its encoder and projector); labels are not used.
 
-        The loss of a sample depends on its batch, whose samples are told apart: over all processes, but not over
-        micro-batches (`trainer.accumulate` > 1 gives smaller batches of keys). The target's weights are part of the
-        checkpoint.
+        The loss of a sample depends on the other samples of its batch, from which it is told apart. The batch is that
+        of all processes but of one micro-batch: `trainer.accumulate` > 1 gives fewer keys. The target's weights are
+        part of the checkpoint.
 
     Args:
         views: makes the two strong views.
-        second_views: makes the second one, where it has a recipe of its own.
+        second_views: makes the second view; `views` makes both unless given.
         temperature: tau > 0 of InfoNCE.
         sigma_min, sigma_max, rho: of the grid of times, 0 < sigma_min < sigma_max, rho > 0.
         resolution: number of grid points. momentum: decay of the target's average.
@@ -95,7 +97,8 @@ class RepresentationConsistency(Loss):
     Reference: Lei et al. (2025), arXiv 2501.13094, with the values of its released code.
     """
 
-    target: nn.Module | None
+    target: ViTClassifier | None
+    comparable = False  # the keys of a sample are those of its batch, over all processes
 
     def __init__(
         self,
@@ -109,13 +112,9 @@ class RepresentationConsistency(Loss):
         momentum: Momentum | None = None,
     ) -> None:
         super().__init__()
-        if not 0 < sigma_min < sigma_max < math.inf:
-            raise ValueError(
-                f"sigma_min must satisfy 0 < sigma_min < sigma_max, got sigma_min={sigma_min}, sigma_max={sigma_max}."
-            )
-        if not (temperature > 0 and rho > 0):
-            raise ValueError(f"temperature and rho must be > 0, got temperature={temperature}, rho={rho}.")
-        self.views, self.second_views = views, views if second_views is None else second_views
+        checks.increasing(0, sigma_min=sigma_min, sigma_max=sigma_max)
+        checks.positive(temperature=temperature, rho=rho)
+        self.views, self.second_views = views, second_views
         self.temperature, self.rho = float(temperature), float(rho)
         self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
         self.resolution = Resolution() if resolution is None else resolution
@@ -124,15 +123,13 @@ class RepresentationConsistency(Loss):
         self.points, self.beta, self._due = self.resolution(0, 1), 1.0, False
         self._sums, self._count = torch.zeros(2), 0
 
-    comparable = False  # its keys are those of the batch, over all processes
-
-    def begin(self, model: nn.Module) -> None:
+    def begin(self, model: ViTClassifier) -> None:
         learns = {name: any(p.requires_grad for p in part.parameters()) for name, part in model.named_children()}
         if not learns.get("projector", True) or learns.get("head", False):
             raise ValueError(
                 f"pre-training needs model.trainable=[encoder,projector], got "
-                f"[{','.join(name for name, yes in learns.items() if yes)}]: a frozen projector stays random, and the "
-                f"head gets no gradient."
+                f"[{','.join(name for name, yes in learns.items() if yes)}]. A frozen projector would stay random, and "
+                f"the head gets no gradient."
             )
         self.target = copy.deepcopy(model).requires_grad_(False)
 
@@ -143,19 +140,18 @@ class RepresentationConsistency(Loss):
     def times(self) -> Tensor:
         r"""The grid t_0 = sigma_max > ... > t_(N-1) = sigma_min, float64. Reference: arXiv 2206.00364, equation 5."""
         fraction = torch.arange(self.points, dtype=torch.float64) / (self.points - 1)
-        high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
-        return (high + fraction * (low - high)) ** self.rho
+        return karras(fraction, self.sigma_max, self.sigma_min, self.rho)
 
     def forward(
         self,
-        model: nn.Module,
+        model: ViTClassifier,
         x_0: Tensor,
         label: Tensor | None = None,
         generator: Generators = None,
         quantile: Tensor | None = None,
     ) -> Tensor:
         target = self._averaged(model)
-        views = [model.to_chart(draw(x_0, generator)) for draw in (self.views, self.second_views)]
+        views = [model.to_chart(draw(x_0, generator)) for draw in (self.views, self.second_views or self.views)]
         y, eps = model.to_chart(x_0), randn(x_0.shape, generator, x_0.dtype, x_0.device)
         t, below = self._pair(generator)
         views = [view + self.sigma_min * eps for view in views]
@@ -171,14 +167,14 @@ class RepresentationConsistency(Loss):
         return contrast + consistency
 
     def metrics(self) -> dict[str, float]:
-        r"""Means of both terms over all processes since the last call, the number of points and the target's decay."""
+        r"""Means of both terms since the last call over all processes, the number of points and the target's decay."""
         contrast, consistency, count = torch.tensor(gather([*self._sums.tolist(), self._count])).sum(0).tolist()
         self._sums, self._count = torch.zeros(2), 0
         means = {"contrast": contrast / count, "consistency": consistency / count} if count else {}
         return {**means, "points": self.points, "target_decay": self.beta}
 
     def _lower_noise(self, eps: Tensor) -> Tensor:
-        r"""The noise of the lower point of the path: that of the upper one."""
+        r"""The noise of the lower point of the path, which is that of the upper one."""
         return eps
 
     def _pair(self, generator: Generators) -> tuple[float, float]:
@@ -190,12 +186,13 @@ class RepresentationConsistency(Loss):
         return t[i].item(), t[i + 1].item()
 
     @torch.no_grad()
-    def _averaged(self, model: nn.Module) -> nn.Module:
-        r"""The target, moved once a step towards the network of that step; the network itself before a training."""
+    def _averaged(self, model: ViTClassifier) -> ViTClassifier:
+        r"""The target, moved towards the network once a step; the network itself where no training has begun."""
         if self.target is None:
             return model
         if self._due:
-            averages, weights = list(self.target.parameters()), [p.detach() for p in model.parameters()]
+            averages: list[Tensor] = list(self.target.parameters())
+            weights = [p.detach() for p in model.parameters()]
             torch._foreach_lerp_(averages, weights, 1 - self.beta)
             self._due = False
         return self.target.train(model.training)
@@ -208,7 +205,7 @@ class RepresentationConsistency(Loss):
 
 
 def info_nce(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
-    r"""The loss of telling each query's key from those of all samples, of all processes.
+    r"""The loss of finding each query's key among those of all samples of all processes.
 
         l_n = logsumexp_m(<q_n, k_m>/tau) - <q_n, k_n>/tau,   q and k normalised to length 1
 

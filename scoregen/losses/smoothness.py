@@ -1,4 +1,4 @@
-r"""Smoothness of the map from noise to data: penalties on the Jacobian J_x = dD/dx_t beside any other loss.
+r"""Smoothness of the map from noise to data: penalties on the Jacobian J_x = dD/dx_t, added to any other loss.
 
     step-wise variation   (w |J_x^T v| - a)^2,   a: running mean of w |J_x^T v|
     plain penalty         |J_x^T v|^2 / kappa^2,  kappa = alpha sd^2/(alpha^2 sd^2 + sigma^2)
@@ -17,15 +17,15 @@ Reference: Guo et al. (2024), arXiv 2312.04410, equations 8 to 13; Karras et al.
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Literal
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from scoregen.errors import closest
+from scoregen import checks
+from scoregen.losses.base import Loss, TrainableDenoiser, WrappedLoss
 from scoregen.losses.jacobian import ESTIMATORS, Estimator, Witness
-from scoregen.losses.score_matching import Loss, WrappedLoss
 from scoregen.parallel import gather
 from scoregen.rng import Generators
 from scoregen.sde.process import SDE
@@ -45,36 +45,41 @@ def _latent(sde: SDE, t: Tensor) -> Tensor:
     return torch.ones_like(t)
 
 
+EstimatorName = Literal["finite_difference", "vjp"]
 # w / alpha, the factors of |J_u^T v|; w is sigma^2, 1 and alpha
 WEIGHTS: dict[str, Callable[[SDE, Tensor], Tensor]] = {"paper": _paper, "eq8": _eq8, "latent": _latent}
-# the noise ratios between the targets a
+# noise ratios that separate the bins, each of which has a target a of its own
 TARGETS: dict[str, tuple[float, ...]] = {"global": (), "per_level": EDGES}
 
 
 class JacobianLoss(WrappedLoss):
-    r"""Another loss plus a penalty on |J^T v| at the noisy points where that loss called the denoiser.
+    r"""A loss plus a penalty on |J^T v| at the noisy points where this loss calls the denoiser.
 
         The points, noise levels and labels (dropped ones included) are those of the first call with a gradient. Without
-        gradients (held-out evaluation) it is the other loss alone. Steps without a penalty cost what they always did.
+        gradients (held-out evaluation) the value is that of base_loss alone. Steps without a penalty cost no more than
+        base_loss.
 
     Args:
         base_loss: any loss of a denoiser.
         strength: lambda >= 0.
         estimator: "finite_difference", "vjp" or an `Estimator`.
-        every: the penalty is computed at every k-th step with k times its weight: the same gradient on average.
+        every: k >= 1. The penalty is computed at every k-th step with k times its weight, which has the same gradient
+            on average.
 
     Raises:
         ValueError: values out of range, unknown names. TypeError: base_loss is no loss.
     """
 
-    def __init__(self, base_loss: Loss, strength: float, estimator: Estimator | str, every: int) -> None:
+    def __init__(self, base_loss: Loss, strength: float, estimator: Estimator | EstimatorName, every: int) -> None:
         super().__init__(base_loss)
-        if not 0 <= strength < math.inf:
-            raise ValueError(f"strength must be >= 0 and finite, got strength={strength}.")
-        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-            raise ValueError(f"every must be an integer >= 1 (steps), got every={every}.")
-        self.strength, self.every = float(strength), every
-        self.estimator = lookup("estimator", estimator, ESTIMATORS)() if isinstance(estimator, str) else estimator
+        checks.at_least(0, strength=strength)
+        checks.whole(1, every=every)
+        self.strength, self.every = float(strength), int(every)
+        if isinstance(estimator, str):
+            checks.one_of(ESTIMATORS, estimator=estimator)
+            self.estimator = ESTIMATORS[estimator]()
+        else:
+            self.estimator = estimator
         self.step: int | None = None
         self._sums = torch.zeros(4, len(EDGES) + 1)
 
@@ -84,7 +89,7 @@ class JacobianLoss(WrappedLoss):
 
     def forward(
         self,
-        model: nn.Module,
+        model: TrainableDenoiser,
         x_0: Tensor,
         label: Tensor | None = None,
         generator: Generators = None,
@@ -101,10 +106,11 @@ class JacobianLoss(WrappedLoss):
         penalty = self.penalty(weighted, s)
         self._record(s, norm / model.sde.alpha(t).to(norm), weighted, penalty)
         often = 1 if self.step is None else self.every  # without `at` no call is left out
-        return value + self.strength * often * penalty.to(value)
+        total: Tensor = value + self.strength * often * penalty.to(value)
+        return total
 
     @abstractmethod
-    def factor(self, model: Any, s: Tensor, t: Tensor) -> Tensor:
+    def factor(self, model: TrainableDenoiser, s: Tensor, t: Tensor) -> Tensor:
         r"""The factor (B,) of |J_u^T v| at noise ratios s (B,) and their times t (B,), all float64 on the CPU."""
 
     @abstractmethod
@@ -113,7 +119,7 @@ class JacobianLoss(WrappedLoss):
 
     @abstractmethod
     def goal(self, s: Tensor) -> Tensor:
-        r"""Where the weighted norm should be, (B,), for the log."""
+        r"""The value (B,) that the penalty draws the weighted norm to; nan while there is none. For the log."""
 
     @torch.no_grad()
     def _record(self, s: Tensor, norm: Tensor, weighted: Tensor, penalty: Tensor) -> None:
@@ -125,8 +131,8 @@ class JacobianLoss(WrappedLoss):
     def metrics(self) -> dict[str, float]:
         r"""Means since the last call, over all processes, in bins of s.
 
-        jacobian: |J_x^T v|, raw. target: what that would have to be. ratio: of the two. penalty: mean over all bins,
-        without its strength.
+        jacobian: |J_x^T v|. target: its value where the penalty vanishes. ratio: jacobian over target. penalty: mean
+        over all bins, without the factor `strength`.
         """
         count, norm, target, penalty = torch.tensor(gather(self._sums.tolist()), dtype=torch.float64).sum(0)
         self._sums = torch.zeros_like(self._sums)
@@ -142,14 +148,15 @@ class JacobianLoss(WrappedLoss):
 class StepwiseVariation(JacobianLoss):
     r"""Step-wise variation regularisation: (w |J_x^T v| - a)^2 with a running mean a of w |J_x^T v|.
 
-        Equal image changes for equal latent changes. Exact constancy is impossible for real data, so this is a bias.
-        The mean a is over all processes, starts at that of the first step that sees its level and is saved. A penalty
-        sees the mean of earlier steps, so micro-batches of a step share it; until there is one, it is 0.
+        Asks for equal changes of the image for equal changes of the latent. No map from noise to real data has an
+        exactly constant Jacobian, so this is a bias. The mean a is over all processes, starts at the mean of the first
+        step with samples of its level, and is saved. The penalty compares with the mean of earlier steps, which all
+        micro-batches of a step share; in the first step it is 0.
 
     Args:
         base_loss: any loss of a denoiser.
-        weight: w; "paper": sigma^2, what was released (the published equations 9 and 13 invert the exponent of
-            equation 8); "eq8": 1, what equation 8 states; "latent": alpha, the Jacobian in EDM coordinates.
+        weight: w; "paper": sigma^2, as in the authors' released code (the published equations 9 and 13 invert the
+            exponent of equation 8); "eq8": 1, as in equation 8; "latent": alpha, the Jacobian in EDM coordinates.
         target: "global": one a (the paper); "per_level": one for each bin of noise ratios.
         estimator: "finite_difference" (twice the cost of a step), "vjp" (exact, 2 to 2.6 times) or an `Estimator`.
         every: the penalty is computed at every k-th step with k times its weight.
@@ -169,35 +176,37 @@ class StepwiseVariation(JacobianLoss):
     def __init__(
         self,
         base_loss: Loss,
-        weight: str = "eq8",
-        target: str = "global",
-        estimator: Estimator | str = "finite_difference",
+        weight: Literal["paper", "eq8", "latent"] = "eq8",
+        target: Literal["global", "per_level"] = "global",
+        estimator: Estimator | EstimatorName = "finite_difference",
         every: int = 1,
         strength: float = 1.0,
         rate: float = 0.01,
     ) -> None:
         super().__init__(base_loss, strength, estimator, every)
-        if not 0 < rate <= 1:
-            raise ValueError(f"rate must satisfy 0 < rate <= 1, got rate={rate}.")
-        self._weight, self._edges = lookup("weight", weight, WEIGHTS), lookup("target", target, TARGETS)
-        self.rate = rate
+        checks.inside(0, 1, "(]", rate=rate)
+        checks.one_of(WEIGHTS, weight=weight)
+        checks.one_of(TARGETS, target=target)
+        self.weight, self.target, self.rate = weight, target, rate
+        self._edges = TARGETS[target]
         levels = len(self._edges) + 1
-        self.register_buffer("a", torch.full((levels,), math.nan))  # nan: no sample of this level was seen yet
-        self.register_buffer("pending", torch.zeros(2, levels))  # sums and numbers of the step that is under way
+        self.register_buffer("a", torch.full((levels,), math.nan))  # nan until there is a sample of this level
+        self.register_buffer("pending", torch.zeros(2, levels))  # sums and numbers of the current step
 
     def at(self, step: int, steps: int) -> None:
         super().at(step, steps)
         self._fold()
 
-    def factor(self, model: Any, s: Tensor, t: Tensor) -> Tensor:
-        return self._weight(model.sde, t)
+    def factor(self, model: TrainableDenoiser, s: Tensor, t: Tensor) -> Tensor:
+        return WEIGHTS[self.weight](model.sde, t)
 
     def penalty(self, weighted: Tensor, s: Tensor) -> Tensor:
         if self.step is None:  # a loop that does not call `at`: every call is a step
             self._fold()
         self._collect(weighted.detach(), s)
         goal = self.goal(s)
-        return torch.where(goal.isnan(), 0.0, weighted - goal).square()
+        penalty: Tensor = torch.where(goal.isnan(), 0.0, weighted - goal).square()
+        return penalty
 
     def goal(self, s: Tensor) -> Tensor:
         return self.a[level(s, self._edges).to(self.a.device)]
@@ -213,7 +222,7 @@ class StepwiseVariation(JacobianLoss):
 
     @torch.no_grad()
     def _fold(self) -> None:
-        r"""Takes what the last step saw into the running means."""
+        r"""Folds the sums of the last step into the running means."""
         total, count = self.pending
         mean = torch.where(count > 0, total / count.clamp_min(1), self.a)
         self.a = torch.where(self.a.isnan(), mean, torch.lerp(self.a, mean, self.rate))
@@ -235,13 +244,14 @@ class JacobianPenalty(JacobianLoss):
         self,
         base_loss: Loss,
         strength: float = 1e-3,
-        estimator: Estimator | str = "finite_difference",
+        estimator: Estimator | EstimatorName = "finite_difference",
         every: int = 1,
     ) -> None:
         super().__init__(base_loss, strength, estimator, every)
 
-    def factor(self, model: Any, s: Tensor, t: Tensor) -> Tensor:
-        return (model.sigma_data**2 + s**2) / model.sigma_data**2
+    def factor(self, model: TrainableDenoiser, s: Tensor, t: Tensor) -> Tensor:
+        factor: Tensor = (model.sigma_data**2 + s**2) / model.sigma_data**2
+        return factor
 
     def penalty(self, weighted: Tensor, s: Tensor) -> Tensor:
         return weighted.square()
@@ -253,10 +263,3 @@ class JacobianPenalty(JacobianLoss):
 def level(s: Tensor, edges: tuple[float, ...]) -> Tensor:
     r"""The bin (B,) of noise ratios s (B,)."""
     return torch.bucketize(s, torch.tensor(edges, dtype=s.dtype, device=s.device))
-
-
-def lookup(name: str, value: str, table: dict[str, Any]) -> Any:
-    r"""The entry of a table, or an error with the closest right name."""
-    if value not in table:
-        raise ValueError(f"{name} must be {', '.join(table)}; got {value!r}. {closest(value, table)}")
-    return table[value]

@@ -98,11 +98,14 @@ def test_confident_logits_keep_finite_gradients():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: CrossEntropy(noise_sigma=-1.0), "noise_sigma must be >= 0 and finite, got -1.0"),
-        (lambda: CrossEntropy(label_smoothing=1.0), "label_smoothing < 1, got 1.0"),
-        (lambda: ConsistencyRegularization(0.0), "use CrossEntropy"),
-        (lambda: ConsistencyRegularization(0.5, num_noises=1), "must be an integer >= 2, got 1"),
-        (lambda: ConsistencyRegularization(0.5, lbd=-1.0), "got lbd=-1.0"),
+        (lambda: CrossEntropy(noise_sigma=-1.0), "noise_sigma must be >= 0, got noise_sigma=-1.0"),
+        (lambda: CrossEntropy(label_smoothing=1.0), r"label_smoothing must lie in \[0, 1\), got label_smoothing=1\.0"),
+        (lambda: ConsistencyRegularization(0.0), "Use CrossEntropy"),
+        (
+            lambda: ConsistencyRegularization(0.5, num_noises=1),
+            "num_noises must be a whole number >= 2, got num_noises=1",
+        ),
+        (lambda: ConsistencyRegularization(0.5, lbd=-1.0), "lbd must be >= 0, got lbd=-1.0"),
         (lambda: CrossEntropy()(*batch()[:2]), "label must be given"),
     ],
     ids=["negative noise", "smoothing", "no noise", "one noise", "negative weight", "no label"],

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from scoregen.losses import DataUnitMatching, DenoisingScoreMatching, LogUniform
-from scoregen.losses.score_matching import DataWeighting
+from scoregen.losses import DataUnitMatching, DataWeighting, DenoisingScoreMatching, LogUniform
 from scoregen.sde import EDM, VP, Affine, Multiplicative
 
 LOG = Multiplicative(EDM(0.1, 0.5), offset=0.02, data_range=(0.0, 1.0))

@@ -80,7 +80,7 @@ def test_labels_travel_with_their_data():
 @pytest.mark.parametrize(
     "draws", [lambda: generators(0, 1, 0, range(B)), lambda: None, lambda: 5], ids=["list", "global", "one"]
 )
-def test_the_rehearsal_uses_up_no_randomness(draws):
+def test_the_dry_run_uses_up_no_randomness(draws):
     r"""The value is that of the base loss on the permuted data with the same generators."""
     found = []
     for paired in (True, False):
@@ -124,11 +124,11 @@ def test_a_loss_of_something_else_than_the_data_is_refused():
         def forward(self, model, x_0, label=None, generator=None, quantile=None):
             return model(x_0[:, :1], torch.ones(len(x_0)), label).flatten(1).sum(1)
 
-    with pytest.raises(TypeError, match="base_loss must look at the data themselves, got Halved"):
+    with pytest.raises(TypeError, match="base_loss must call the denoiser with noisy data, got Halved"):
         OptimalTransportPairing(Halved())(model(), data())
 
 
-def test_the_rehearsal_calls_no_teacher():
+def test_the_dry_run_calls_no_teacher():
     calls = []
 
     class Teacher(Denoiser):

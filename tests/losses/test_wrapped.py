@@ -1,4 +1,4 @@
-r"""Losses around another one: what the trainer tells the outer loss reaches the inner one."""
+r"""Wrapped losses: what the trainer tells the outer loss reaches the inner one."""
 
 import pytest
 import torch

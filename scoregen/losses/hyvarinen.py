@@ -1,4 +1,4 @@
-r"""Score matching of positive data against a known score, and without noise targets.
+r"""Score matching of positive data in terms of the Hyvarinen score: against a known one, and without a target.
 
     h = X grad_X log p_t(X) = (score of log X_t) - 1,   X = x + offset            the Hyvarinen score
 
@@ -12,22 +12,17 @@ M-DSM is `DenoisingScoreMatching`: |D - y_0|^2 = (a v)^2 |...|^2 for geometric B
 Reference: Hyvarinen (2007), Some extensions of score matching; Shetty, Prasath, Seelamantula (2025), arXiv 2510.02730.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scoregen.losses.jacobian import VJP
-from scoregen.losses.score_matching import (
-    DataWeighting,
-    Loss,
-    NoiseLevels,
-    ScoreMatching,
-    UniformTime,
-    Weighting,
-    drop_labels,
-)
+from scoregen import checks
+from scoregen.losses.base import Loss, TrainableDenoiser, drop_labels
+from scoregen.losses.jacobian import twice_differentiable
+from scoregen.losses.noise_levels import NoiseLevels, UniformTime
+from scoregen.losses.score_matching import ScoreMatching
+from scoregen.losses.weightings import DataWeighting, Weighting
 from scoregen.rng import Generators, randn, random_signs
 from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import expand
@@ -39,9 +34,9 @@ Score = Callable[[Tensor, Tensor], Tensor]
 class ExplicitScoreMatching(ScoreMatching):
     r"""Score matching against a known Hyvarinen score: w(s) |D_theta - D|^2 / dim with D = u + s sigma (1 + h)/a.
 
-        Denoising score matching with the same noise levels and weighting differs from it by a constant: so a model can
-        be fitted to a law in closed form without the noise of the targets, and the distance to the exact score be
-        measured.
+        Denoising score matching with the same noise levels and weighting differs from it by a constant. So a model
+        can be fitted to a law in closed form without the noise of the targets, and its distance to the exact score
+        can be measured.
 
     Args:
         score: (x_t, t) -> h (B, *S) for noisy data x_t (B, *S) at times t (B,).
@@ -49,7 +44,7 @@ class ExplicitScoreMatching(ScoreMatching):
         weighting: w(s); 1, which is lambda = v^2, unless given.
 
     Raises:
-        TypeError: on a call with a model of an additive process.
+        TypeError: in `forward`, a model of an additive process.
     """
 
     def __init__(
@@ -68,16 +63,16 @@ class ExplicitScoreMatching(ScoreMatching):
 class NonNegativeScoreMatching(Loss):
     r"""Hyvarinen's score matching for non-negative data, at one noise level: (2 X psi + X^2 psi' + X^2 psi^2/2) / dim.
 
-        It needs no target, but the derivative of the network: one more backward pass a probe. In z = log X it is
-        h + dh/dz + h^2/2. The values are half the explicit loss, less a constant, so they may be negative; the sum
-        over the dimensions is estimated by signs z' (dh/dz) z and is exact in expectation.
+        It needs no target but the derivative of the network: one more backward pass for each probe. In z = log X it
+        is h + dh/dz + h^2/2. The values are half the explicit loss, less a constant, so they may be negative. The sum
+        over the dimensions is estimated by random signs, r' (dh/dz) r, which is exact in expectation.
 
     Args:
-        s: the noise ratio of the level, > 0 (in model coordinates). Small: the score of the data themselves.
+        s: the noise ratio of the level, > 0 (in model coordinates). A small one gives the score of the data themselves.
         probes: Rademacher probes for the derivative, >= 1.
 
     Raises:
-        ValueError: s or probes out of range. TypeError: on a call with a model of an additive process.
+        ValueError: s or probes out of range. TypeError: in `forward`, a model of an additive process.
 
     Reference: Hyvarinen (2007), Some extensions of score matching, Computational Statistics & Data Analysis 51,
         section 3; Song et al. (2019), arXiv 1905.07088 (probes).
@@ -85,15 +80,13 @@ class NonNegativeScoreMatching(Loss):
 
     def __init__(self, s: float, probes: int = 1) -> None:
         super().__init__()
-        if not 0 < s < math.inf:
-            raise ValueError(f"s must be > 0 and finite, got s={s}; a small one stands for the data themselves.")
-        if not isinstance(probes, int) or probes < 1:
-            raise ValueError(f"probes must be an integer >= 1, got probes={probes}.")
-        self.s, self.probes = float(s), probes
+        checks.positive(s=s)
+        checks.whole(1, probes=probes)
+        self.s, self.probes = float(s), int(probes)
 
     def forward(
         self,
-        model: nn.Module,
+        model: TrainableDenoiser,
         x_0: Tensor,
         label: Tensor | None = None,
         generator: Generators = None,
@@ -110,7 +103,7 @@ class NonNegativeScoreMatching(Loss):
             z = ((y + self.s * noise) / rate).detach().requires_grad_()  # dz = d log X_t / alpha
             u = rate * z
             step = float(self.s * sde.sigma(t) / rate)
-            with VJP().context(u.device.type):  # what differentiates twice needs
+            with twice_differentiable(u.device.type):
                 denoised = model(u, torch.full((len(u),), self.s, dtype=torch.float64), label)
             h = (denoised - u) / step - 1
             slope = self._slope(h, z, generator, graph) / float(sde.alpha(t))

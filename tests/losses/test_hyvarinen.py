@@ -156,7 +156,7 @@ def test_non_negative_score_matching_trains():
     ("build", "message"),
     [
         (lambda: NonNegativeScoreMatching(0.0), "s must be > 0 and finite"),
-        (lambda: NonNegativeScoreMatching(0.5, probes=0), "probes must be an integer >= 1"),
+        (lambda: NonNegativeScoreMatching(0.5, probes=0), "probes must be a whole number >= 1, got probes=0"),
     ],
 )
 def test_bad_values_are_named(build, message):
