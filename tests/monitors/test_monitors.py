@@ -9,7 +9,7 @@ from tiny import DIGITS, TOY, numbers, train
 from scoregen.data import ArrayDataset
 from scoregen.errors import UserError
 from scoregen.losses import ConsistencyTuning, DenoisingScoreMatching, LogUniform, StepwiseVariation
-from scoregen.losses.score_matching import DataWeighting
+from scoregen.losses.weightings import DataWeighting
 from scoregen.metrics import Pixels, frechet_distance
 from scoregen.models.denoiser import AbstractDenoiser
 from scoregen.monitors import Accuracy, EarlyStopping, Quality
