@@ -19,13 +19,14 @@ from scoregen.losses import DenoisingScoreMatching
 from scoregen.models import Denoiser, UNet
 from scoregen.sde import EDM, Affine
 from scoregen.training import JSONLines, Trainer
+from scoregen.training.precision import mixed_precision
 from scoregen.training.loggers import read_metrics
 
 
 class RandomImages(Source):
     r"""Grey noise of MNIST's shape and number."""
 
-    name, num_classes = "random", 10
+    name, range, num_classes = "random", (0.0, 1.0), 10
 
     def load(self, train: bool) -> ArrayDataset:
         generator = torch.Generator().manual_seed(0)
@@ -81,7 +82,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     options = parser.parse_args()
     source = RandomImages()
-    precision = Trainer(steps=1).precision
+    precision = mixed_precision("auto")
     loop, bare = [], []
     for _ in range(options.rounds):
         bare.append(bare_seconds(options.steps, options.batch, precision))

@@ -1,7 +1,7 @@
 r"""Data sets, augmentations, and batches as a function of the step."""
 
 from scoregen.data.augment import Augmentation, Chain, Flip, Shift
-from scoregen.data.base import ArrayDataset, Source
+from scoregen.data.base import ArrayDataset, Dataset, Source
 from scoregen.data.batches import Batches
 from scoregen.data.captions import CaptionedFolder, LazyImages
 from scoregen.data.images import CIFAR10, KMNIST, MNIST, Digits, FashionMNIST, Folder, Npz
@@ -20,6 +20,7 @@ __all__ = [
     "CaptionedFolder",
     "Chain",
     "ColourViews",
+    "Dataset",
     "Digits",
     "FashionMNIST",
     "Flip",

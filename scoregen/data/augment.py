@@ -7,15 +7,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from scoregen import checks
 from scoregen.rng import Generators, rand
 
 
 class Augmentation(ABC):
-    r"""A random map of a batch."""
+    r"""A random map of a batch, which draws for each sample from the generator of this sample."""
 
     @abstractmethod
     def __call__(self, x: Tensor, generator: Generators) -> Tensor:
-        r"""x (B, *S) to an augmented batch of the same shape."""
+        r"""The augmented batch, of the same shape.
+
+        Args:
+            x: (B, *S). generator: one, or a list with one for each sample.
+        """
 
 
 class Flip(Augmentation):
@@ -27,16 +32,18 @@ class Flip(Augmentation):
 
 
 class Shift(Augmentation):
-    r"""Moves an image by up to `pixels` in each direction, the border repeated.
+    r"""Moves an image by up to `pixels` in each direction; the border is repeated.
 
     Args:
         pixels: largest displacement, >= 1.
+
+    Raises:
+        ValueError: pixels is no whole number >= 1.
     """
 
     def __init__(self, pixels: int = 2) -> None:
-        if pixels < 1:
-            raise ValueError(f"pixels must be >= 1, got pixels={pixels}.")
-        self.pixels = pixels
+        checks.whole(1, pixels=pixels)
+        self.pixels = int(pixels)
 
     def __call__(self, x: Tensor, generator: Generators) -> Tensor:
         count = 2 * self.pixels + 1
@@ -49,10 +56,10 @@ class Shift(Augmentation):
 
 
 class Chain(Augmentation):
-    r"""Augmentations one after another.
+    r"""Applies augmentations one after another.
 
     Args:
-        steps: in order.
+        steps: the augmentations, in order.
     """
 
     def __init__(self, steps: Sequence[Augmentation]) -> None:

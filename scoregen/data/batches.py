@@ -1,12 +1,10 @@
-r"""Batches as a function of the step: resuming needs only its number, and every process takes its own part."""
+r"""Batches as a function of the step: resuming needs only the step, and every process takes its own part."""
 
 from collections.abc import Iterator
 
 import torch
 
-from scoregen.rng import generator
-
-_STREAM = 101
+from scoregen.rng import Stream, generator
 
 
 class Batches:
@@ -30,8 +28,7 @@ class Batches:
         if batch % (accumulate * world):
             raise ValueError(
                 f"batch_size must be divisible by accumulate x processes, got batch_size={batch}, "
-                f"accumulate={accumulate}, "
-                f"processes={world}."
+                f"accumulate={accumulate}, processes={world}."
             )
         self.size, self.batch, self.accumulate = size, batch, accumulate
         self.rank, self.world, self.seed, self.start, self.stop = rank, world, seed, start, stop
@@ -55,5 +52,6 @@ class Batches:
         epoch, place = divmod(position, self.size)
         if epoch not in self._orders:
             self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
-            self._orders[epoch] = torch.randperm(self.size, generator=generator(self.seed, _STREAM, epoch)).tolist()
+            draws = generator(self.seed, Stream.ORDER, epoch)
+            self._orders[epoch] = torch.randperm(self.size, generator=draws).tolist()
         return self._orders[epoch][place]

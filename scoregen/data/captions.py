@@ -1,17 +1,17 @@
-r"""A folder of images with captions, read when they are asked for: such images are too many to keep."""
+r"""A folder of images with captions. Images are read when they are used: a data set of them does not fit in memory."""
 
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from scoregen import checks
 from scoregen.data.augment import Augmentation
-from scoregen.data.base import Source, part_of
-from scoregen.data.files import image_files, read_picture
+from scoregen.data.base import Dataset, Index, Source, part_of
+from scoregen.data.files import as_fraction, image_files, read_picture
 from scoregen.errors import UserError, absent, closest
 
 METADATA = "metadata.jsonl"
@@ -20,8 +20,8 @@ METADATA = "metadata.jsonl"
 class CaptionedFolder(Source):
     r"""Colour images with a caption each; the label of an image is the number of its caption in `captions`.
 
-    Captions stand in metadata.jsonl, one {"file_name": ..., "text": ...} a line (as Hugging Face's imagefolder), or
-    beside every image in a file of the same name with the ending .txt. A tenth of the images is held out.
+    Captions are read from metadata.jsonl, one {"file_name": ..., "text": ...} a line (as Hugging Face's imagefolder),
+    or from a text file beside each image, of the same name with the ending .txt. A tenth of the images is held out.
 
     Args:
         path: the folder; without metadata.jsonl it is searched recursively.
@@ -29,17 +29,19 @@ class CaptionedFolder(Source):
         augmentation: applied to training batches.
 
     Raises:
-        UserError: no images, or an image or a caption without the other; names the file.
+        ValueError: size is no whole number >= 1.
+        UserError: no images, an image without a caption or a caption without an image; names the file.
     """
+
+    range = (0.0, 1.0)
 
     def __init__(self, path: str, size: int = 512, augmentation: Augmentation | None = None) -> None:
         super().__init__(augmentation)
-        if size < 1:
-            raise ValueError(f"size must be >= 1 pixel, got size={size}.")
+        checks.whole(1, size=size)
         folder = Path(path)
         if not folder.is_dir():
             raise UserError(f"data.path: {absent(folder) if not folder.exists() else f'{folder} is not a folder.'}")
-        self.size, self.name = size, folder.name
+        self.path, self.size, self.name = path, int(size), folder.name
         table = folder / METADATA
         pairs = _from_table(table) if table.exists() else _from_texts(folder)
         self.files = [file for file, _ in pairs]
@@ -47,36 +49,40 @@ class CaptionedFolder(Source):
         numbers = {text: k for k, text in enumerate(self.captions)}
         self._label = torch.tensor([numbers[text] for _, text in pairs])
 
-    def load(self, train: bool) -> Any:
+    def load(self, train: bool) -> "LazyImages":
         part = part_of(len(self.files), train)
         return LazyImages([self.files[i] for i in part.tolist()], self._label[part], self.size)
 
 
-class LazyImages:
-    r"""Image files as a data set of (3, size, size) in [0, 1] that keeps only their names.
+class LazyImages(Dataset):
+    r"""Image files as a data set of images (3, size, size) in [0, 1], each read when it is used.
 
     Args:
-        files: of the images. label: (N,) integers. size: sides.
+        files: of the images. label: (N,) integers. size: side of an image, in pixels.
     """
+
+    label: Tensor
 
     def __init__(self, files: Sequence[Path], label: Tensor, size: int) -> None:
         self.files, self.label, self.size = list(files), label, size
 
+    @property
+    def x(self) -> Tensor:
+        return self._bytes(self.files)
+
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int | slice | Sequence[int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: Index) -> tuple[Tensor, Tensor]:
         chosen = torch.arange(len(self))[index]
-        pixels = [read_picture(self.files[i], mode="RGB", size=self.size) for i in chosen.flatten().tolist()]
-        x = torch.stack(pixels).float() / 255 if pixels else torch.zeros(0, 3, self.size, self.size)
+        x = as_fraction(self._bytes([self.files[i] for i in chosen.flatten().tolist()]))
         return (x if chosen.ndim else x[0]), self.label[chosen]
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        r"""The whole batch at once, for a DataLoader without a collate function."""
-        return self[torch.as_tensor(indices)]
+    def _bytes(self, files: Sequence[Path]) -> Tensor:
+        pictures = [read_picture(file, mode="RGB", size=self.size) for file in files]
+        return torch.stack(pictures) if pictures else torch.zeros(0, 3, self.size, self.size, dtype=torch.uint8)
 
     def fingerprint(self) -> str:
-        r"""A hash of the content, for caches and protocols."""
         content = hashlib.sha256(str((self.size, self.label.tolist())).encode())
         for file in self.files:
             content.update(file.read_bytes())
@@ -101,7 +107,7 @@ def _from_table(table: Path) -> list[tuple[Path, str]]:
             raise UserError(f"{where}: {absent(file)}")
         pairs.append((file, row["text"]))
     if not pairs:
-        raise UserError(f'data.path: \'{table}\' is empty; it takes one {{"file_name": ..., "text": ...}} a line.')
+        raise UserError(f'data.path: \'{table}\' is empty. Write one {{"file_name": ..., "text": ...}} a line.')
     return pairs
 
 
@@ -111,7 +117,7 @@ def _from_texts(folder: Path) -> list[tuple[Path, str]]:
     if without:
         raise UserError(
             f"data.path: {len(without)} of the {len(files)} images under '{folder}' have no caption, the first is "
-            f"'{without[0].relative_to(folder)}'. Give {METADATA} with file_name and text a line, or a text file "
-            f"beside every image ('{without[0].with_suffix('.txt').name}')."
+            f"'{without[0].relative_to(folder)}'. Write {METADATA} with a file_name and a text on each line, or a "
+            f"text file beside each image ('{without[0].with_suffix('.txt').name}')."
         )
     return [(file, file.with_suffix(".txt").read_text(encoding="utf-8").strip()) for file in files]

@@ -1,10 +1,12 @@
 r"""Image data sets: scikit-learn's digits, torchvision's, npz files and folders."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from scoregen import checks
 from scoregen.compat import repair_torchvision
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import ArrayDataset, Source, split
@@ -20,6 +22,7 @@ class Digits(Source):
     """
 
     name = "digits"
+    range = (0.0, 1.0)
     num_classes = 10
 
     def __init__(self, augmentation: Augmentation | None = None) -> None:
@@ -37,12 +40,13 @@ class _Torchvision(Source):
     r"""A torchvision data set; or, where the root holds it, an npz subset of it.
 
     Args:
-        root: folder that holds (or will hold) the files.
-        download: fetches what is missing.
+        root: folder of the files.
+        download: whether to fetch missing files.
         augmentation: applied to training batches.
-        validation: so many training images are held out in place of the test part, for selection; 0 for none.
+        validation: number of training images held out as a validation split, which replaces the test split; 0 for none.
     """
 
+    range = (0.0, 1.0)
     num_classes = 10
     class_name: str
     subset: str | None = None
@@ -51,9 +55,8 @@ class _Torchvision(Source):
         self, root: str = "data", download: bool = True, augmentation: Augmentation | None = None, validation: int = 0
     ) -> None:
         super().__init__(augmentation)
-        if validation < 0:
-            raise ValueError(f"validation must be >= 0 images, got validation={validation}.")
-        self.root, self.download, self.validation = root, download, validation
+        checks.whole(0, validation=validation)
+        self.root, self.download, self.validation = root, download, int(validation)
         if self._subset_path is not None:
             self.name = self._subset_path.stem
 
@@ -67,7 +70,10 @@ class _Torchvision(Source):
             return self._part(train)
         whole = self._part(train=True)
         if self.validation >= len(whole):
-            raise ValueError(f"validation must leave images to train on, got {self.validation} of {len(whole)}.")
+            raise ValueError(
+                f"validation must be below the number of training images, {len(whole)}, got "
+                f"validation={self.validation}."
+            )
         return split(whole.x, whole.label, train, self.validation / len(whole))
 
     def _part(self, train: bool) -> ArrayDataset:
@@ -83,12 +89,12 @@ class _Torchvision(Source):
             except RuntimeError:
                 if not self.download:
                     raise
-                with _one_at_a_time(Path(self.root)):  # processes, of which the first fetches
+                with _one_at_a_time(Path(self.root)):  # of several processes one fetches
                     found = kind(self.root, train=train, download=True)
         except (RuntimeError, OSError) as error:
             reason = "could not be fetched" if self.download else "data.download=false forbids fetching it"
             raise UserError(
-                f"data.root: {self.name} is not under '{self.root}' and {reason}; give data.root=FOLDER with its files."
+                f"data.root: {self.name} is not under '{self.root}' and {reason}. Give data.root=FOLDER with its files."
             ) from error
         x = torch.as_tensor(np.asarray(found.data))
         x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
@@ -99,10 +105,10 @@ class MNIST(_Torchvision):
     r"""MNIST, 60,000 + 10,000 images 1 x 28 x 28.
 
     Args:
-        root: folder that holds (or will hold) the files.
-        download: fetches what is missing.
+        root: folder of the files.
+        download: whether to fetch missing files.
         augmentation: applied to training batches.
-        validation: so many training images are held out in place of the test part, for selection; 0 for none.
+        validation: number of training images held out as a validation split, which replaces the test split; 0 for none.
     """
 
     name, class_name = "mnist", "MNIST"
@@ -112,10 +118,10 @@ class FashionMNIST(_Torchvision):
     r"""Fashion-MNIST, 60,000 + 10,000 images 1 x 28 x 28.
 
     Args:
-        root: folder that holds (or will hold) the files.
-        download: fetches what is missing.
+        root: folder of the files.
+        download: whether to fetch missing files.
         augmentation: applied to training batches.
-        validation: so many training images are held out in place of the test part, for selection; 0 for none.
+        validation: number of training images held out as a validation split, which replaces the test split; 0 for none.
     """
 
     name, class_name = "fashion_mnist", "FashionMNIST"
@@ -125,10 +131,10 @@ class KMNIST(_Torchvision):
     r"""Kuzushiji-MNIST, 1 x 28 x 28; `kmnist_10k.npz` (9,000 + 1,000) where the root holds it.
 
     Args:
-        root: folder that holds (or will hold) the files.
-        download: fetches what is missing.
+        root: folder of the files.
+        download: whether to fetch missing files.
         augmentation: applied to training batches.
-        validation: so many training images are held out in place of the test part, for selection; 0 for none.
+        validation: number of training images held out as a validation split, which replaces the test split; 0 for none.
     """
 
     name, class_name, subset = "kmnist", "KMNIST", "kmnist_10k.npz"
@@ -138,10 +144,10 @@ class CIFAR10(_Torchvision):
     r"""CIFAR-10, 3 x 32 x 32; `cifar10_subset.npz` (20,000 + 1,017) where the root holds it.
 
     Args:
-        root: folder that holds (or will hold) the files.
-        download: fetches what is missing.
+        root: folder of the files.
+        download: whether to fetch missing files.
         augmentation: applied to training batches.
-        validation: so many training images are held out in place of the test part, for selection; 0 for none.
+        validation: number of training images held out as a validation split, which replaces the test split; 0 for none.
     """
 
     name, class_name, subset = "cifar10", "CIFAR10", "cifar10_subset.npz"
@@ -150,63 +156,63 @@ class CIFAR10(_Torchvision):
 class Npz(Source):
     r"""A NumPy archive with `train_images` (N, H, W[, C]); optionally `train_labels`, `test_images`, `test_labels`.
 
-    uint8 images are read as x/255; floats as they are. A table (N, D) under `train_images` or `x` is data too.
+    uint8 images are read as x/255, floats as they are. A table (N, D) under `train_images` or `x` is read as vectors.
+    The range is (0, 1) for bytes, and for float images whose values all lie there; it is None for all other data.
 
     Args:
         path: the file.
         augmentation: applied to training batches.
+
+    Raises:
+        UserError: the file is missing or damaged, or its parts are empty or of different shapes or types.
     """
 
     def __init__(self, path: str, augmentation: Augmentation | None = None) -> None:
         super().__init__(augmentation)
-        self.path = _existing(path, "data.path")
-        self.name = self.path.stem
-        parts = {"train": self.train, "test": self.test}
+        self.path, self.name = path, Path(path).stem
+        parts = {"train": self.load(train=True), "test": self.load(train=False)}
         kinds = {name: (tuple(part.x.shape[1:]), part.x.dtype) for name, part in parts.items()}
         if min(map(len, parts.values())) < 1 or kinds["train"] != kinds["test"]:
-            told = ", ".join(f"{name}: {len(part)} of {kinds[name]}" for name, part in parts.items())
-            raise UserError(f"data.path: both parts of '{path}' must hold images of one shape and type, got {told}.")
+            found = ", ".join(f"{name}: {len(part)} of {kinds[name]}" for name, part in parts.items())
+            raise UserError(f"data.path: both parts of '{path}' must hold images of one shape and type, got {found}.")
         labels = [part.label for part in parts.values() if part.label is not None and len(part.label)]
         self.num_classes = max(int(label.max()) for label in labels) + 1 if labels else None
+        shape, dtype = kinds["train"]
+        unit = dtype == torch.uint8 or all(part.x.min() >= 0 and part.x.max() <= 1 for part in parts.values())
+        self._range = (0.0, 1.0) if unit and len(shape) == 3 else None
+        self.train, self.test = parts["train"], parts["test"]
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        return self._range
 
     def load(self, train: bool) -> ArrayDataset:
-        return _load_npz(self.path, train)
+        return _load_npz(Path(self.path), train)
 
 
 class Folder(Source):
-    r"""A folder of images; sub-folders, if there are any, are the classes.
+    r"""A folder of images; its sub-folders, if any, are the classes. A tenth of the images is held out.
 
     Args:
         path: the folder, searched recursively.
-        size: images are resized (shorter side) and cropped to size x size; None keeps them, then all must be alike.
+        size: images are resized (shorter side) and cropped to size x size; None for images that all have one size.
         augmentation: applied to training batches.
 
     Raises:
+        ValueError: size is no whole number >= 1.
         UserError: no images, mixed channels, or mixed sizes without `size`; names the files.
     """
 
-    name = "folder"
+    range = (0.0, 1.0)
 
     def __init__(self, path: str, size: int | None = None, augmentation: Augmentation | None = None) -> None:
         super().__init__(augmentation)
-        if size is not None and size < 1:
-            raise ValueError(f"size must be >= 1 pixel or null, got size={size}.")
-        self.path, self.size = _existing(path, "data.path"), size
-        self.files = image_files(self.path)
-        self.name = self.path.name
-        self.classes = sorted({p.parent for p in self.files if p.parent != self.path})
-        beside = [p for p in self.files if p.parent == self.path]
-        if self.classes and beside:
-            raise UserError(
-                f"data.path: '{self.path}' has folders, which are classes, and {len(beside)} images beside them "
-                f"(first: '{beside[0].name}'), which have none; move those into a folder, or away."
-            )
-        nested = next((p for p in self.classes if p.parent != self.path), None)
-        if nested is not None:
-            raise UserError(
-                f"data.path: classes are the folders of '{self.path}', got images deeper in, in "
-                f"'{nested.relative_to(self.path)}'; move them up, or give data.path={nested.parent}."
-            )
+        if size is not None:
+            checks.whole(1, size=size)
+        self.path, self.size = path, None if size is None else int(size)
+        folder = _existing(path, "data.path")
+        self.files, self.name = image_files(folder), folder.name
+        self.classes = _classes(self.files, folder)
         self._check_alike()
         self.num_classes = len(self.classes) or None
 
@@ -219,10 +225,10 @@ class Folder(Source):
                 first = kind
             elif kind != first:
                 raise UserError(
-                    f"data.path: images must have the same channels{'' if self.size else ' and size'}; "
+                    f"data.path: images must have the same channels{'' if self.size else ' and size'}, but "
                     f"'{self.files[0].name}' has "
                     f"{first[0]} channels{'' if self.size else f' and size {first[1]}'}, '{file.name}' has {kind[0]}"
-                    f"{'' if self.size else f' and {kind[1]}'}; convert "
+                    f"{'' if self.size else f' and {kind[1]}'}. Convert "
                     f"them{'' if self.size else ' or give data.size'}."
                 )
 
@@ -235,7 +241,25 @@ class Folder(Source):
         return split(x, label, train)
 
 
-def _one_at_a_time(folder: Path):
+def _classes(files: list[Path], folder: Path) -> list[Path]:
+    r"""The sub-folders with images; UserError where images lie beside them, or deeper."""
+    classes = sorted({p.parent for p in files if p.parent != folder})
+    beside = [p for p in files if p.parent == folder]
+    if classes and beside:
+        raise UserError(
+            f"data.path: '{folder}' has sub-folders, which are classes, but also {len(beside)} images without a class "
+            f"(first: '{beside[0].name}'). Move them into a sub-folder, or remove them."
+        )
+    nested = next((p for p in classes if p.parent != folder), None)
+    if nested is not None:
+        raise UserError(
+            f"data.path: the classes are the sub-folders of '{folder}', but images lie deeper, in "
+            f"'{nested.relative_to(folder)}'. Move them up, or give data.path={nested.parent}."
+        )
+    return classes
+
+
+def _one_at_a_time(folder: Path) -> AbstractContextManager[object]:
     from filelock import FileLock
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -256,8 +280,8 @@ def _load_npz(path: Path, train: bool) -> ArrayDataset:
     label = next((archive[n] for n in (f"{part}_labels", "labels", "y") if n in archive), None)
     if images is None:
         raise UserError(f"data.path: '{path}' must hold 'train_images' (or 'images' or 'x'), got {sorted(archive)}.")
-    x, label = _channels_first(images), None if label is None else torch.from_numpy(label)
-    return ArrayDataset(x, label) if has_split else split(x, label, train)
+    x, labels = _channels_first(images), None if label is None else torch.from_numpy(label)
+    return ArrayDataset(x, labels) if has_split else split(x, labels, train)
 
 
 def _channels_first(images: np.ndarray) -> torch.Tensor:

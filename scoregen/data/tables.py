@@ -1,5 +1,6 @@
 r"""Tables of strictly positive measurements that ship inside scikit-learn, for multiplicative processes."""
 
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -11,8 +12,8 @@ from scoregen.data.base import ArrayDataset, Source, split
 class PositiveTable(Source):
     r"""The strictly positive columns of a table, each in units of its geometric mean over all rows, (D,).
 
-        So the logarithms of the columns have mean 0, and the units of the measurements (micrometres, percent) have no
-        say; skewness, correlations and signs are as they were. A tenth of the rows is held out.
+        So the logarithms of the columns have mean 0, and the units of the measurements (micrometres, percent) do not
+        matter; skewness and correlations do not change. A tenth of the rows is held out.
 
     Args:
         seed: of the split.
@@ -22,6 +23,7 @@ class PositiveTable(Source):
         units: what one unit of each column is in the units of the table, (D,) float64.
     """
 
+    range = (0.0, math.inf)
     held_out = 0.1
 
     def __init__(self, seed: int = 0) -> None:

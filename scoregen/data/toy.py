@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from scoregen import checks
 from scoregen.data.base import ArrayDataset, Source
 
 
@@ -11,19 +12,23 @@ class Toy2D(Source):
     r"""Two interleaved half circles with a little noise, standardised to about unit scale, (2,).
 
     Args:
-        n: number of points; a tenth is held out.
-        noise: standard deviation of the noise around the circles.
+        n: number of points, >= 10; a tenth is held out.
+        noise: standard deviation of the noise around the circles, >= 0.
         seed: of the points.
+
+    Raises:
+        ValueError: values out of range.
     """
 
     name = "toy2d"
+    range = None
     num_classes = 2
 
     def __init__(self, n: int = 20_000, noise: float = 0.05, seed: int = 0) -> None:
         super().__init__()
-        if n < 10 or not noise >= 0:
-            raise ValueError(f"n must be >= 10 and noise >= 0, got n={n}, noise={noise}.")
-        self.n, self.noise, self.seed = n, noise, seed
+        checks.whole(10, n=n)
+        checks.at_least(0, noise=noise)
+        self.n, self.noise, self.seed = int(n), noise, seed
 
     def load(self, train: bool) -> ArrayDataset:
         generator = torch.Generator().manual_seed(self.seed)

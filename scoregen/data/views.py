@@ -1,105 +1,122 @@
 r"""Strong random views of images for contrastive learning, by torchvision's transforms.
 
-torchvision draws from torch's global generator; here it is seeded for each image by that image's own generator, so a
-view is a function of its keys like everything else random.
+torchvision draws from torch's global generator. Here that generator is set for each image by the image's own generator,
+so a view is a function of its keys, as all random numbers are.
 """
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from scoregen import checks
 from scoregen.compat import repair_torchvision
 from scoregen.data.augment import Augmentation
 from scoregen.rng import Generators, rand
+from scoregen.rng import generator as keyed
+
+Transform = Callable[[Tensor], Tensor]
 
 
-class GreyViews(Augmentation):
-    r"""Views of small grey images (digits, clothes): crop, small rotation and shear, contrast, blur.
-
-        No mirroring, which takes digits and letters to others, and crops of at least half the area.
+class _Views(Augmentation):
+    r"""A torchvision transform, made for the size of the images at the first call.
 
     Args:
-        scale: of the area of a crop. degrees: largest rotation and shear.
+        scale: smallest and largest area of a crop, as fractions of the image.
+    """
+
+    def __init__(self, scale: Sequence[float]) -> None:
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError(f"scale must be two areas with 0 < least <= largest <= 1, got scale={list(scale)}.")
+        self.scale = float(scale[0]), float(scale[1])
+        self._made: tuple[tuple[int, int], Transform] | None = None
+
+    @abstractmethod
+    def transform(self, v2: ModuleType, size: tuple[int, int]) -> Transform:
+        r"""The transform of images of this size; v2 is `torchvision.transforms.v2`."""
+
+    def __call__(self, x: Tensor, generator: Generators) -> Tensor:
+        size = (x.shape[-2], x.shape[-1])
+        if self._made is None or self._made[0] != size:
+            self._made = size, self.transform(_transforms(), size)
+        return apply_each(self._made[1], x, generator)
+
+
+class GreyViews(_Views):
+    r"""Views of small grey images (digits, clothes): crop, small rotation and shear, contrast, blur.
+
+        Images are not mirrored, which would turn digits and letters into others, and crops keep half the area at least.
+
+    Args:
+        scale: smallest and largest area of a crop, as fractions of the image.
+        degrees: largest rotation and shear, >= 0.
+
+    Raises:
+        ValueError: values out of range.
     """
 
     def __init__(self, scale: Sequence[float] = (0.5, 1.0), degrees: float = 12.0) -> None:
-        self.scale, self.degrees = _checked(scale), float(degrees)
-        self._transform = None
-        self._size: tuple[int, ...] | None = None
+        super().__init__(scale)
+        checks.at_least(0, degrees=degrees)
+        self.degrees = float(degrees)
 
-    def __call__(self, x: Tensor, generator: Generators) -> Tensor:
-        size = tuple(x.shape[-2:])
-        if self._transform is None or self._size != size:
-            v2 = _transforms()
-            self._size, blur = size, v2.GaussianBlur(3, (0.1, 1.0))
-            self._transform = v2.Compose(
-                [
-                    v2.RandomAffine(self.degrees, shear=self.degrees),
-                    v2.RandomResizedCrop(size, self.scale, (0.8, 1.25), antialias=False),
-                    v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4)], p=0.5),
-                    v2.RandomApply([blur], p=0.3),
-                ]
-            )
-        return apply_each(self._transform, x, generator)
+    def transform(self, v2: ModuleType, size: tuple[int, int]) -> Transform:
+        steps = [
+            v2.RandomAffine(self.degrees, shear=self.degrees),
+            v2.RandomResizedCrop(size, self.scale, (0.8, 1.25), antialias=False),
+            v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4)], p=0.5),
+            v2.RandomApply([v2.GaussianBlur(3, (0.1, 1.0))], p=0.3),
+        ]
+        composed: Transform = v2.Compose(steps)
+        return composed
 
 
-class ColourViews(Augmentation):
+class ColourViews(_Views):
     r"""Views of colour images (CIFAR): crop, mirroring, colour jitter, grey, blur, solarisation.
 
     Args:
-        scale: of the area of a crop. blur: probability of it. solarize: probability of it.
+        scale: smallest and largest area of a crop, as fractions of the image.
+        blur: probability of a blur. solarize: probability of solarisation.
+
+    Raises:
+        ValueError: values out of range.
 
     Reference: Grill et al. (2020), arXiv 2006.07733, appendix B; its two sets differ in `blur` and `solarize`.
     """
 
     def __init__(self, scale: Sequence[float] = (0.08, 1.0), blur: float = 0.5, solarize: float = 0.1) -> None:
-        self.scale = _checked(scale)
-        for name, value in (("blur", blur), ("solarize", solarize)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be a probability, got {name}={value}.")
+        super().__init__(scale)
+        checks.inside(0, 1, blur=blur, solarize=solarize)
         self.blur, self.solarize = float(blur), float(solarize)
-        self._transform = None
-        self._size: tuple[int, ...] | None = None
 
-    def __call__(self, x: Tensor, generator: Generators) -> Tensor:
-        size = tuple(x.shape[-2:])
-        if self._transform is None or self._size != size:
-            v2 = _transforms()
-            self._size = size
-            kernel = max(3, size[0] // 10 // 2 * 2 + 1)
-            self._transform = v2.Compose(
-                [
-                    v2.RandomResizedCrop(size, self.scale, antialias=True),
-                    v2.RandomHorizontalFlip(),
-                    v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
-                    v2.RandomGrayscale(0.2),
-                    v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], p=self.blur),
-                    v2.RandomSolarize(0.5, p=self.solarize),
-                ]
-            )
-        return apply_each(self._transform, x, generator)
+    def transform(self, v2: ModuleType, size: tuple[int, int]) -> Transform:
+        kernel = max(3, size[0] // 10 // 2 * 2 + 1)
+        steps = [
+            v2.RandomResizedCrop(size, self.scale, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
+            v2.RandomGrayscale(0.2),
+            v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], p=self.blur),
+            v2.RandomSolarize(0.5, p=self.solarize),
+        ]
+        composed: Transform = v2.Compose(steps)
+        return composed
 
 
-def apply_each(transform, x: Tensor, generator: Generators) -> Tensor:
+def apply_each(transform: Transform, x: Tensor, generator: Generators) -> Tensor:
     r"""A torchvision transform of each image (B, C, H, W), with seeds drawn by our generators."""
     seeds = (rand((len(x),), generator, torch.float64, "cpu") * 2**53).long().tolist()
     with torch.random.fork_rng(devices=[]):
         views = []
         for image, seed in zip(x.cpu(), seeds, strict=True):
-            torch.default_generator.manual_seed(seed)
+            torch.set_rng_state(keyed(seed).get_state())  # a manual_seed would keep 32 bits of the seed
             views.append(transform(image))
     return torch.stack(views).to(x.device)
 
 
-def _transforms():
+def _transforms() -> ModuleType:
     repair_torchvision()
-    from torchvision.transforms import v2
-
-    return v2
-
-
-def _checked(scale: Sequence[float]) -> tuple[float, float]:
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-        raise ValueError(f"scale must be two areas with 0 < least <= largest <= 1, got scale={list(scale)}.")
-    return float(scale[0]), float(scale[1])
+    return import_module("torchvision.transforms.v2")

@@ -41,10 +41,10 @@ def evaluate(
         ValueError: when samples and data differ in shape.
     """
     settings = settings or Settings()
-    if generated.shape[1:] != source.train.x.shape[1:]:
+    if generated.shape[1:] != source.shape:
         raise ValueError(
             f"samples must have the shape of the data, got {tuple(generated.shape[1:])} and "
-            f"{tuple(source.train.x.shape[1:])} of {source.name}; choose the data they were trained on."
+            f"{source.shape} of {source.name}; choose the data they were trained on."
         )
     options = {"batch_size": settings.batch_size, "device": device}
     uint8 = settings.uint8 and generated.ndim == 4

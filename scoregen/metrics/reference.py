@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scoregen.data import ArrayDataset
+from scoregen.data import Dataset
 from scoregen.metrics.extraction import extract_features, uint8_round_trip
 from scoregen.metrics.features import FeatureExtractor
 from scoregen.parallel import barrier, gather, rank
 
 
 def reference_features(
-    data: ArrayDataset,
+    data: Dataset,
     extractor: FeatureExtractor,
     cache: Path | None = None,
     uint8: bool = True,

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from scoregen.data import ArrayDataset
+from scoregen.data import Dataset
 from scoregen.pictures import figure
 from scoregen.rng import generators, randn
 
@@ -80,7 +80,7 @@ def linear_probe(train: Tensor, train_label: Tensor, test: Tensor, test_label: T
 
 
 def along_trajectory(
-    model: nn.Module, train: ArrayDataset, test: ArrayDataset, times: Sequence[float], n: int = 2000, seed: int = 0
+    model: nn.Module, train: Dataset, test: Dataset, times: Sequence[float], n: int = 2000, seed: int = 0
 ) -> Trajectory:
     r"""Similarity on held-out data, and accuracy of a probe trained on n images and tested on n others, at each time.
 

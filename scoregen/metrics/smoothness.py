@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoregen.data import ArrayDataset
+from scoregen.data import Dataset
 from scoregen.metrics.extraction import extract_features, uint8_round_trip
 from scoregen.metrics.features import FeatureExtractor, Pixels
 from scoregen.metrics.frechet import frechet_distance
@@ -74,7 +74,7 @@ class Smoothness:
 
 def istd(
     generate: Generate,
-    data: ArrayDataset,
+    data: Dataset,
     *,
     shape: tuple[int, ...] | None = None,
     pairs: int = 500,

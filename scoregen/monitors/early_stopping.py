@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from scoregen.checks import at_least
-from scoregen.data import ArrayDataset, Source
+from scoregen.data import Dataset, Source
 from scoregen.losses import Loss
 from scoregen.monitors.history import in_order, past_values
 from scoregen.parallel import shard
@@ -83,7 +83,7 @@ class EarlyStopping(Hook):
     def _exhausted(self, history: list[float]) -> bool:
         return len(history) > 0 and len(history) - 1 - history.index(min(history)) >= self.patience
 
-    def _losses(self, model: nn.Module, data: ArrayDataset) -> Tensor:
+    def _losses(self, model: nn.Module, data: Dataset) -> Tensor:
         r"""The loss of n noisy images in the order of their frozen noise levels, low to high, on every process."""
         device = next(model.parameters()).device
         parts = {}

@@ -53,5 +53,5 @@ def test_a_chain_applies_in_order():
 
 
 def test_a_shift_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="pixels must be >= 1, got pixels=0"):
+    with pytest.raises(ValueError, match="pixels must be a whole number >= 1, got pixels=0"):
         Shift(0)

@@ -87,7 +87,7 @@ def test_missing_captions_images_and_folders_are_named(tmp_path):
         CaptionedFolder(str(tmp_path))
     with pytest.raises(UserError, match="is not a folder"):
         CaptionedFolder(str(tmp_path / "a.png"))
-    with pytest.raises(ValueError, match="size must be >= 1"):
+    with pytest.raises(ValueError, match="size must be a whole number >= 1, got size=0"):
         CaptionedFolder(str(tmp_path), size=0)
 
 

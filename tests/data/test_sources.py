@@ -21,7 +21,7 @@ def test_bytes_are_read_as_fractions_of_255_and_floats_as_they_are():
     "x, label, text",
     [
         (torch.zeros(3, 2), torch.zeros(2).long(), r"3 samples and labels \(2,\)"),
-        (torch.zeros(3, 2), torch.zeros(3), "integer label a sample.*torch.float32"),
+        (torch.zeros(3, 2), torch.zeros(3), "integer label for each sample.*torch.float32"),
         (torch.tensor([[0.0], [float("nan")]]), None, "finite, got 1 values"),
         (torch.zeros(3, 2, dtype=torch.int64), None, r"uint8 \(read as x/255\) or float, got torch.int64"),
     ],
@@ -90,7 +90,7 @@ def test_a_subset_in_the_root_stands_in_for_the_whole(tmp_path, kind, file, shap
 
 
 def test_absent_data_name_the_root(tmp_path):
-    with pytest.raises(UserError, match=r"data.root: mnist is not under .*download=false.*give data.root=FOLDER"):
+    with pytest.raises(UserError, match=r"data.root: mnist is not under .*download=false.*Give data.root=FOLDER"):
         _ = MNIST(str(tmp_path), download=False).train
 
 
@@ -163,7 +163,7 @@ def test_a_folder_is_read_with_its_sub_folders_as_classes(tmp_path):
 def test_an_image_beside_the_classes_is_refused(tmp_path):
     image_folder(tmp_path, classes=("b", "a", "b"))
     Image.fromarray(np.zeros((6, 4), dtype=np.uint8)).save(tmp_path / "zz.png")
-    with pytest.raises(UserError, match=r"1 images beside them .*'zz.png'"):
+    with pytest.raises(UserError, match=r"also 1 images without a class .*'zz.png'"):
         Folder(str(tmp_path))
 
 
@@ -178,7 +178,7 @@ def test_resizing_takes_the_shorter_side_and_crops_the_middle(tmp_path):
 @pytest.mark.parametrize(
     "options, size, text",
     [
-        ({"modes": ("L", "RGB", "L")}, None, "same channels.*'0.png' has 1 channels.*'1.png' has 3.*convert them"),
+        ({"modes": ("L", "RGB", "L")}, None, "same channels.*'0.png' has 1 channels.*'1.png' has 3.*Convert them"),
         ({"modes": ("L", "RGB", "L")}, 4, "same channels"),
         ({"sizes": ((6, 4), (6, 4), (4, 4))}, None, r"and size.*\(6, 4\).*'2.png'.*\(4, 4\).*give data.size"),
         ({"modes": ("L", "I;16", "L")}, None, "'1.png' has mode I;16"),
@@ -212,7 +212,7 @@ def test_hidden_files_are_left_out_and_deeper_folders_refused(tmp_path):
     assert Folder(str(tmp_path)).num_classes == 2
     (tmp_path / "a" / "more").mkdir()
     Image.new("L", (6, 4)).save(tmp_path / "a" / "more" / "x.png")
-    with pytest.raises(UserError, match=r"got images deeper in, in 'a.more'; move them up"):
+    with pytest.raises(UserError, match=r"images lie deeper, in 'a.more'. Move them up"):
         Folder(str(tmp_path))
 
 

@@ -24,7 +24,9 @@ def test_no_validation_leaves_the_parts_as_they_are(tmp_path):
 
 def test_bad_numbers_are_refused(tmp_path):
     mnist_like(tmp_path, "MNIST")
-    with pytest.raises(ValueError, match="validation must be >= 0 images, got validation=-1"):
+    with pytest.raises(ValueError, match="validation must be a whole number >= 0, got validation=-1"):
         MNIST(str(tmp_path), validation=-1)
-    with pytest.raises(ValueError, match="validation must leave images to train on, got 20 of 20"):
+    with pytest.raises(
+        ValueError, match="validation must be below the number of training images, 20, got validation=20"
+    ):
         MNIST(str(tmp_path), download=False, validation=20).load(True)

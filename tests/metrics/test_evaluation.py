@@ -13,7 +13,7 @@ SETTINGS = Settings(bootstrap=10, subset=60, alpha=0.05)
 class Noise(Source):
     r"""Independent uniform pixels: 100 training and 40 held-out images."""
 
-    name, num_classes = "noise", None
+    name, range, num_classes = "noise", (0.0, 1.0), None
 
     def load(self, train):
         return ArrayDataset(images(100 if train else 40, seed=int(train)))
