@@ -19,8 +19,8 @@ from scoregen.losses import DenoisingScoreMatching
 from scoregen.models import Denoiser, UNet
 from scoregen.sde import EDM, Affine
 from scoregen.training import JSONLines, Trainer
-from scoregen.training.precision import mixed_precision
 from scoregen.training.loggers import read_metrics
+from scoregen.training.precision import mixed_precision
 
 
 class RandomImages(Source):

@@ -6,6 +6,8 @@ ema <- beta ema + (1 - beta) w,   beta = 0.5^(batch / h),   h = min(halflife, wa
 import torch
 from torch import Tensor, nn
 
+from scoregen.checks import at_least
+
 
 class EMA:
     r"""The average of a model's parameters with a half-life in images.
@@ -23,9 +25,8 @@ class EMA:
     """
 
     def __init__(self, model: nn.Module, halflife: float = 500_000, warmup: float = 0.05) -> None:
-        check_average(halflife, warmup)
-        self.halflife, self.warmup = halflife, warmup
-        self._model = model
+        at_least(0, halflife=halflife, warmup=warmup)
+        self.model, self.halflife, self.warmup = model, halflife, warmup
         saved = model.state_dict().keys()  # a buffer that is not saved is no running statistic
         self._buffers = [name for name, b in model.named_buffers() if b.is_floating_point() and name in saved]
         # a frozen parameter is its own average
@@ -34,7 +35,7 @@ class EMA:
 
     def _sources(self) -> dict[str, Tensor]:
         # a module that is moved keeps its parameters, with other data, and gets new buffers
-        buffers = {name: self._model.get_buffer(name) for name in self._buffers}
+        buffers = {name: self.model.get_buffer(name) for name in self._buffers}
         return {name: p.detach() for name, p in self._trained.items()} | buffers
 
     def buffers(self) -> list[Tensor]:
@@ -65,10 +66,3 @@ class EMA:
             current = source.clone()
             source.copy_(average)
             average.copy_(current)
-
-
-def check_average(halflife: float, warmup: float, prefix: str = "") -> None:
-    r"""Refuses half-lives and warm-ups that are negative; `prefix` of their names in the message."""
-    for name, value in (("halflife", halflife), ("warmup", warmup)):
-        if not value >= 0:
-            raise ValueError(f"{prefix}{name} must be >= 0, got {prefix}{name}={value}.")

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from scoregen.checks import positive
+
 
 class ExponentiatedGradient(torch.optim.Optimizer):
     r"""Gradient descent with factors in place of summands: x <- x exp(-lr sign(x) grad).
@@ -31,8 +33,7 @@ class ExponentiatedGradient(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 0.01) -> None:
-        if not lr > 0:
-            raise ValueError(f"lr must be > 0, got lr={lr}.")
+        positive(lr=lr)
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()

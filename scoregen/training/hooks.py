@@ -1,4 +1,4 @@
-r"""Hooks: what is done every so many steps with the averaged weights (previews, metrics, early stopping)."""
+r"""Hooks: what is done at every n-th step with the averaged weights (previews, metrics, early stopping)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
+
+from scoregen.checks import at_least
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Moment:
 
 
 class Hook(ABC):
-    r"""Called every `every` steps and after the last one (of a training that stops early too), on every process.
+    r"""Base class of hooks: called every `every` steps and after the last one, also of a training that stops early.
 
     Args:
         every: steps, >= 1.
@@ -35,14 +37,17 @@ class Hook(ABC):
     stop: bool = False  # set by a hook to end the training after a checkpoint
 
     def __init__(self, every: int) -> None:
-        if every < 1:
-            raise ValueError(f"every must be >= 1 step, got every={every}.")
+        at_least(1, every=every)
         self.every = every
 
     def begin(self, folder: Path, step: int) -> None:
-        r"""Called once before the first step: with the run folder, and how many steps an earlier part of it did."""
+        r"""Called once before the first step; read what an earlier part of the run left.
+
+        Args:
+            folder: the run folder. step: steps done before, 0 in a new run.
+        """
         return
 
     @abstractmethod
     def __call__(self, moment: Moment) -> None:
-        r"""Does its work."""
+        r"""Called at its steps, on every process; do the work here."""

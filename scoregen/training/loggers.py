@@ -7,32 +7,35 @@ import secrets
 from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 from urllib.parse import urlparse
+
+from scoregen.checks import one_of
+from scoregen.storage import write_text
 
 
 class Logger(ABC):
     r"""Where numbers and pictures go."""
 
     def open(self, folder: Path, config: dict[str, Any], step: int) -> None:
-        r"""Starts in a run folder, or continues there after `step` steps."""
+        r"""Called before the first step: start in a run folder, or continue there after `step` steps."""
         return
 
     @abstractmethod
     def log(self, step: int, values: dict[str, float]) -> None:
-        r"""Numbers at a step."""
+        r"""Called with numbers of a step: write them."""
 
     def picture(self, step: int, name: str, path: Path) -> None:
-        r"""A picture that was written to `path`."""
+        r"""Called when a picture was written to `path`: show it."""
         return
 
     def close(self) -> None:
-        r"""Flushes and ends."""
+        r"""Called at the end, also of a run that failed: flush and close."""
         return
 
 
 class NoLogger(Logger):
-    r"""Nothing but metrics.jsonl."""
+    r"""Logs nothing; metrics.jsonl is written all the same."""
 
     def log(self, step: int, values: dict[str, float]) -> None:
         pass
@@ -43,10 +46,8 @@ class JSONLines(Logger):
 
     def open(self, folder: Path, config: dict[str, Any], step: int) -> None:
         path = folder / "metrics.jsonl"
-        kept = [line for line in _lines(path) if line["step"] <= step]
-        partial = path.with_name(".metrics.partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(partial, path)
+        kept = [line for line in read_metrics(folder) if line["step"] <= step]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -59,11 +60,7 @@ class JSONLines(Logger):
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     r"""The lines of a run's metrics.jsonl."""
-    return _lines(folder / "metrics.jsonl")
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    lines = []
+    path, lines = folder / "metrics.jsonl", []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             lines.append(json.loads(line))
@@ -72,8 +69,11 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+_MODES = ("online", "offline", "disabled")
+
+
 class WandB(Logger):
-    r"""Weights & Biases: online with a key, offline without one, never waiting for an answer.
+    r"""Weights & Biases: online with a key, offline without one or where it does not answer.
 
     The run keeps its id in wandb_id.txt of the run folder, so that a resumed run continues it.
 
@@ -84,8 +84,8 @@ class WandB(Logger):
     """
 
     def __init__(self, project: str = "scoregen", entity: str | None = None, mode: str | None = None) -> None:
-        if mode not in (None, "online", "offline", "disabled"):
-            raise ValueError(f"mode must be online, offline, disabled or null, got mode='{mode}'.")
+        if mode is not None:
+            one_of(_MODES, mode=mode)
         self.project, self.entity, self.mode = project, entity, mode
 
     def open(self, folder: Path, config: dict[str, Any], step: int) -> None:
@@ -94,13 +94,13 @@ class WandB(Logger):
         mode = self.mode or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
         id_file = folder / "wandb_id.txt"
         run_id = id_file.read_text().strip() if id_file.exists() else secrets.token_hex(4)
-        id_file.write_text(run_id)
+        write_text(id_file, run_id)
         try:
             self._run = self._start(mode, run_id, folder, config)
         except wandb.errors.CommError as error:
             if mode != "online":
                 raise
-            print(f"wandb: no answer ({error}); the run is tracked offline, `wandb sync` uploads it later.")
+            print(f"wandb: no answer ({error}). The run is tracked offline; `wandb sync` uploads it later.")
             self._run = self._start("offline", run_id, folder, config)
 
     def _start(self, mode: str, run_id: str, folder: Path, config: dict[str, Any]) -> Any:
@@ -109,7 +109,7 @@ class WandB(Logger):
         return wandb.init(
             project=self.project,
             entity=self.entity,
-            mode=mode,  # type: ignore[arg-type]
+            mode=cast(Literal["online", "offline", "disabled"], mode),
             id=run_id,
             resume="allow" if mode == "online" else None,
             dir=str(folder),

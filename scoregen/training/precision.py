@@ -2,11 +2,16 @@ r"""Which precision the hardware computes fast in."""
 
 import torch
 
+from scoregen.checks import one_of
+
+PRECISIONS = ("auto", "bf16", "no")
+
 
 def bf16_is_native() -> bool:
     r"""Whether the accelerator, or without one the processor, multiplies in bfloat16."""
-    if torch.accelerator.is_available():
-        module = torch.get_device_module(torch.accelerator.current_accelerator())
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None:
+        module = torch.get_device_module(accelerator)
         if module is torch.cuda:  # which counts slow emulation on old cards
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
         return bool(getattr(module, "is_bf16_supported", bool)())
@@ -15,7 +20,7 @@ def bf16_is_native() -> bool:
 
 
 def mixed_precision(precision: str) -> str:
-    r"""Accelerate's name for a precision.
+    r"""Accelerate's name for a precision: "bf16" or "no".
 
     Args:
         precision: "auto", "bf16" or "no".
@@ -23,8 +28,7 @@ def mixed_precision(precision: str) -> str:
     Raises:
         ValueError: anything else.
     """
-    if precision not in ("auto", "bf16", "no"):
-        raise ValueError(f"precision must be auto, bf16 or no, got precision='{precision}'.")
+    one_of(PRECISIONS, precision=precision)
     if precision == "auto":
         return "bf16" if bf16_is_native() else "no"
     return precision

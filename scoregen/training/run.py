@@ -1,13 +1,13 @@
-r"""The run folder: whether it is free, what resuming means, and what of a run may not change when it goes on."""
+r"""The run folder: whether it is free, what resuming means, and what of a run may not change when it resumes."""
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from scoregen.checkpoint import find, read_config, read_state
 from scoregen.errors import UserError
+from scoregen.storage import difference, short, write_text
 
 # What a resumed run may do differently without ceasing to be the same run.
 FREE = ("logger", "sampler", "preview", "early_stopping", "quality", "accuracy", "few_calls", "lora_export", "dry_run")
@@ -27,33 +27,36 @@ def prepare(folder: Path, config: dict[str, Any], resume: str | None) -> Path | 
     r"""Decides where a run starts, before any work.
 
     Args:
-        folder: the run folder. config: the resolved configuration.
-        resume: None for a new run; "auto" to go on in `folder` if it holds a run; else the checkpoint to go on from.
+        folder: the run folder.
+        config: the resolved configuration.
+        resume: None for a new run; "auto" to continue the run in `folder` if it holds one; else the checkpoint to
+            resume from.
 
     Returns:
-        The checkpoint to go on from, or None for the first step.
+        The checkpoint to resume from, or None for the first step.
 
     Raises:
-        UserError: the folder holds another run, the checkpoint is missing, or the configuration differs from that of
-            the run, or the run has done more steps than are asked for.
+        UserError: the folder holds another run, the checkpoint is missing, the configuration differs from that of the
+            run, or the run has done more than `trainer.steps`.
     """
     start = resume_point(folder, resume)
     present = (folder / "config.yaml").exists() or any(folder.glob("checkpoints/*/state.json"))
     if present and resume is None:
         raise UserError(
-            f"hydra.run.dir: '{folder}' holds another run; give trainer.resume=auto to continue it or another "
+            f"hydra.run.dir: '{folder}' holds another run. Give trainer.resume=auto to continue it, or another "
             f"hydra.run.dir."
         )
     if present and start is not None and folder.resolve() not in start.parents:
         raise UserError(
-            f"hydra.run.dir: '{folder}' holds another run than the checkpoint '{resume}'; give a new folder."
+            f"hydra.run.dir: '{folder}' holds another run than the checkpoint '{resume}'. Give a new folder."
         )
     if start is not None:
         compare(read_config(start), config, start)
-        done, asked = read_state(start)["step"], config["trainer"]["steps"]
-        if done > asked:
+        done, steps = read_state(start)["step"], config["trainer"]["steps"]
+        if done > steps:
             raise UserError(
-                f"trainer.steps: the run in '{start}' has {done} already, asked for are {asked}; give more."
+                f"trainer.steps={steps}, but this run has already done {done} steps ('{start}'). Set trainer.steps "
+                f"above {done}."
             )
     elif present:
         compare(read_config(folder), config, folder)
@@ -76,7 +79,7 @@ def resume_point(folder: Path, resume: str | None) -> Path | None:
 
 
 def inherit(folder: Path, start: Path | None) -> None:
-    r"""A run that goes on in a new folder takes along what the old one had measured, and the best that it had kept."""
+    r"""Copies the metrics and the best checkpoints of the run that `start` belongs to, if it is in another folder."""
     if start is None or start.parent.name != "checkpoints" or folder.resolve() in start.parents:
         return
     run, step = start.parent.parent, read_state(start)["step"]
@@ -89,7 +92,7 @@ def inherit(folder: Path, start: Path | None) -> None:
 
 
 def write_config(folder: Path, config: dict[str, Any], start: Path | None = None) -> None:
-    r"""Writes config.yaml, atomically; a new run (no `start`) does not take the place of another one.
+    r"""Writes config.yaml, whole or not at all; a new run (no `start`) does not take the place of another one.
 
     Raises:
         UserError: another run has begun in the folder.
@@ -97,28 +100,24 @@ def write_config(folder: Path, config: dict[str, Any], start: Path | None = None
     import yaml
 
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".config.{os.getpid()}.partial"
-    partial.write_text(yaml.safe_dump(config, sort_keys=False))
     place = folder / "config.yaml"
     if start is None and not (config["trainer"].get("resume") and place.exists()):
         try:
             place.open("x").close()
         except FileExistsError as error:
-            partial.unlink()
-            raise UserError(f"hydra.run.dir: another run has just begun in '{folder}'; give another one.") from error
-    os.replace(partial, place)
+            raise UserError(f"hydra.run.dir: another run has just begun in '{folder}'. Give another folder.") from error
+    write_text(place, yaml.safe_dump(config, sort_keys=False))
 
 
 def compare(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
     r"""Refuses to resume with a configuration that would make another run of it."""
-    old_items, new_items = dict(_flat(_essential(old))), dict(_flat(_essential(new)))
-    for key in sorted(old_items.keys() | new_items.keys()):
-        if old_items.get(key) != new_items.get(key):
-            raise UserError(
-                f"{key}: the run in '{where}' has {old_items.get(key)!r}, asked for is {new_items.get(key)!r}; a "
-                f"resumed run keeps "
-                "its configuration (give the old value, or start a new run with another hydra.run.dir)."
-            )
+    found = difference(_essential(old), _essential(new))
+    if found is not None:
+        key, before, now = found
+        raise UserError(
+            f"{key}: the run in '{where}' has {short(before)}, now it is {short(now)}. A resumed run keeps its "
+            "configuration: give the old value, or start a new run with another hydra.run.dir."
+        )
 
 
 def _essential(config: dict[str, Any]) -> dict[str, Any]:
@@ -126,11 +125,3 @@ def _essential(config: dict[str, Any]) -> dict[str, Any]:
     kept["trainer"] = {k: v for k, v in config.get("trainer", {}).items() if k not in FREE_IN_TRAINER}
     kept["data"] = {k: v for k, v in config.get("data", {}).items() if k not in ("root", "download")}
     return kept
-
-
-def _flat(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _flat(value, f"{where}.{key}" if where else str(key))
-    else:
-        yield where, list(node) if isinstance(node, tuple) else node

@@ -3,6 +3,8 @@ r"""Learning-rate factors as pure functions of the step, so that resuming and pr
 import math
 from abc import ABC, abstractmethod
 
+from scoregen.checks import at_least, inside
+
 
 class Schedule(ABC):
     r"""A factor of the base learning rate.
@@ -15,8 +17,7 @@ class Schedule(ABC):
     """
 
     def __init__(self, warmup: int = 0) -> None:
-        if warmup < 0:
-            raise ValueError(f"warmup must be >= 0 steps, got warmup={warmup}.")
+        at_least(0, warmup=warmup)
         self.warmup = warmup
 
     def __call__(self, step: int, steps: int) -> float:
@@ -49,8 +50,7 @@ class Cosine(Schedule):
 
     def __init__(self, warmup: int = 0, final: float = 0.0) -> None:
         super().__init__(warmup)
-        if not 0 <= final <= 1:
-            raise ValueError(f"final must lie in [0, 1], got final={final}.")
+        inside(0, 1, final=final)
         self.final = final
 
     def decay(self, step: int, steps: int) -> float:
@@ -69,8 +69,7 @@ class InverseSqrt(Schedule):
 
     def __init__(self, warmup: int = 0, reference: int = 10_000) -> None:
         super().__init__(warmup)
-        if reference < 1:
-            raise ValueError(f"reference must be >= 1 step, got reference={reference}.")
+        at_least(1, reference=reference)
         self.reference = reference
 
     def decay(self, step: int, steps: int) -> float:

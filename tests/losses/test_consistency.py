@@ -289,9 +289,9 @@ def test_a_resumed_run_goes_through_the_same_stages(tmp_path):
     def run(folder, start=None):
         torch.manual_seed(0)
         model, loss = Denoiser(MLP((2,), 16, 1, dropout=0.2), EDM()), Recording()
-        trainer = Trainer(16, 32, checkpoint_every=7, keep_last=9, precision="no", seed=1)
+        trainer = Trainer(16, 32, checkpoint_every=7, keep_last=9, precision="no")
         (tmp_path / folder).mkdir()
-        trainer.fit(model, loss, Toy2D(200), tmp_path / folder, {"model": {}}, start)
+        trainer.fit(model, loss, Toy2D(200), tmp_path / folder, {"model": {}}, start=start, seed=1)
         return loss.seen, torch.cat([p.detach().flatten() for p in model.parameters()])
 
     stages, weights = run("whole")

@@ -13,6 +13,7 @@ VIT = {"shape": (1, 4, 4), "num_classes": 3, "patch_size": 2, "width": 8, "depth
 
 class Noise(Source):
     name = "noise"
+    range = (0.0, 1.0)
 
     def load(self, train):
         return ArrayDataset(torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3)
@@ -47,10 +48,10 @@ def test_adam_s_first_step_is_as_long_as_the_layer_s_rate(tmp_path, decay, lengt
 
 
 def test_a_decay_out_of_range_is_refused():
-    with pytest.raises(ValueError, match=r"0 < layer_decay <= 1 or be null, got layer_decay=1.5"):
+    with pytest.raises(ValueError, match=r"layer_decay must lie in \(0, 1\], got layer_decay=1.5"):
         Trainer(1, layer_decay=1.5)
 
 
 def test_a_model_without_named_layers_is_refused():
-    with pytest.raises(ValueError, match=r"layer_decay must be null for a MLP, got 0.5"):
+    with pytest.raises(ValueError, match=r"layer_decay must be null for a MLP, .* got layer_decay=0.5"):
         Trainer(1, layer_decay=0.5).make_optimizer(MLP((2,)))

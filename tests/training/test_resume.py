@@ -183,7 +183,9 @@ def test_a_run_goes_on_without_the_weights_that_it_began_with(tmp_path):
 def test_fewer_steps_than_are_done_are_refused(tmp_path):
     overrides = [*TOY, "trainer.checkpoint_every=2"]
     train(tmp_path, *overrides, "trainer.steps=4")
-    with pytest.raises(UserError, match=r"trainer.steps: the run in .* has 4 already, asked for are 3"):
+    with pytest.raises(
+        UserError, match=r"trainer.steps=3, but this run has already done 4 steps .* Set trainer.steps above 4"
+    ):
         train(tmp_path, *overrides, "trainer.steps=3", "trainer.resume=auto")
 
 
@@ -207,7 +209,7 @@ def test_an_optimizer_state_that_lacks_something_is_named(tmp_path):
 
 def test_weights_that_mean_something_else_are_refused(tmp_path):
     first = train(tmp_path / "first", *TOY, "trainer.steps=1")
-    with pytest.raises(UserError, match=r"are for model.prediction=edm, this run has eps; give model.prediction=edm"):
+    with pytest.raises(UserError, match=r"are for model.prediction=edm, this run has eps. Give model.prediction=edm"):
         train(tmp_path / "second", *TOY, "trainer.steps=1", f"init={first}", "model.prediction=eps")
     assert not (tmp_path / "second").exists()
 

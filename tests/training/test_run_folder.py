@@ -27,7 +27,7 @@ def test_a_free_folder_starts_at_the_first_step(tmp_path):
 
 def test_a_folder_that_holds_a_run_is_refused_unless_resumed(tmp_path):
     write_config(tmp_path, CONFIG)
-    with pytest.raises(UserError, match=r"holds another run; give trainer.resume=auto to continue it or another"):
+    with pytest.raises(UserError, match=r"holds another run. Give trainer.resume=auto to continue it, or another"):
         prepare(tmp_path, CONFIG, None)
     assert prepare(tmp_path, CONFIG, "auto") is None  # killed before its first checkpoint
 
@@ -44,7 +44,7 @@ def test_a_folder_that_holds_a_run_is_refused_unless_resumed(tmp_path):
 def test_a_changed_configuration_names_the_key_and_both_values(tmp_path, new, key, old_value, new_value):
     write_config(tmp_path, CONFIG)
     with pytest.raises(
-        UserError, match=rf"{key}: the run in .* has {old_value}, asked for is {new_value}; .*(old value)"
+        UserError, match=rf"{key}: the run in .* has {old_value}, now it is {new_value}\. .*(old value)"
     ):
         prepare(tmp_path, new, "auto")
 
@@ -129,9 +129,9 @@ def test_checkpoints_without_a_configuration_are_not_overwritten(tmp_path):
     step = tmp_path / "checkpoints" / "step_00000005"
     write_config(step, CONFIG)
     (step / "state.json").write_text(STATE % 5)
-    with pytest.raises(UserError, match=r"holds another run; give trainer.resume=auto"):
+    with pytest.raises(UserError, match=r"holds another run. Give trainer.resume=auto"):
         prepare(tmp_path, CONFIG, None)
-    with pytest.raises(UserError, match=r"seed: the run in .* has 0, asked for is 1"):
+    with pytest.raises(UserError, match=r"seed: the run in .* has 0, now it is 1"):
         prepare(tmp_path, changed(seed=1), "auto")
     assert prepare(tmp_path, CONFIG, "auto") == step
 

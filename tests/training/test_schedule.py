@@ -30,9 +30,9 @@ def test_warmup_rises_linearly_to_the_schedule(kind):
 @pytest.mark.parametrize(
     "make, text",
     [
-        (lambda: Constant(warmup=-1), "warmup must be >= 0 steps, got warmup=-1"),
+        (lambda: Constant(warmup=-1), "warmup must be >= 0, got warmup=-1"),
         (lambda: Cosine(final=1.5), r"final must lie in \[0, 1\], got final=1.5"),
-        (lambda: InverseSqrt(reference=0), "reference must be >= 1 step, got reference=0"),
+        (lambda: InverseSqrt(reference=0), "reference must be >= 1, got reference=0"),
     ],
 )
 def test_values_out_of_range_are_refused(make, text):

@@ -49,5 +49,5 @@ def test_good_steps_between_start_the_count_anew(tmp_path):
 
 
 def test_without_a_checkpoint_the_message_says_so(tmp_path):
-    with pytest.raises(UserError, match="no checkpoint was written yet"):
+    with pytest.raises(UserError, match="No checkpoint was written yet"):
         train(tmp_path, *OVERRIDES, "trainer.max_skipped=1", **broken(0))

@@ -1,0 +1,88 @@
+r"""How a training runs: steps, batches, rates, averages, and what is kept."""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+
+import torch
+
+from scoregen.checks import at_least, inside, one_of, positive
+from scoregen.data import Batches
+from scoregen.parallel import rank, world_size
+from scoregen.training.precision import PRECISIONS
+from scoregen.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Settings:
+    r"""Settings of a training.
+
+    Args:
+        steps: optimizer steps in all.
+        batch_size: global batch size, over all processes and micro-batches.
+        accumulate: micro-batches a step.
+        optimizer: makes the optimizer from the parameters; None: AdamW with learning rate 1e-3.
+        schedule: factor of its learning rate; None: constant.
+        ema_halflife: half-life of the averaged weights, in images.
+        ema_warmup: see `EMA`.
+        clip: largest gradient norm; None: no clipping.
+        layer_decay: factor in (0, 1] of the learning rate from each layer of the model to the one below it; None: 1.
+        precision: "auto" (bf16 autocast where the hardware computes in it), "bf16" or "no".
+        log_every: steps between two lines of the log.
+        checkpoint_every: steps between two checkpoints.
+        keep_last: number of checkpoints kept.
+        keep_every: checkpoints at multiples of this step are never deleted; None: none.
+        max_skipped: steps with a non-finite gradient are skipped; abort after this many consecutive ones.
+        workers: processes that read data.
+        resume: None, "auto" or a checkpoint (decided by `prepare`).
+
+    Raises:
+        ValueError: values out of range.
+    """
+
+    steps: int
+    batch_size: int = 128
+    _: KW_ONLY
+    accumulate: int = 1
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None
+    schedule: Schedule | None = None
+    ema_halflife: float = 500_000
+    ema_warmup: float = 0.05
+    clip: float | None = 1.0
+    layer_decay: float | None = None
+    precision: str = "auto"
+    log_every: int = 50
+    checkpoint_every: int = 1000
+    keep_last: int = 2
+    keep_every: int | None = None
+    max_skipped: int = 10
+    workers: int = 0
+    resume: str | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, steps=self.steps, batch_size=self.batch_size, accumulate=self.accumulate)
+        at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
+        at_least(1, keep_last=self.keep_last, max_skipped=self.max_skipped)
+        one_of(PRECISIONS, precision=self.precision)
+        at_least(0, workers=self.workers, ema_halflife=self.ema_halflife, ema_warmup=self.ema_warmup)
+        if self.keep_every is not None:
+            at_least(1, keep_every=self.keep_every)
+        if self.clip is not None:
+            positive(clip=self.clip)
+        if self.layer_decay is not None:
+            inside(0, 1, "(]", layer_decay=self.layer_decay)
+        if self.optimizer is not None and not callable(self.optimizer):
+            raise ValueError(f"optimizer must make an optimizer from parameters, got optimizer={self.optimizer!r}.")
+        self.batches(1, 0, 0)  # refuses what does not divide
+
+    def batches(self, size: int, seed: int, start: int) -> Batches:
+        r"""This process's batches of a data set, from a step on."""
+        return Batches(
+            size=size,
+            batch=self.batch_size,
+            accumulate=self.accumulate,
+            rank=rank(),
+            world=world_size(),
+            seed=seed,
+            start=start,
+            stop=self.steps,
+        )
