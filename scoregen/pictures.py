@@ -1,11 +1,17 @@
 r"""Pictures: grids of samples, strips of a trajectory, curves; vectors as scatter plots."""
 
-import os
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from scoregen.storage import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _LONG_SIDE = 900  # pixels that a picture should roughly have, small images are enlarged by whole factors
 
@@ -19,8 +25,9 @@ def save_grid(x: Tensor, path: Path, columns: int | None = None, title: str | No
     r"""Writes a batch as one PNG: images in [0, 1] as a grid, vectors as a scatter plot of the first two coordinates.
 
     Args:
-        x: (B, C, H, W) or (B, D). path: of the PNG, written atomically. columns: of the grid; about square unless
-            given.
+        x: (B, C, H, W) or (B, D).
+        path: of the PNG, written whole or not at all.
+        columns: of the grid; None: about as many as rows.
         title: of a scatter plot.
     """
     if not is_image(x):
@@ -42,44 +49,56 @@ def to_bytes(x: Tensor) -> Tensor:
 
 
 def save_image(image: Tensor, path: Path, enlarge: bool = False) -> Path:
-    r"""Writes one image (C, H, W) in [0, 1] as a PNG, atomically."""
+    r"""Writes one image (C, H, W) in [0, 1] as a PNG, whole or not at all."""
+    png = image_png(image, enlarge)
+    return write_atomically(path, lambda file: file.write(png))
+
+
+def image_png(image: Tensor, enlarge: bool = False) -> bytes:
+    r"""One image (C, H, W) in [0, 1] as a PNG.
+
+    Args:
+        enlarge: by a whole factor, to about 900 pixels.
+    """
     from PIL import Image
 
     pixels = to_bytes(image).permute(1, 2, 0).numpy()
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     if enlarge:
         factor = max(1, _LONG_SIDE // max(picture.size))
-        picture = picture.resize([side * factor for side in picture.size], Image.Resampling.NEAREST)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    picture.save(partial, format="PNG", optimize=True)
-    os.replace(partial, path)
-    return path
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
 
 
-def figure(path: Path, draw, size: tuple[float, float] = (6.0, 3.5)) -> Path:
-    r"""Writes a matplotlib figure: `draw(axes)` fills it."""
+def figure(path: Path, draw: "Callable[[Axes], None]", size: tuple[float, float] = (6.0, 3.5)) -> Path:
+    r"""Writes a matplotlib figure as a PNG, whole or not at all; `draw(axes)` fills it."""
+    png = figure_png(draw, size)
+    return write_atomically(path, lambda file: file.write(png))
+
+
+def figure_png(draw: "Callable[[Axes], None]", size: tuple[float, float] = (6.0, 3.5)) -> bytes:
+    r"""A matplotlib figure as a PNG; `draw(axes)` fills it, size in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     canvas = Figure(figsize=size, layout="constrained", dpi=110)
     FigureCanvasAgg(canvas)
     draw(canvas.add_subplot())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    canvas.savefig(partial, format="png")
-    os.replace(partial, path)
-    return path
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def save_curve(steps: Sequence[float], values: Sequence[float], path: Path, name: str) -> Path:
     r"""Writes a curve against the step, with its running mean."""
 
-    def draw(axes) -> None:
+    def draw(axes: "Axes") -> None:
         axes.plot(steps, values, linewidth=0.8, alpha=0.4, color="tab:blue", label="mean between log steps")
         window = max(1, len(values) // 20)
         smooth = torch.tensor(values, dtype=torch.float64).unfold(0, window, 1).mean(1)
-        axes.plot(steps[window - 1 :], smooth, color="tab:blue", label=f"running mean of {window}")
+        axes.plot(steps[window - 1 :], smooth.numpy(), color="tab:blue", label=f"running mean of {window}")
         axes.set_xlabel("step")
         axes.set_ylabel(name)
         axes.set_yscale("log")
@@ -89,9 +108,9 @@ def save_curve(steps: Sequence[float], values: Sequence[float], path: Path, name
 
 
 def _save_scatter(x: Tensor, path: Path, title: str | None) -> Path:
-    points = x.detach().float().cpu().flatten(1)
+    points = x.detach().float().cpu().flatten(1).numpy()
 
-    def draw(axes) -> None:
+    def draw(axes: "Axes") -> None:
         if points.shape[1] == 1:
             axes.hist(points[:, 0], bins=60)
         else:

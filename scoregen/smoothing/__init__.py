@@ -1,7 +1,7 @@
 r"""Certified robustness by randomized smoothing."""
 
 from scoregen.smoothing.certificate import ABSTAIN, Certificate
-from scoregen.smoothing.multiplicative_noise import LogNormal, ScalarLogNormal, gain, gamma, gamma_noise
+from scoregen.smoothing.multiplicative_noise import LogNormal, LogNormalGain, LogNormalGamma
 from scoregen.smoothing.noise import Gaussian, Laplace, Uniform
 from scoregen.smoothing.purify import PurifiedClassifier
 from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
@@ -12,11 +12,9 @@ __all__ = [
     "Gaussian",
     "Laplace",
     "LogNormal",
+    "LogNormalGain",
+    "LogNormalGamma",
     "PurifiedClassifier",
-    "ScalarLogNormal",
     "SmoothedClassifier",
     "Uniform",
-    "gain",
-    "gamma",
-    "gamma_noise",
 ]

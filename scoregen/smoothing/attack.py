@@ -20,15 +20,16 @@ def attack(
     label: int,
     radius: float,
     generator: torch.Generator,
+    *,
     draws: int = 64,
     steps: int = 30,
 ) -> Tensor:
-    r"""The input within an l2 radius of x that the attack believes to be least like its label.
+    r"""An input within an l2 radius of x at which the attack finds the label least probable.
 
     Args:
         g: the smoothed classifier; gradients go through its base classifier.
         x: one input (*S).
-        label: to be lost.
+        label: that g gives to x, which the attack tries to change.
         radius: of the ball, in x's units.
         generator: of the noise, on x's device.
         draws: noisy copies in each gradient.
@@ -42,7 +43,7 @@ def attack(
     """
     if not isinstance(g.noise, Gaussian):
         raise TypeError(
-            f"noise must be Gaussian, whose certificate is about l2 balls as this attack is, got {g.noise}."
+            f"noise must be Gaussian, whose certificate is about l2 balls as is this attack, got {g.noise!r}."
         )
     delta = torch.zeros_like(x)
     for _ in range(steps):

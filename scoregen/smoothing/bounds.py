@@ -15,23 +15,27 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from scoregen.checks import inside
+
 DECIMALS = 6  # of a radius at least; of a small one, as many significant digits
 LEAST = 1e-30  # alpha; below, the inverse of the beta function is no longer exact
 MOST = 10**12  # draws; beyond, the bound of a double moves by less than its rounding
 
 
 def round_down(value: float, decimals: int | None = None) -> float:
-    r"""The largest decimal of so many places up to the value, so that no printed radius exceeds the proved one.
+    r"""Rounds down to a number of decimal places, so that no printed radius exceeds the proved one.
 
     Args:
-        value: any number. decimals: None: 6, or as many as give 6 significant digits (data may have small units).
+        value: any number.
+        decimals: places; None: 6, or as many as give 6 significant digits (data may have small units).
     """
     if not math.isfinite(value):
         return value
     if decimals is None:
         decimals = DECIMALS if abs(value) < 1e-200 else max(DECIMALS, DECIMALS - 1 - math.floor(math.log10(abs(value))))
-    scaled = math.floor(value * 10**decimals) / 10**decimals
-    return scaled if scaled <= value else (math.floor(value * 10**decimals) - 1) / 10**decimals
+    scale: int = 10**decimals
+    scaled = math.floor(value * scale) / scale
+    return scaled if scaled <= value else (math.floor(value * scale) - 1) / scale
 
 
 def check_alpha(alpha: float) -> float:
@@ -40,8 +44,7 @@ def check_alpha(alpha: float) -> float:
     Raises:
         ValueError: when it is outside.
     """
-    if not LEAST <= alpha < 0.5:
-        raise ValueError(f"alpha must satisfy {LEAST:g} <= alpha < 0.5, got alpha={alpha}; the usual choice is 0.001.")
+    inside(LEAST, 0.5, "[)", alpha=alpha)
     return float(alpha)
 
 
@@ -92,7 +95,7 @@ def smallest_n(alpha: float, p: float) -> int:
         ValueError: when it takes more than 10^12 draws.
     """
     if alpha ** (1.0 / MOST) <= p:
-        raise ValueError(f"{MOST:.0e} draws do not prove a probability above {p:.15g}; ask for a smaller radius.")
+        raise ValueError(f"{MOST:.0e} draws do not prove a probability above {p:.15g}. Choose a smaller radius.")
     low, high = 0, MOST
     while high - low > 1:
         middle = (low + high) // 2

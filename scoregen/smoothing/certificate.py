@@ -1,6 +1,7 @@
 r"""What is proved about one input."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class Certificate:
         r"""All forward passes spent on the input."""
         return self.n + (int(self.selection.sum()) if self.selection is not None else 0)
 
-    def record(self) -> dict:
+    def record(self) -> dict[str, Any]:
         r"""Plain numbers for a results file; the radius rounded down."""
         return {
             "predicted": self.label,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scoregen.errors import closest
+from scoregen.checks import at_least, one_of, positive
 from scoregen.smoothing.methods import AbstractMethod, Fixed, SelectionFree, TopTwo
 from scoregen.smoothing.noise import AbstractNoise
 from scoregen.smoothing.sequential import Ladder, Stitched
@@ -13,11 +13,11 @@ from scoregen.smoothing.sequential import Ladder, Stitched
 def radius_grid(noise: AbstractNoise, max_radius: float, step: float | None = None) -> list[float]:
     r"""The rungs 0, step, 2 step, ... up to max_radius, which is always the last."""
     step = noise.step if step is None else step
-    if not (0.0 < step < math.inf and 0.0 <= max_radius < math.inf):
-        raise ValueError(f"the radius grid needs step > 0 and max_radius >= 0, finite, got {step=}, {max_radius=}.")
+    positive(step=step)
+    at_least(0.0, max_radius=max_radius)
     if max_radius / step > MOST_RUNGS:
         raise ValueError(
-            f"step must leave at most {MOST_RUNGS} rungs up to {max_radius:g}, got {step=}; give a larger."
+            f"step must leave at most {MOST_RUNGS} rungs up to {max_radius:g}, got {step=}. Set a larger one."
         )
     rungs = [i * step for i in range(int(max_radius / step + 1e-9) + 1)]
     return rungs if max_radius - rungs[-1] < 1e-9 * step else [*rungs, max_radius]
@@ -25,7 +25,7 @@ def radius_grid(noise: AbstractNoise, max_radius: float, step: float | None = No
 
 @dataclass(frozen=True)
 class Question:
-    r"""What is asked for: draws, failure probability, and the radii of interest; arguments as `make_method`."""
+    r"""Draws, failure probability and the radii of interest; arguments as `make_method`."""
 
     noise: AbstractNoise
     n: int
@@ -35,7 +35,11 @@ class Question:
     step: float | None
 
     def possible(self, method: AbstractMethod) -> AbstractMethod:
-        r"""Returns the method if it can certify the radius asked for, or raises ValueError."""
+        r"""Returns the method, which must be able to certify max_radius.
+
+        Raises:
+            ValueError: it is not.
+        """
         if self.max_radius is not None:
             if not 0 <= self.max_radius < math.inf or self.noise.probability_for(self.max_radius) >= 1:
                 raise ValueError(
@@ -46,7 +50,7 @@ class Question:
         return method
 
     def reach(self, method: AbstractMethod) -> float:
-        r"""The radius asked for, or else as much of the noise's usual one as n can certify."""
+        r"""max_radius; without one as much of the noise's usual reach as n can certify."""
         if self.max_radius is not None:
             self.possible(method)
             return self.max_radius
@@ -54,10 +58,12 @@ class Question:
         return min(self.noise.reach, 0.999 * self.noise.radius(ceiling, 1.0 - ceiling))
 
     def stitched(self) -> Stitched:
+        r"""`Stitched` up to the reach."""
         reach = self.reach(Stitched(self.n, self.n0, self.alpha))
         return Stitched(self.n, self.n0, self.alpha, self.noise.probability_for(reach))
 
     def ladder(self) -> Ladder:
+        r"""`Ladder` with rungs up to the reach."""
         reach = self.reach(Ladder(self.n, self.n0, self.alpha))
         rungs = radius_grid(self.noise, reach, self.step)
         return Ladder(self.n, self.n0, self.alpha, tuple(self.noise.probability_for(r) for r in rungs))
@@ -78,6 +84,7 @@ def make_method(
     name: str,
     noise: AbstractNoise,
     n: int,
+    *,
     n0: int = 100,
     alpha: float = 1e-3,
     max_radius: float | None = None,
@@ -87,19 +94,18 @@ def make_method(
 
     Args:
         name: fixed, selection_free, top2, stitched or ladder.
-        noise: whose radii are asked for.
+        noise: of the smoothing, which gives the radii.
         n: draws for an input (sequential methods: at most).
         n0: draws that choose the class.
         alpha: failure probability for each input.
-        max_radius: a radius that n must be able to certify, and at which stitched and ladder stop; None: the noise's
-            `reach`, or as much of it as n allows.
+        max_radius: the largest radius of interest, at which stitched and ladder stop; n must be able to certify it.
+            None: the noise's `reach`, as far as n allows.
         step: distance of the ladder's rungs; None: the noise's `step`.
 
     Raises:
-        ValueError: for an unknown name, a step without a ladder, or when n is too small for alpha or the radius.
+        ValueError: an unknown name, a step without a ladder, or n too small for alpha or the radius.
     """
-    if name not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got method={name!r}. {closest(name, METHODS)}")
+    one_of(METHODS, method=name)
     if step is not None and name != "ladder":
-        raise ValueError(f"step is the distance of the ladder's rungs, and method={name!r} has none, got step={step}.")
+        raise ValueError(f"step needs method='ladder', whose rungs it spaces, got step={step} with method={name!r}.")
     return METHODS[name](Question(noise, n, n0, alpha, max_radius, step))

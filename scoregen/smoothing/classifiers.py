@@ -6,7 +6,6 @@ torchvision:NAME      a torchvision model with its default weights; their normal
 MODULE:FUNCTION       MODULE.FUNCTION() returns the classifier; importing it runs its code
 """
 
-import hashlib
 import importlib
 import sys
 import warnings
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from scoregen import storage
 from scoregen.errors import UserError, closest
 
 Classify = Callable[[Tensor], Tensor]
@@ -24,6 +24,9 @@ Classify = Callable[[Tensor], Tensor]
 class Normalized(nn.Module):
     r"""classifier((x - mean) / std), channel by channel, so that x and the noise on it stay in [0, 1] units."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, classifier: nn.Module, mean: list[float], std: list[float]) -> None:
         super().__init__()
         self.classifier = classifier
@@ -31,14 +34,16 @@ class Normalized(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier((x - self.mean) / self.std)
+        logits: Tensor = self.classifier((x - self.mean) / self.std)
+        return logits
 
 
 class Exported(nn.Module):
-    r"""An exported program, whose mode was fixed when it was exported.
+    r"""An exported program, whose mode (training, evaluation) was fixed when it was exported.
 
     Args:
-        program: read from a file. digest: of that file, whose constants are neither parameters nor buffers.
+        program: read from a file.
+        digest: of that file, which also holds constants that are neither parameters nor buffers.
     """
 
     def __init__(self, program: nn.Module, digest: str = "") -> None:
@@ -47,11 +52,12 @@ class Exported(nn.Module):
         self.weights = nn.ParameterList(nn.Parameter(p.detach(), False) for p in program.parameters())
         for name, buffer in program.named_buffers():  # part of what is certified, and of its hash
             self.register_buffer(f"buffer_{name.replace('.', '_')}", buffer)
-        self._program = [program]  # not a submodule: it can leave training mode no more
+        self._program = [program]  # not a submodule: the mode of an exported program cannot be changed
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._program[0](x)
+        logits: Tensor = self._program[0](x)
+        return logits
 
     def extra_repr(self) -> str:
         return str(self._program[0].code)
@@ -61,15 +67,15 @@ def read_classifier(source: str, device: torch.device | str = "cpu") -> Classify
     r"""The classifier of a source (see the module's head), in evaluation mode.
 
     Raises:
-        UserError: nothing there, or nothing that can be read.
+        UserError: the source does not exist or cannot be read.
     """
     if Path(source).suffix in (".pt2", ".pt", ".ts", ".pth"):
         return _file(Path(source), device)
     kind, colon, name = source.partition(":")
     if not colon:
         raise UserError(
-            f"classifier: '{source}' is neither a .pt2 or .pt file, nor torchvision:NAME, nor MODULE:FUNCTION; "
-            f"for a checkpoint of scoregen give checkpoint={source}."
+            f"classifier: '{source}' is neither a .pt2 or .pt file, nor torchvision:NAME, nor MODULE:FUNCTION. "
+            f"If it is a checkpoint of scoregen, set checkpoint={source}."
         )
     classifier = _torchvision(name) if kind == "torchvision" else _function(kind, name)
     return classifier.to(device).eval() if isinstance(classifier, nn.Module) else classifier
@@ -78,18 +84,19 @@ def read_classifier(source: str, device: torch.device | str = "cpu") -> Classify
 def _file(path: Path, device: torch.device | str) -> nn.Module:
     if not path.is_file():
         raise UserError(f"classifier: '{path}' does not exist.")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = storage.digest(path)
     try:
         if path.suffix == ".pt2":
             return Exported(torch.export.load(path).module().to(device), digest)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript files outlive the deprecation
-            return Exported(torch.jit.load(path, map_location=device).eval(), digest)
+            module = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]  # torch: no types
+            return Exported(module.eval(), digest)
     except Exception as error:
         first = str(error).strip().splitlines()[:1]
         raise UserError(
-            f"classifier: '{path}' is no torch.export (.pt2) or TorchScript (.pt) file ({' '.join(first)}); a file of "
-            f"weights alone needs its network: give classifier=MODULE:FUNCTION."
+            f"classifier: '{path}' is no torch.export (.pt2) or TorchScript (.pt) file ({' '.join(first)}). For a file "
+            f"of weights alone set classifier=MODULE:FUNCTION, a function that builds the network."
         ) from error
 
 
@@ -121,7 +128,7 @@ def _function(module: str, name: str) -> Classify:
         public = [key for key in vars(found) if key[0] != "_"]
         raise UserError(f"classifier: '{module}' has no '{name}'. {closest(name, public)}")
     try:
-        classifier = getattr(found, name)()
+        classifier: Classify = getattr(found, name)()
     except Exception as error:
         raise UserError(f"classifier: {module}:{name}() failed ({type(error).__name__}: {error}).") from error
     if not callable(classifier):
@@ -134,7 +141,7 @@ def probe(classifier: Classify, x: Tensor) -> int:
     r"""The number of classes, found by classifying batches of two sizes.
 
     Raises:
-        UserError: it cannot take the input, or does not return logits of shape (B, K).
+        UserError: the classifier cannot take the input, or does not return logits of shape (B, K).
     """
     for size in (2, 3):
         try:
@@ -142,7 +149,7 @@ def probe(classifier: Classify, x: Tensor) -> int:
         except (RuntimeError, AssertionError) as error:  # an exported program asserts the sizes it was made for
             raise UserError(
                 f"classifier: cannot take inputs of shape {tuple(x.shape)} and type {x.dtype}, {size} at once "
-                f"({str(error).splitlines()[0]}); an exported program needs a dynamic batch dimension."
+                f"({str(error).splitlines()[0]}). An exported program needs a dynamic batch dimension."
             ) from error
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         if not isinstance(shape, tuple) or len(shape) != 2 or len(logits) != size:

@@ -2,13 +2,14 @@ r"""Certifying a data set: sharded over processes, resumable, with a progress ba
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from scoregen.checks import whole
 from scoregen.parallel import barrier, gather, shard, world_size
 from scoregen.progress import progress
-from scoregen.smoothing.methods import AbstractMethod, whole
+from scoregen.smoothing.methods import AbstractMethod
 from scoregen.smoothing.results import Results, Run, fingerprint, load
 from scoregen.smoothing.sequential import Ladder
 from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
@@ -16,40 +17,49 @@ from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 _KNOWN_BY = 32  # inputs whose answers tell one classifier from another
 
 
+class LabelledData(Protocol):
+    r"""data[i] -> (x (*S), label), as a list or a data set has it."""
+
+    def __getitem__(self, i: int, /) -> tuple[Tensor, Any]:
+        r"""An input and its label."""
+        ...
+
+
 def every_kth(size: int, count: int | None) -> list[int]:
-    r"""`count` indices evenly spread over a data set: the first ones of a sorted set would be few classes."""
-    if count is None or whole("max_inputs", count) >= size:
+    r"""`count` indices evenly spread over a data set; the first ones of a sorted set would miss classes."""
+    if count is not None:
+        whole(1, max_inputs=count)
+    if count is None or count >= size:
         return list(range(size))
     return [i * size // count for i in range(count)]
 
 
 def certify_dataset(
     g: SmoothedClassifier,
-    data: Sequence[tuple[Tensor, Any]],
+    data: LabelledData,
     indices: Sequence[int],
     method: AbstractMethod,
-    seed: int,
     out: str | Path,
+    *,
+    seed: int,
     description: Mapping[str, Any] | None = None,
 ) -> Run:
-    r"""Certifies inputs of a labelled data set and keeps the results in a folder.
-
-    What the folder already holds of the same job is not done again.
+    r"""Certifies inputs of a labelled data set into a folder, or resumes there.
 
     Args:
         g: the smoothed classifier.
         data: data[i] -> (x, label).
-        indices: which inputs.
-        method: how many draws and what they prove (`make_method`).
-        seed: of the noise.
+        indices: of the inputs.
+        method: rule for drawing and bounding (`make_method`).
         out: the folder.
+        seed: of the noise.
         description: further facts for the header (names of the data and the model).
 
     Returns:
         All results of the folder, once every process has finished.
 
     Raises:
-        ValueError: when the folder holds another job, or the classifier is no function of one input.
+        ValueError: the folder holds another job, or the classifier is no function of one input.
     """
     if not len(indices) or len(set(indices)) < len(indices):
         raise ValueError(f"indices must hold one or more different numbers, got {list(indices)[:10]}.")
@@ -73,47 +83,49 @@ def certify_dataset(
 
 def _header(
     g: SmoothedClassifier,
-    data: Sequence,
+    data: LabelledData,
     indices: Sequence[int],
     method: AbstractMethod,
     seed: int,
     description: dict[str, Any],
 ) -> dict[str, Any]:
-    r"""What the job is: two jobs are the same where all of it is."""
+    r"""What determines the certificates: two jobs are the same if all of it is."""
     return {
-        "classifier": fingerprint(g.classifier),
-        "answers": g.answers([(indices[i], data[indices[i]][0]) for i in every_kth(len(indices), _KNOWN_BY)]),
+        "description": description,
         "noise": repr(g.noise),
-        "norm": g.noise.distance,
-        "step": g.noise.step,
-        "radii": _rungs(g, method),
-        "reach": None if (p := method.sufficient) is None else round(g.noise.radius(p, 1.0 - p), 9),
-        "method": repr(method),
         "alpha": method.alpha,
         "n": method.n,
+        "method": repr(method),
         "num_classes": g.num_classes,
         "strict": g.strict,
         "precision": str(g.precision),
         "seed": seed,
-        "description": description,
         "indices": list(indices),
+        "norm": g.noise.distance,
+        "step": g.noise.step,
+        "radii": _rungs(g, method),
+        "reach": None if (p := method.sufficient) is None else round(g.noise.radius(p, 1.0 - p), 9),
+        "classifier": fingerprint(g.classifier),  # the hashes last: what precedes them says more where jobs differ
+        "answers": g.answers([(indices[i], data[indices[i]][0]) for i in every_kth(len(indices), _KNOWN_BY)]),
     }
 
 
 def _rungs(g: SmoothedClassifier, method: AbstractMethod) -> list[float] | None:
-    r"""The radii that the method asks for, where it asks for more than one."""
+    r"""The radii of a ladder's rungs; None for other methods."""
     if not isinstance(method, Ladder):
         return None
     return [round(g.noise.radius(p, 1.0 - p), 9) for p in method.targets]
 
 
-def _inputs(data: Sequence, indices: Sequence[int], labels: dict[int, int]) -> Iterator[tuple[int, Tensor]]:
+def _inputs(data: LabelledData, indices: Sequence[int], labels: dict[int, int]) -> Iterator[tuple[int, Tensor]]:
     for index in indices:
         x, labels[index] = data[index][0], int(data[index][1])
         yield index, x
 
 
 class _Score:
+    r"""Certified accuracy so far, for the progress bar."""
+
     def __init__(self, correct: list[bool]) -> None:
         self.correct, self.total = sum(correct), len(correct)
 

@@ -1,9 +1,8 @@
 r"""Draws on any device from a torch generator, in float64 unless asked otherwise.
 
 On the CPU numpy's ziggurat is twice as fast as torch's float64 Box-Muller, and drawing is most of what certification
-costs beside the network. So a CPU draw seeds a counter-free SFC64 stream by the 64 bits that the torch generator was
-seeded with (of which its own stream on a CPU keeps 32: too few for the millions of chunks of a large run) and by its
-next number.
+costs beside the network. So a CPU draw seeds numpy's SFC64 with the next number of the torch generator and with the
+64 bits that it was seeded with: of a seed given to `manual_seed` torch's own stream keeps only 32 on a CPU.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,9 +19,16 @@ def _numpy(generator: torch.Generator) -> np.random.Generator:
     return np.random.Generator(np.random.SFC64([generator.initial_seed(), int(seed)]))
 
 
-def _draw(native: Callable, fast: Callable, shape: Sequence[int], generator: torch.Generator, strict: bool) -> Tensor:
+def _draw(
+    native: Callable[..., Tensor],
+    fast: Callable[..., np.ndarray],
+    shape: Sequence[int],
+    generator: torch.Generator,
+    strict: bool,
+) -> Tensor:
     if generator.device.type == "cpu":
-        return torch.from_numpy(fast(_numpy(generator), tuple(shape), np.float64 if strict else np.float32))
+        drawn: Tensor = torch.from_numpy(fast(_numpy(generator), tuple(shape), np.float64 if strict else np.float32))
+        return drawn
     dtype = torch.float64 if strict else torch.float32
     return native(tuple(shape), generator=generator, device=generator.device, dtype=dtype)
 

@@ -7,20 +7,24 @@ batch, counts stay on the device, and one transfer ends a call.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scoregen.rng import generator
+from scoregen.rng import Stream, generator
+from scoregen.smoothing.classifiers import Classify
 from scoregen.smoothing.noise import AbstractNoise
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 CHUNK = 128
-PROBE = 3  # a stream of noise beside those of methods.py
 _LARGE = 1e30  # stands for infinity where differences are taken
 
 
@@ -30,7 +34,7 @@ class Request:
 
     x: Tensor
     index: int
-    stream: int
+    stream: Stream
     start: int
     draws: int
 
@@ -40,21 +44,26 @@ class Request:
             yield first, min(CHUNK, self.start + self.draws - first)
 
 
-def refuse_training(classifier: Callable) -> None:
-    r"""Raises ValueError for a module in training mode, whose dropout and batch statistics change its answers."""
+def refuse_training(classifier: Classify) -> None:
+    r"""Refuses a module in training mode, whose dropout and batch statistics change its answers.
+
+    Raises:
+        ValueError: the module, or one inside it, is in training mode.
+    """
     if not isinstance(classifier, nn.Module):
         return
     training = next((name or "classifier" for name, module in classifier.named_modules() if module.training), None)
     if training is not None:
         raise ValueError(
-            f"classifier must be in evaluation mode, got {training!r} in training mode; call classifier.eval()."
+            f"classifier must be in evaluation mode, got {training!r} in training mode. Call classifier.eval()."
         )
 
 
-def placed(classifier: Callable, x: Tensor) -> tuple[torch.device, torch.dtype]:
+def placed(classifier: Classify, x: Tensor) -> tuple[torch.device, torch.dtype]:
     r"""Device and type of a classifier's input: those of its weights, or x's where it has none."""
-    is_module = isinstance(classifier, nn.Module)
-    tensors = itertools.chain(classifier.parameters(), classifier.buffers()) if is_module else ()
+    tensors: Iterable[Tensor] = ()
+    if isinstance(classifier, nn.Module):
+        tensors = itertools.chain(classifier.parameters(), classifier.buffers())
     known = next((t for t in tensors if t.is_floating_point()), x)
     return known.device, known.dtype
 
@@ -71,17 +80,18 @@ class Engine:
         classifier: (B, *S) -> logits (B, num_classes); its argmax is the answer.
         noise: how an input is made noisy.
         num_classes: number of logits.
-        batch_size: draws in a forward pass; on a CPU near the cache is fastest.
+        batch_size: draws in a forward pass; on a CPU as many as fit its cache are fastest.
         strict: float64 noise.
-        precision: None, or torch.bfloat16 / torch.float16: the forward pass runs under autocast. It is then that
-            classifier that is certified.
+        precision: None, or torch.bfloat16 / torch.float16 for autocast in the forward pass; that rounded classifier is
+            then certified.
     """
 
     def __init__(
         self,
-        classifier: Callable[[Tensor], Tensor],
+        classifier: Classify,
         noise: AbstractNoise,
         num_classes: int,
+        *,
         batch_size: int,
         strict: bool,
         precision: torch.dtype | None,
@@ -112,13 +122,13 @@ class Engine:
             if lost:
                 raise ValueError(
                     f"classifier must return finite numbers, got NaN or infinity as the largest logit of {lost} noisy "
-                    f"copies of input {request.index}; in half precision it may have overflowed: give precision=null."
+                    f"copies of input {request.index}. If it overflowed in half precision, set precision=null."
                 )
         return found[:size].reshape(len(requests), self.num_classes)
 
     @torch.no_grad()
     def require_function(self, x: Tensor) -> None:
-        r"""Raises ValueError for a classifier whose answer depends on what else is in the batch, or on chance.
+        r"""Checks that the classifier's answer depends on nothing but its input.
 
         Noisy copies of x and of a darker x are classified together and each in a batch of its own (twice, since an
         exported network may not take a batch of one). A batch norm that was exported in training mode is found, and a
@@ -126,9 +136,12 @@ class Engine:
 
         Args:
             x: one input (*S).
+
+        Raises:
+            ValueError: the answer depends on chance, or on the rest of the batch.
         """
         device, dtype = placed(self.classifier, x)
-        keyed = generator(0, PROBE, device=_source(device))
+        keyed = generator(0, Stream.PROBE, device=_source(device))
         noisy = torch.cat([self.noise.sample(scale * x, 4, keyed, self.strict) for scale in (1.0, 0.25)])
         noisy = rounded(noisy, dtype).to(device)
         with self._autocast(device):
@@ -136,14 +149,17 @@ class Engine:
             alone = torch.stack([self._logits(copy.expand(2, *copy.shape))[0] for copy in noisy]).double()
         half = self.precision is not None or torch.finfo(dtype).bits < 32
         if differ(together, again, half).sum() > 1:
-            raise ValueError("classifier gives two answers to one input; switch off its dropout or noise.")
+            raise ValueError(
+                "classifier must be deterministic, but the same input gave different logits. Disable its dropout or "
+                "internal noise."
+            )
         if differ(together, alone, half).sum() > 1:
             raise ValueError(
-                "classifier gives an input another answer when other inputs are in its batch, so that its counts prove "
-                "nothing; put its batch norm in evaluation mode (model.eval()) before it is exported."
+                "classifier must treat each input by itself, but its logits for an input changed with the other inputs "
+                "in the batch, so that its counts prove nothing. Call model.eval() before exporting it (batch norm)."
             )
 
-    def _autocast(self, device: torch.device) -> AbstractContextManager:
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, self.precision) if self.precision is not None else nullcontext()
 
     def _logits(self, noisy: Tensor) -> Tensor:
@@ -151,7 +167,7 @@ class Engine:
         if logits.shape != (len(noisy), self.num_classes):
             raise ValueError(
                 f"classifier must return logits of shape (batch, num_classes) = {(len(noisy), self.num_classes)}, "
-                f"got {tuple(logits.shape)}; set num_classes."
+                f"got {tuple(logits.shape)}. Set num_classes."
             )
         return logits
 
@@ -202,9 +218,11 @@ def differ(logits: Tensor, others: Tensor, half: bool) -> Tensor:
     return ~((logits - others).abs().amax(1) <= allowed)  # NaN differs from everything
 
 
-def ahead(pool: Executor, function: Callable, groups: Sequence[Sequence]) -> Iterator[list]:
+def ahead(
+    pool: Executor, function: Callable[[Item], Result], groups: Sequence[Sequence[Item]]
+) -> Iterator[list[Result]]:
     r"""[function(item) for each item] of each group, while the pool works on the next group."""
-    waiting: list[Future] = []
+    waiting: list[Future[Result]] = []
     for group in groups:
         started = [pool.submit(function, item) for item in group]
         if waiting:
@@ -216,13 +234,12 @@ def ahead(pool: Executor, function: Callable, groups: Sequence[Sequence]) -> Ite
 
 def repack(pieces: Iterator[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
     r"""The same rows in batches of one size; the last may be smaller."""
-    noisy, rows = None, None
+    waiting: tuple[Tensor, Tensor] | None = None
     for piece in pieces:
-        noisy, rows = piece if noisy is None else (torch.cat((noisy, piece[0])), torch.cat((rows, piece[1])))
+        noisy, rows = piece if waiting is None else (torch.cat(pair) for pair in zip(waiting, piece, strict=True))
         while len(noisy) >= size:
             yield noisy[:size], rows[:size]
             noisy, rows = noisy[size:], rows[size:]
-        if not len(noisy):
-            noisy, rows = None, None
-    if noisy is not None:
-        yield noisy, rows
+        waiting = (noisy, rows) if len(noisy) else None
+    if waiting is not None:
+        yield waiting

@@ -13,16 +13,14 @@ method.
 The sequential methods are in sequential.py.
 """
 
-import math
-import numbers
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from scoregen.checks import whole
+from scoregen.rng import Stream
 from scoregen.smoothing.bounds import check_alpha, lower_bound, smallest_n, two_sided_p_value, upper_bound
-
-SELECTION, ESTIMATION, VOTE = 0, 1, 2  # streams of noise: a bound's draws are never those that chose its class
 
 
 @dataclass
@@ -33,16 +31,24 @@ class Tally:
     looks: list[np.ndarray] = field(default_factory=list)
 
     @property
-    def counts(self) -> np.ndarray | None:
-        return self.looks[-1] if self.looks else None
+    def counts(self) -> np.ndarray:
+        r"""The cumulative counts after the last look."""
+        return self.looks[-1]
+
+    @property
+    def selected(self) -> int:
+        r"""The class that the draws of the selection chose; never from those that bound it."""
+        assert self.selection is not None
+        return int(self.selection.argmax())
 
     @property
     def drawn(self) -> int:
+        r"""The draws of all looks."""
         return int(self.looks[-1].sum()) if self.looks else 0
 
-    def add(self, stream: int, counts: np.ndarray) -> None:
+    def add(self, stream: Stream, counts: np.ndarray) -> None:
         r"""Enters the counts of a request that was carried out."""
-        if stream == SELECTION:
+        if stream == Stream.SELECTION:
             self.selection = counts
         else:
             self.looks.append(counts + self.looks[-1] if self.looks else counts)
@@ -66,7 +72,8 @@ class AbstractMethod(ABC):
     """
 
     def __init__(self, n: int, alpha: float) -> None:
-        self.n, self.alpha = whole("n", n), check_alpha(alpha)
+        whole(1, n=n)
+        self.n, self.alpha = int(n), check_alpha(alpha)
         self.require(0.5, f"to certify anything at alpha={alpha}")
 
     def __repr__(self) -> str:
@@ -74,7 +81,7 @@ class AbstractMethod(ABC):
         return f"{type(self).__name__}({fields})"
 
     @abstractmethod
-    def request(self, tally: Tally) -> tuple[int, int] | None:
+    def request(self, tally: Tally) -> tuple[Stream, int] | None:
         r"""The stream and the number of draws wanted next; None: enough."""
 
     @abstractmethod
@@ -87,12 +94,12 @@ class AbstractMethod(ABC):
 
     @property
     def sufficient(self) -> float | None:
-        r"""A bound at which the method stops, since no more was asked for; None: it always draws n."""
+        r"""The bound at which the method stops, as its target or last rung; None: it always draws n."""
         return None
 
     def ceiling(self) -> float:
         r"""The bound p_lower when all n draws agree."""
-        return self.level(self.n) ** (1.0 / self.n)
+        return float(self.level(self.n) ** (1.0 / self.n))
 
     def require(self, p: float, why: str) -> None:
         r"""Raises ValueError, with the smallest n that works, when n agreeing draws do not prove more than p."""
@@ -107,19 +114,11 @@ class AbstractMethod(ABC):
         raise ValueError(f"n must be at least {needed} {why}, got n={self.n}; raise n (or alpha).")
 
 
-def whole(name: str, value: int) -> int:
-    r"""Returns a whole number of at least 1, or raises ValueError."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value != int(value) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {name}={value!r}.")
-    return int(value)
-
-
-def two_stage(tally: Tally, n0: int, n: int) -> tuple[int, int] | None:
+def two_stage(tally: Tally, n0: int, n: int) -> tuple[Stream, int] | None:
     r"""n0 draws to choose the class, then n fresh ones."""
     if tally.selection is None:
-        return SELECTION, n0
-    return None if tally.looks else (ESTIMATION, n)
+        return Stream.SELECTION, n0
+    return None if tally.looks else (Stream.ESTIMATION, n)
 
 
 class Fixed(AbstractMethod):
@@ -130,16 +129,17 @@ class Fixed(AbstractMethod):
 
     def __init__(self, n: int, n0: int = 100, alpha: float = 1e-3) -> None:
         super().__init__(n, alpha)
-        self.n0 = whole("n0", n0)
+        whole(1, n0=n0)
+        self.n0 = int(n0)
 
     def level(self, n: int) -> float:
         return self.alpha
 
-    def request(self, tally: Tally) -> tuple[int, int] | None:
+    def request(self, tally: Tally) -> tuple[Stream, int] | None:
         return two_stage(tally, self.n0, self.n)
 
     def bounds(self, tally: Tally) -> Bounds:
-        candidate = int(tally.selection.argmax())
+        candidate = tally.selected
         lower = float(lower_bound(tally.counts[candidate], self.n, self.alpha))
         return Bounds(candidate, lower, 1.0 - lower)
 
@@ -156,8 +156,8 @@ class SelectionFree(AbstractMethod):
     def level(self, n: int) -> float:
         return self.alpha / 2
 
-    def request(self, tally: Tally) -> tuple[int, int] | None:
-        return None if tally.looks else (ESTIMATION, self.n)
+    def request(self, tally: Tally) -> tuple[Stream, int] | None:
+        return None if tally.looks else (Stream.ESTIMATION, self.n)
 
     def bounds(self, tally: Tally) -> Bounds:
         candidate = int(tally.counts.argmax())
@@ -174,16 +174,17 @@ class TopTwo(AbstractMethod):
 
     def __init__(self, n: int, n0: int = 100, alpha: float = 1e-3) -> None:
         super().__init__(n, alpha)
-        self.n0 = whole("n0", n0)
+        whole(1, n0=n0)
+        self.n0 = int(n0)
 
     def level(self, n: int) -> float:
         return self.alpha / 2
 
-    def request(self, tally: Tally) -> tuple[int, int] | None:
+    def request(self, tally: Tally) -> tuple[Stream, int] | None:
         return two_stage(tally, self.n0, self.n)
 
     def bounds(self, tally: Tally) -> Bounds:
-        candidate = int(tally.selection.argmax())
+        candidate = tally.selected
         lower = float(lower_bound(tally.counts[candidate], self.n, self.alpha / 2))
         others = np.delete(tally.counts, candidate)
         upper = float(upper_bound(others.max(), self.n, self.alpha / (2 * len(others))))
@@ -203,10 +204,10 @@ class Vote(AbstractMethod):
         return self.alpha / 2
 
     def ceiling(self) -> float:
-        return (self.alpha / 2) ** (1.0 / self.n) + 1e-12  # the test admits equality: 2 * 2^-n = alpha
+        return float((self.alpha / 2) ** (1.0 / self.n)) + 1e-12  # the test admits equality: 2 * 2^-n = alpha
 
-    def request(self, tally: Tally) -> tuple[int, int] | None:
-        return None if tally.looks else (VOTE, self.n)
+    def request(self, tally: Tally) -> tuple[Stream, int] | None:
+        return None if tally.looks else (Stream.VOTE, self.n)
 
     def bounds(self, tally: Tally) -> Bounds:
         order = np.argsort(-tally.counts, kind="stable")

@@ -6,14 +6,15 @@ c) - log(x + c)||_2.
 """
 
 import math
-from collections.abc import Callable
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
+from scoregen.checks import at_least, finite, positive
 from scoregen.smoothing import draws
 from scoregen.smoothing.bounds import round_down
-from scoregen.smoothing.noise import AbstractNoise, _gaussian_probability, _gaussian_radius, _positive
+from scoregen.smoothing.noise import AbstractNoise, gaussian_probability, gaussian_radius
 
 
 class LogNormal(AbstractNoise):
@@ -35,11 +36,10 @@ class LogNormal(AbstractNoise):
     norm = "log-l2"
 
     def __init__(self, sigma: float, offset: float = 0.0, drift: float = 0.0) -> None:
-        if not (math.isfinite(offset) and offset >= 0.0):
-            raise ValueError(f"offset must be a finite number of at least 0, got offset={offset}.")
-        if not math.isfinite(drift):
-            raise ValueError(f"drift must be finite, got drift={drift}.")
-        self.sigma, self.offset, self.drift = _positive("sigma", sigma), float(offset), float(drift)
+        positive(sigma=sigma)
+        at_least(0.0, offset=offset)
+        finite(drift=drift)
+        self.sigma, self.offset, self.drift = float(sigma), float(offset), float(drift)
         self.step, self.reach = self.sigma / 2, 2 * self.sigma
 
     def __repr__(self) -> str:
@@ -55,10 +55,10 @@ class LogNormal(AbstractNoise):
         return factor.mul_(x.to(factor) + self.offset).sub_(self.offset)
 
     def radius(self, p_a: float, p_b: float) -> float:
-        return _gaussian_radius(self.sigma, p_a, p_b)
+        return gaussian_radius(self.sigma, p_a, p_b)
 
     def probability_for(self, radius: float) -> float:
-        return _gaussian_probability(self.sigma, radius)
+        return gaussian_probability(self.sigma, radius)
 
     def l2_radius(self, radius: float) -> float:
         r"""The plain l2 radius that a log-l2 radius implies among inputs x, x' >= 0: for
@@ -73,28 +73,18 @@ class LogNormal(AbstractNoise):
         smallest = float(x.min())
         if self.offset == 0.0 and smallest <= 0.0:
             raise ValueError(
-                f"x must be positive everywhere under LogNormal noise without an offset (a zero stays zero, and its "
-                f"certificate would be void), got a smallest value of {smallest}; use LogNormal(sigma, offset=c)."
+                f"x must be > 0 everywhere under LogNormal noise without an offset (a zero stays zero, so that its "
+                f"certificate would be void), got a smallest value of {smallest}. Use LogNormal(sigma, offset=c)."
             )
         if smallest < 0.0:
             raise ValueError(
-                f"x must be at least 0 everywhere under LogNormal noise, got a smallest value of {smallest}; "
-                f"give data in their own non-negative units."
+                f"x must be >= 0 everywhere under LogNormal noise, got a smallest value of {smallest}. Give data in "
+                f"their own non-negative units."
             )
 
 
-def gain(x: Tensor, a: Tensor) -> Tensor:
-    r"""a x: exposure, volume."""
-    return x * a
-
-
-def gamma(x: Tensor, a: Tensor) -> Tensor:
-    r"""x^a for x >= 0: gamma correction."""
-    return x**a
-
-
-class ScalarLogNormal(AbstractNoise):
-    r"""One factor a = exp(sigma eps) for the whole input, eps ~ N(0, 1). Norm log-gain, or log-gamma.
+class AbstractLogNormalFactor(AbstractNoise):
+    r"""One factor a = exp(sigma eps), eps ~ N(0, 1), that acts on the whole input. Norm log-gain, log-gamma, ...
 
         Acting twice multiplies the factors, so smoothing over log a is one-dimensional Gaussian smoothing: the label
         is the same at act(x, a) for all a in (e^{-R}, e^R), R = sigma / 2 (Phi^{-1}(p_a) - Phi^{-1}(p_b)). No sqrt(d)
@@ -103,16 +93,26 @@ class ScalarLogNormal(AbstractNoise):
 
     Args:
         sigma: standard deviation of log a.
-        act: `gain` (a x) or `gamma` (x^a); any act with act(act(x, a), b) = act(x, a b).
+
+    Attributes:
+        action: what the factor does, one word.
     """
 
-    def __init__(self, sigma: float, act: Callable[[Tensor, Tensor], Tensor] = gain) -> None:
-        self.sigma, self.act = _positive("sigma", sigma), act
-        self.norm = f"log-{act.__name__}"
+    action: str
+
+    def __init__(self, sigma: float) -> None:
+        positive(sigma=sigma)
+        self.sigma = float(sigma)
+        self.norm = f"log-{self.action}"
         self.step, self.reach = self.sigma / 2, 2 * self.sigma
 
     def __repr__(self) -> str:
-        return f"ScalarLogNormal(sigma={self.sigma}, act={self.act.__name__})"
+        return f"{type(self).__name__}(sigma={self.sigma})"
+
+    @staticmethod
+    @abstractmethod
+    def act(x: Tensor, a: Tensor) -> Tensor:
+        r"""The input after a factor: act(act(x, a), b) = act(x, a b)."""
 
     def sample(self, x: Tensor, m: int, generator: torch.Generator, strict: bool = True) -> Tensor:
         eps = draws.normal((m,), generator, strict)
@@ -120,10 +120,10 @@ class ScalarLogNormal(AbstractNoise):
         return self.act(x.to(factor), factor)
 
     def radius(self, p_a: float, p_b: float) -> float:
-        return _gaussian_radius(self.sigma, p_a, p_b)
+        return gaussian_radius(self.sigma, p_a, p_b)
 
     def probability_for(self, radius: float) -> float:
-        return _gaussian_probability(self.sigma, radius)
+        return gaussian_probability(self.sigma, radius)
 
     def interval(self, radius: float) -> tuple[float, float]:
         r"""The open interval of factors that a radius certifies, for exact act(x, a) alone."""
@@ -131,15 +131,37 @@ class ScalarLogNormal(AbstractNoise):
 
     def implies(self, radius: float) -> str:
         low, high = self.interval(radius)
-        return f"{self.act.__name__} {-round_down(-low, 3):.12g} to {round_down(high, 3):.12g}"
+        return f"{self.action} {-round_down(-low, 3):.12g} to {round_down(high, 3):.12g}"
+
+
+class LogNormalGain(AbstractLogNormalFactor):
+    r"""a x, exposure or volume, with one log-normal factor a. Norm log-gain.
+
+    Args:
+        sigma: standard deviation of log a.
+    """
+
+    action = "gain"
+
+    @staticmethod
+    def act(x: Tensor, a: Tensor) -> Tensor:
+        return x * a
+
+
+class LogNormalGamma(AbstractLogNormalFactor):
+    r"""x^a for x >= 0, gamma correction, with one log-normal exponent a. Norm log-gamma.
+
+    Args:
+        sigma: standard deviation of log a.
+    """
+
+    action = "gamma"
+
+    @staticmethod
+    def act(x: Tensor, a: Tensor) -> Tensor:
+        return x**a
 
     def check(self, x: Tensor) -> None:
-        if self.act is gamma and float(x.min()) < 0.0:
-            raise ValueError(
-                f"x must be at least 0 everywhere under gamma noise, got a smallest value of {float(x.min())}."
-            )
-
-
-def gamma_noise(sigma: float) -> ScalarLogNormal:
-    r"""Log-normal gamma correction, x^a: `ScalarLogNormal(sigma, act=gamma)` for a configuration."""
-    return ScalarLogNormal(sigma, act=gamma)
+        smallest = float(x.min())
+        if smallest < 0.0:
+            raise ValueError(f"x must be >= 0 everywhere under gamma noise, got a smallest value of {smallest}.")

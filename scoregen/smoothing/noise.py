@@ -16,22 +16,19 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from scoregen.checks import positive
 from scoregen.smoothing import draws
 
 
-def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0.0):
-        raise ValueError(f"{name} must be a finite number above 0, got {name}={value}.")
-    return float(value)
-
-
-def _gaussian_radius(sigma: float, p_a: float, p_b: float) -> float:
+def gaussian_radius(sigma: float, p_a: float, p_b: float) -> float:
+    r"""sigma / 2 (Phi^{-1}(p_a) - Phi^{-1}(p_b)), 0 unless p_a > p_b."""
     from scipy.special import ndtri
 
     return max(0.0, 0.5 * sigma * float(ndtri(p_a) - ndtri(p_b))) if p_a > p_b else 0.0
 
 
-def _gaussian_probability(sigma: float, radius: float) -> float:
+def gaussian_probability(sigma: float, radius: float) -> float:
+    r"""The p_a whose radius this is when p_b = 1 - p_a."""
     from scipy.special import ndtr
 
     return float(ndtr(radius / sigma))
@@ -43,7 +40,7 @@ class AbstractNoise(ABC):
     Attributes:
         norm: the distance that radii are measured in.
         step: distance of the rungs of the radius grid.
-        reach: largest radius that is asked for by default.
+        reach: largest radius of interest unless one is given.
     """
 
     norm: str
@@ -83,11 +80,15 @@ class AbstractNoise(ABC):
         r"""The p_a that certifies this radius when p_b = 1 - p_a."""
 
     def implies(self, radius: float) -> str:
-        r"""What a radius means in the input's own units, rounded to the safe side; empty where it says so itself."""
+        r"""A radius in the input's own units, rounded to the safe side; empty where the radius itself is in them."""
         return ""
 
     def check(self, x: Tensor) -> None:  # noqa: B027
-        r"""Raises ValueError when the theorem does not hold for this input."""
+        r"""Checks that the theorem holds for this input; noises with such limits override it.
+
+        Raises:
+            ValueError: it does not.
+        """
 
 
 class Gaussian(AbstractNoise):
@@ -104,7 +105,8 @@ class Gaussian(AbstractNoise):
     norm = "l2"
 
     def __init__(self, sigma: float) -> None:
-        self.sigma = _positive("sigma", sigma)
+        positive(sigma=sigma)
+        self.sigma = float(sigma)
         self.step, self.reach = self.sigma / 2, 2 * self.sigma
 
     def __repr__(self) -> str:
@@ -115,10 +117,10 @@ class Gaussian(AbstractNoise):
         return eps.mul_(self.sigma).add_(x.to(generator.device))
 
     def radius(self, p_a: float, p_b: float) -> float:
-        return _gaussian_radius(self.sigma, p_a, p_b)
+        return gaussian_radius(self.sigma, p_a, p_b)
 
     def probability_for(self, radius: float) -> float:
-        return _gaussian_probability(self.sigma, radius)
+        return gaussian_probability(self.sigma, radius)
 
 
 class Uniform(AbstractNoise):
@@ -135,7 +137,8 @@ class Uniform(AbstractNoise):
     norm = "l1"
 
     def __init__(self, width: float) -> None:
-        self.width = _positive("width", width)
+        positive(width=width)
+        self.width = float(width)
         self.step, self.reach = self.width / 8, 0.75 * self.width
 
     def __repr__(self) -> str:
@@ -167,7 +170,8 @@ class Laplace(AbstractNoise):
     norm = "l1"
 
     def __init__(self, scale: float) -> None:
-        self.scale = _positive("scale", scale)
+        positive(scale=scale)
+        self.scale = float(scale)
         self.step, self.reach = self.scale / 2, 2 * self.scale
 
     def __repr__(self) -> str:

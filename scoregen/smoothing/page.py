@@ -1,27 +1,74 @@
 r"""report.html: a run in one self-contained page, with its most and least certain inputs."""
 
-import base64
-import html
-import io
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from scoregen.rng import generator
-from scoregen.smoothing.methods import ESTIMATION
+from scoregen.pictures import figure_png, image_png
+from scoregen.report import write_html
+from scoregen.rng import Stream, generator
+from scoregen.smoothing.certificate import ABSTAIN
+from scoregen.smoothing.dataset import LabelledData
 from scoregen.smoothing.noise import AbstractNoise
-from scoregen.smoothing.report import RHO, curve, explained, table
+from scoregen.smoothing.report import RHO, drawing, explained, table_rows
 from scoregen.smoothing.results import Run
 
-STYLE = """body{font:15px/1.45 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.2rem .6rem;text-align:right}
-td:first-child,th:first-child,.settings td{text-align:left}.inputs{display:flex;flex-wrap:wrap;gap:1rem}
-figure{margin:0;width:13rem}figure img{width:6rem;height:6rem;object-fit:contain;image-rendering:pixelated}
-figcaption{font-size:13px}.wrong{color:#b00}"""
+_PAGE = """{% extends "base.html" %}
+{% from "parts.html" import numbers, picture, settings %}
+{% block style %}
+.inputs{display:grid;grid-template-columns:repeat(auto-fill,minmax(13rem,1fr));gap:1.5rem}
+.inputs .pair{display:flex;gap:.4rem}
+.inputs img{width:6rem;height:6rem;object-fit:contain;image-rendering:pixelated}
+.wrong{color:var(--bad);font-weight:600}
+{% endblock %}
+{% macro view(look, alt) %}
+{% if look is string %}<code>{{ look }}</code>{% else %}{{ picture(look, alt) }}{% endif %}
+{% endmacro %}
+{% macro gallery(inputs) %}
+<div class="inputs">
+{% for x in inputs %}<figure>
+<div class="pair">{{ view(x.clean, "input " ~ x.index) }}{{ view(x.noisy, "input " ~ x.index ~ " with noise") }}</div>
+<figcaption><span{% if x.wrong %} class="wrong"{% endif %}>{{ x.predicted }}</span>, true {{ x.label }}<br>
+{{ x.radius }}<br>{{ x.votes }}<br>input {{ x.index }}</figcaption>
+</figure>
+{% endfor %}</div>
+{% endmacro %}
+{% block content %}
+<p>With probability at least {{ confidence }} over the noise drawn for an input, the smoothed classifier gives its label
+to every input closer (in {{ norm }}) than the radius. This guarantee is for the smoothed classifier, not for the
+network alone.</p>
+<h2>Certified accuracy</h2>
+{{ numbers(rows) }}
+<p>In parentheses: a lower bound of the accuracy that holds with probability {{ together }} for all inputs of a row
+together.</p>
+<figure>{{ picture(curve, "certified accuracy against radius") }}</figure>
+<h2>Most certain</h2>
+{{ gallery(most) }}
+<h2>Least certain</h2>
+{{ gallery(least) }}
+<h2>Settings</h2>
+{{ settings(facts) }}
+<p>Inputs: {{ inputs }}</p>
+{% endblock %}
+"""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    r"""An input on the page; looks are the bytes of a PNG, or a text for what is no image."""
+
+    index: int
+    clean: bytes | str
+    noisy: bytes | str
+    predicted: str
+    label: str
+    wrong: bool
+    radius: str
+    votes: str
 
 
 def extremes(run: Run, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -33,12 +80,13 @@ def extremes(run: Run, count: int) -> tuple[list[dict[str, Any]], list[dict[str,
 def write_page(
     path: str | Path,
     run: Run,
-    data: Sequence[tuple[Tensor, Any]],
+    data: LabelledData,
     noise: AbstractNoise,
+    *,
     count: int = 8,
     class_names: Sequence[str] | None = None,
 ) -> None:
-    r"""Writes the page.
+    r"""Writes the page, whole or not at all.
 
     Args:
         path: of the HTML file.
@@ -48,33 +96,30 @@ def write_page(
         count: inputs of either kind.
         class_names: instead of numbers.
     """
-    names = [str(k) for k in range(run.header["num_classes"])] if class_names is None else class_names
-    most, least = extremes(run, count)
-
-    def show(records: list[dict[str, Any]]) -> str:
-        return "".join(_input(record, data[record["index"]][0], noise, run.header["seed"], names) for record in records)
-
-    settings = "".join(
-        f"<tr><td>{html.escape(key)}</td><td>{html.escape(str(value))}</td></tr>"
-        for key, value in _settings(run.header)
+    header = run.header
+    names = [str(k) for k in range(header["num_classes"])] if class_names is None else class_names
+    most, least = (
+        [_shown(record, data[record["index"]][0], noise, header["seed"], names) for record in records]
+        for records in extremes(run, count)
     )
-    body = f"""<h1>Certified robustness</h1>
-<p>For each input, with probability at least {1 - run.header["alpha"]:g} over the noise drawn, the smoothed classifier
-gives the same label to every input closer (in {html.escape(run.header["norm"])}) than the radius. The guarantee is for
-the smoothed classifier, not for the network alone. In parentheses: the accuracy that holds, for the inputs of the row
-together, with probability {1 - RHO:g}.</p>
-{_table(table({"certified accuracy, %": run}, implies=noise.implies))}
-<p><img alt="certified accuracy against radius" src="{_curve({"certified": run})}"></p>
-<h2>Most certain</h2><div class="inputs">{show(most)}</div>
-<h2>Least certain</h2><div class="inputs">{show(least)}</div>
-<h2>Settings</h2><table class=settings>{settings}</table>
-<p>Inputs: {html.escape(_ranges(run.header["indices"]))}</p>"""
-    head = f"<meta charset=utf-8><title>Certified robustness</title><style>{STYLE}</style>"
-    Path(path).write_text(f"<!doctype html><html lang=en>{head}{body}</html>", encoding="utf-8")
+    write_html(
+        Path(path),
+        _PAGE,
+        title="Certified robustness",
+        confidence=f"{1 - header['alpha']:g}",
+        together=f"{1 - RHO:g}",
+        norm=header["norm"],
+        rows=table_rows({"certified accuracy, %": run}, implies=noise.implies),
+        curve=figure_png(drawing({"certified": run})),
+        most=most,
+        least=least,
+        facts=list(_settings(header)),
+        inputs=_ranges(header["indices"]),
+    )
 
 
 def _settings(header: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    r"""What was certified and how, one line a value; what was not set is left out."""
+    r"""The settings of a run, one (name, value) each; what was not set is left out."""
     for key, value in header.items():
         if isinstance(value, Mapping):
             prefix = "" if key == "description" else f"{key}."
@@ -83,47 +128,26 @@ def _settings(header: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _input(record: Mapping[str, Any], x: Tensor, noise: AbstractNoise, seed: int, names: Sequence[str]) -> str:
-    noisy = noise.sample(x, 1, generator(seed, ESTIMATION, record["index"], 0))[0]
-    predicted = "abstains" if record["predicted"] == -1 else f"label {names[record['predicted']]}"
-    wrong = "" if record["predicted"] == record["label"] else " class=wrong"
+def _shown(record: Mapping[str, Any], x: Tensor, noise: AbstractNoise, seed: int, names: Sequence[str]) -> _Shown:
+    noisy = noise.sample(x, 1, generator(seed, Stream.ESTIMATION, record["index"], 0))[0]
     counts = np.array(record["counts"])
     votes = ", ".join(f"{names[k]}: {counts[k] / counts.sum():.1%}" for k in np.argsort(-counts)[:3] if counts[k])
-    radius = html.escape(explained(f"radius {record['radius']:.6f}", noise.implies(record["radius"])))
-    caption = (
-        f"<span{wrong}>{html.escape(predicted)}</span>, true {html.escape(names[record['label']])}<br>"
-        f"{radius}<br>{html.escape(votes)} of {record['n']:,}<br>input {record['index']}"
+    return _Shown(
+        index=record["index"],
+        clean=_look(x),
+        noisy=_look(noisy),
+        predicted="abstains" if record["predicted"] == ABSTAIN else f"label {names[record['predicted']]}",
+        label=names[record["label"]],
+        wrong=record["predicted"] != record["label"],
+        radius=explained(f"radius {record['radius']:.6f}", noise.implies(record["radius"])),
+        votes=f"{votes} of {record['n']:,}",
     )
-    return f"<figure>{_picture(x)} {_picture(noisy)}<figcaption>{caption}</figcaption></figure>"
 
 
-def _picture(x: Tensor) -> str:
-    if x.ndim != 3 or x.shape[0] not in (1, 3):
-        return f"<code>{html.escape(', '.join(f'{v:.3g}' for v in x.flatten()[:8].tolist()))}</code>"
-    from matplotlib.image import imsave
-
-    pixels = x.double().clamp(0, 1).expand(3, *x.shape[1:]).permute(1, 2, 0).cpu().numpy()
-    return f'<img alt="input" src="{_encoded(lambda file: imsave(file, pixels, format="png"))}">'
-
-
-def _encoded(write: Callable[[io.BytesIO], None]) -> str:
-    buffer = io.BytesIO()
-    write(buffer)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _curve(runs: Mapping[str, Run]) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "curve.png")
-        curve(runs, path)
-        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _table(markdown: str) -> str:
-    lines = [[html.escape(cell.strip()) for cell in line.strip("|").split("|")] for line in markdown.splitlines()]
-    head = "".join(f"<th>{cell}</th>" for cell in lines[0])
-    rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>" for line in lines[2:])
-    return f"<table><tr>{head}</tr>{rows}</table>"
+def _look(x: Tensor) -> bytes | str:
+    if x.ndim == 3 and x.shape[0] in (1, 3):
+        return image_png(x)
+    return ", ".join(f"{v:.3g}" for v in x.flatten()[:8].tolist())
 
 
 def _ranges(indices: Sequence[int]) -> str:

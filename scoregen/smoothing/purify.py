@@ -9,22 +9,23 @@ Reference: Salman et al. (2020), arXiv 2003.01908; Carlini et al. (2022), arXiv 
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scoregen.rng import generators
-from scoregen.smoothing.methods import whole
+from scoregen.checks import positive, whole
+from scoregen.models import DenoiserLike
+from scoregen.rng import Stream, generators
+from scoregen.sde.process import SDE
+from scoregen.smoothing.classifiers import Classify
 from scoregen.smoothing.multiplicative_noise import LogNormal
 from scoregen.smoothing.noise import AbstractNoise, Gaussian
 
-_STREAM = 7
 _ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # an odd 64-bit multiplier
 
 
-def chart_slope(sde: Any) -> float:
+def chart_slope(sde: SDE) -> float:
     r"""a in y = a x + b, or in y = a log(x + offset) + b: the noise on y for unit noise on x, or on log(x + offset).
 
     Raises:
@@ -38,8 +39,12 @@ def chart_slope(sde: Any) -> float:
     raise ValueError(f"the process must have an affine or a log chart, got {type(sde.chart).__name__}.")
 
 
-def check_chart(noise: AbstractNoise, sde: Any) -> None:
-    r"""Raises ValueError unless the noise on x is Gaussian noise in the process's chart, which its denoiser knows."""
+def check_chart(noise: AbstractNoise, sde: SDE) -> None:
+    r"""Checks that the noise on x is Gaussian noise in the process's chart, which its denoiser removes.
+
+    Raises:
+        ValueError: it is not.
+    """
     log = sde.chart.as_log()
     if log is None:
         fits, suited = isinstance(noise, Gaussian), "Gaussian noise"
@@ -49,7 +54,7 @@ def check_chart(noise: AbstractNoise, sde: Any) -> None:
         suited = f"log-normal noise with offset={log.offset:.12g} and drift=0"
     if not fits:
         raise ValueError(
-            f"noise must be what the denoiser's process adds, {suited}, got {noise!r}; certify with that noise, or "
+            f"noise must be what the denoiser's process adds, {suited}, got {noise!r}. Certify with that noise, or "
             f"with a denoiser of another process."
         )
 
@@ -60,7 +65,8 @@ def fingerprints(x: Tensor) -> list[int]:
     bits = x.contiguous().view(kind).flatten(1).to(torch.int64)
     weights = torch.arange(1, 2 * bits.shape[1], 2, device=x.device) * _ODD
     mixed = bits * weights
-    return (mixed ^ (mixed >> 29)).sum(1).tolist()
+    found: list[int] = (mixed ^ (mixed >> 29)).sum(1).tolist()
+    return found
 
 
 class PurifiedClassifier(nn.Module):
@@ -69,8 +75,8 @@ class PurifiedClassifier(nn.Module):
         The sampler starts from u = to_chart(noisy x) at the noise ratio s = a sigma. One step is one-shot denoising,
         E[x_0 | x_t]; a consistency sampler or several steps give sharper inputs for more forward passes.
 
-    A sampler that draws noise is given generators keyed by the bits of its input, so that f is a function, as the
-    certificate wants it, whatever the batch.
+    The generators of a sampler that draws noise are keyed by the bits of its input, so that f is a function of its
+    input alone, as the certificate requires.
 
     Args:
         classifier: (B, *S) in data units -> logits (B, K).
@@ -87,23 +93,24 @@ class PurifiedClassifier(nn.Module):
 
     def __init__(
         self,
-        classifier: Callable[[Tensor], Tensor],
-        denoiser: Any,
+        classifier: Classify,
+        denoiser: DenoiserLike,
         sampler: Callable[..., Tensor],
         sigma: float,
+        *,
         votes: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not sigma > 0.0:
-            raise ValueError(f"sigma must be above 0, got sigma={sigma}.")
+        positive(sigma=sigma)
+        whole(1, votes=votes)
         if getattr(sampler, "couples_batch", False):
             raise ValueError(
-                f"sampler must purify each image by itself, got {type(sampler).__name__}, whose steps suit the whole "
-                f"batch; use Heun, Consistency or another sampler with a number of steps."
+                f"sampler must purify each image by itself, got {type(sampler).__name__}, whose steps depend on the "
+                f"whole batch. Use Heun, Consistency or another sampler with a number of steps."
             )
         self.classifier, self.denoiser, self.sampler = classifier, denoiser, sampler
-        self.sigma, self.votes, self.seed = float(sigma), whole("votes", votes), seed
+        self.sigma, self.votes, self.seed = float(sigma), int(votes), seed
         self.noise_ratio = self.sigma * chart_slope(denoiser.sde)
         self.time = float(denoiser.sde.time_of(torch.tensor(self.noise_ratio, dtype=torch.float64)))
         parts = [part for part in (classifier, denoiser) if isinstance(part, nn.Module)]
@@ -118,15 +125,15 @@ class PurifiedClassifier(nn.Module):
 
         Args:
             x: data plus noise sigma, in data units.
-            vote: which of several independent purifications.
+            vote: number of the purification; those of different numbers are independent.
         """
         sde = self.denoiser.sde
         x_t = sde.from_u(sde.to_chart(x), self.time)
-        keyed = generators(self.seed, _STREAM, vote, fingerprints(x))
+        keyed = generators(self.seed, Stream.PURIFY, vote, fingerprints(x))
         return self.sampler(self.denoiser, start=(x_t, self.time), generator=keyed)
 
     def forward(self, x: Tensor) -> Tensor:
-        r"""Logits (B, K) of noisy inputs; with several votes their number for each class, plus the mean softmax."""
+        r"""Logits (B, K) of noisy inputs; with several votes the votes for each class plus half the mean softmax."""
         if self.votes == 1:
             return self.classifier(self.purify(x))
         logits = torch.stack([self.classifier(self.purify(x, vote)) for vote in range(self.votes)])

@@ -7,11 +7,17 @@ Abstentions count as wrong. Radii were rounded down when they were written.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from scoregen.pictures import figure
 from scoregen.smoothing.bounds import high_probability_accuracy, round_down
 from scoregen.smoothing.results import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 RHO = 1e-3
 
@@ -21,7 +27,7 @@ class Summary:
     r"""A run in numbers.
 
     Attributes:
-        inputs: how many, abstentions included.
+        inputs: their number, abstentions included.
         accuracy: certified accuracy at radius 0.
         average_radius: mean over all inputs of the radius, 0 where the label is wrong (ACR); a lower bound for a method
             that stops early.
@@ -41,12 +47,13 @@ def correct_radii(run: Run) -> np.ndarray:
     return np.array([r["radius"] if r["predicted"] == r["label"] else -1.0 for r in run.records])
 
 
-def certified_accuracy(run: Run, radii: Sequence[float]) -> np.ndarray:
-    r"""The share of inputs with the right label and a certified radius above each of the radii."""
-    return (correct_radii(run)[None, :] > np.asarray(radii)[:, None]).mean(1)
+def certified_accuracy(run: Run, radii: ArrayLike) -> np.ndarray:
+    r"""The share of inputs with the right label and a certified radius above each of the radii (R,)."""
+    certified = correct_radii(run)[None, :] > np.asarray(radii)[:, None]
+    return np.asarray(certified.mean(1))
 
 
-def guaranteed_accuracy(run: Run, radii: Sequence[float], rho: float = RHO) -> np.ndarray:
+def guaranteed_accuracy(run: Run, radii: ArrayLike, rho: float = RHO) -> np.ndarray:
     r"""A lower bound of the true certified accuracy at each radius, right with probability 1 - rho over the noise."""
     m, alpha = len(run.records), run.header["alpha"]
     correct = np.rint(certified_accuracy(run, radii) * m).astype(int)
@@ -72,11 +79,11 @@ def names_of(runs: Mapping[Path, Run]) -> dict[str, Run]:
         names = ["/".join(parts[-length:]) for parts in paths]
         if len(set(names)) == len(names):
             return dict(zip(names, runs.values(), strict=True))
-    raise ValueError("the runs to compare must be in different folders; one is named twice.")
+    raise ValueError("the runs to compare must be in different folders, got one of them twice.")
 
 
 def table_radii(runs: Sequence[Run]) -> list[float]:
-    r"""0, step, 2 step, ... up to where the last run asked, or found, anything."""
+    r"""0, step, 2 step, ... up to the largest radius that any of the runs tells about."""
     if all(run.header.get("radii") is not None for run in runs):
         return sorted({radius for run in runs for radius in run.header["radii"]})
     step = min(run.header["step"] for run in runs)
@@ -85,13 +92,14 @@ def table_radii(runs: Sequence[Run]) -> list[float]:
 
 
 def _end(run: Run) -> float:
-    r"""The largest radius that a run tells about: what was asked for, or else one step beyond the largest certified."""
+    r"""The largest radius that a run tells about: its method's last one, or one step beyond the largest certified."""
     if run.header["reach"] is not None:
-        return run.header["reach"]
-    return float(correct_radii(run).max(initial=0.0)) + run.header["step"]
+        return float(run.header["reach"])
+    return float(correct_radii(run).max(initial=0.0) + run.header["step"])
 
 
-def _asked(run: Run, radius: float) -> bool:
+def _tells(run: Run, radius: float) -> bool:
+    r"""Whether a run tells about a radius, or its method stopped before."""
     reach = run.header["reach"]
     return reach is None or radius <= reach * (1 + 1e-6)
 
@@ -112,35 +120,43 @@ def table(
 ) -> str:
     r"""Certified accuracy in percent, in parentheses the bound that holds with probability 1 - rho; as Markdown.
 
-    A dash stands where a method stopped before, so that nothing is known.
+    A dash marks a radius beyond the one at which a method stopped: nothing is known there.
 
     Args:
         runs: by name, one column each.
-        radii: the rows; by default on the grid of the noise.
-        implies: what a radius means in other units (`noise.implies`), to be said beside it.
+        radii: the rows; None: on the grid of the noise.
+        implies: a radius in other units (`noise.implies`), shown in parentheses.
     """
+    head, *rows = table_rows(runs, radii, implies)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
+
+
+def table_rows(
+    runs: Mapping[str, Run], radii: Sequence[float] | None = None, implies: Callable[[float], str] = lambda radius: ""
+) -> list[list[str]]:
+    r"""The cells of `table`, row by row; the first row is the head."""
     radii = table_radii(list(runs.values())) if radii is None else radii
-    lines = [[f"radius ({_norms(runs)})", *runs], ["---"] * (len(runs) + 1)]
+    lines = [[f"radius ({_norms(runs)})", *runs]]
     lines += [[explained(shown(r), implies(r)), *(_cell(run, r) for run in runs.values())] for r in radii]
     found = [summary(run) for run in runs.values()]
     averages = [_average(s, run) for s, run in zip(found, runs.values(), strict=True)]
-    lines += [
+    return [
+        *lines,
         ["average certified radius", *averages],
         ["abstentions, %", *(f"{100 * s.abstentions:.1f}" for s in found)],
         ["mean draws", *(f"{s.draws:,.0f}" for s in found)],
         ["inputs", *(f"{s.inputs}" for s in found)],
     ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _average(found: Summary, run: Run) -> str:
     if run.header["reach"] is None:
         return f"{found.average_radius:.3f}"
-    return f">= {round_down(round(found.average_radius, 9), 3):.3f}"  # the mean of .6 and .3 is .45 but for rounding
+    return f">= {round_down(round(found.average_radius, 9), 3):.3f}"  # .45 for the mean of .6 and .3, despite rounding
 
 
 def _cell(run: Run, radius: float) -> str:
-    if not _asked(run, radius):
+    if not _tells(run, radius):
         return "-"
     guaranteed = round_down(100 * guaranteed_accuracy(run, [radius])[0], 1)
     return f"{100 * certified_accuracy(run, [radius])[0]:.1f} ({guaranteed:.1f})"
@@ -151,12 +167,15 @@ def _norms(runs: Mapping[str, Run]) -> str:
 
 
 def curve(runs: Mapping[str, Run], path: str | Path) -> None:
-    r"""Draws certified accuracy against radius, with the guaranteed one as a thin line, into an image file."""
-    from scoregen.pictures import figure
+    r"""Draws certified accuracy against radius into a PNG, which is written whole or not at all."""
+    figure(Path(path), drawing(runs))
 
+
+def drawing(runs: Mapping[str, Run]) -> "Callable[[Axes], None]":
+    r"""What draws certified accuracy against radius, with the guaranteed one as a thin line, into matplotlib's axes."""
     top = max(_end(run) for run in runs.values())
 
-    def draw(axes) -> None:
+    def draw(axes: "Axes") -> None:
         for name, run in runs.items():
             grid = np.linspace(0.0, _end(run), 400)
             (line,) = axes.plot(grid, 100 * certified_accuracy(run, grid), label=name)
@@ -166,4 +185,4 @@ def curve(runs: Mapping[str, Run], path: str | Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
 
-    figure(Path(path), draw)
+    return draw

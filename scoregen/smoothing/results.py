@@ -14,7 +14,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from scoregen import storage
 from scoregen.parallel import rank
+from scoregen.smoothing.classifiers import Classify
 
 FORMAT = "scoregen certificates 2"
 
@@ -28,23 +30,24 @@ class Run:
 
     @property
     def complete(self) -> bool:
+        r"""Whether every input of the job has its certificate."""
         return len(self.records) == len(self.header["indices"])
 
 
-def answers(classifier: Any, batches: Iterable[Tensor]) -> str:
-    r"""A hash of a classifier's answers to batches of inputs (B, *S): what its weights or name do not tell."""
+def answers(classifier: Classify, batches: Iterable[Tensor]) -> str:
+    r"""A hash of a classifier's answers to batches of inputs (B, *S); tells classifiers of one name apart."""
     with torch.no_grad():
         labels = torch.cat([classifier(batch).argmax(1) for batch in batches])
     return _hashed(labels.cpu().numpy().tobytes())
 
 
-def fingerprint(classifier: Any) -> str:
+def fingerprint(classifier: Classify) -> str:
     r"""A hash of a module's structure, weights, buffers and settings, or of a function's name where there are none."""
     return _hashed(_told(classifier).encode())
 
 
 def _told(value: Any) -> str:
-    r"""What an object consists of, as text that is the same in each process; of foreign objects the type alone."""
+    r"""An object's content as a text that is the same in each process; of foreign objects the type alone."""
     if isinstance(value, Tensor):
         content = value.detach().cpu().double().contiguous().numpy().tobytes()
         return f"{tuple(value.shape)} {value.dtype} {_hashed(content)}"
@@ -74,13 +77,13 @@ def _hashed(content: bytes) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]:
-    r"""Header, records and the length in bytes of what is whole; a last line without its end is not."""
+    r"""Header, records, and the length in bytes of the complete lines."""
     raw = path.read_bytes()
     whole = raw[: raw.rfind(b"\n") + 1]
     try:
         lines = [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
-        raise ValueError(f"{path} is damaged inside ({error}); move it away and certify again.") from None
+        raise ValueError(f"{path} is damaged inside ({error}). Move it away and certify again.") from None
     if lines and lines[0].get("format") != FORMAT:
         raise ValueError(f"{path} is not a results file of this version, which begins with format '{FORMAT}'.")
     return (lines[0] if lines else None), lines[1:], len(whole)
@@ -90,8 +93,8 @@ def load(folder: str | Path) -> Run:
     r"""All certificates in a folder.
 
     Raises:
-        FileNotFoundError: when there are none.
-        ValueError: when files are damaged or of different jobs.
+        FileNotFoundError: there are none.
+        ValueError: files are damaged or of different jobs.
     """
     header = None
     records: dict[int, Any] = {}
@@ -104,28 +107,18 @@ def load(folder: str | Path) -> Run:
         header = found
         records |= {line["index"]: line for line in lines}
     if header is None:
-        raise FileNotFoundError(f"no certificates in {folder}: it must hold certificates.jsonl.")
+        raise FileNotFoundError(f"no certificates in {folder}, which must hold certificates.jsonl.")
     return Run(header, [records[index] for index in sorted(records)])
 
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
-    old, new = _flat(old), _flat(new)
-    different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    if different:
-        shown = "; ".join(f"{key}: {_short(old.get(key))} there, {_short(new.get(key))} asked" for key in different)
-        raise ValueError(f"{path} belongs to another job ({shown}); choose another folder with out=..., or delete it.")
-
-
-def _flat(header: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in header.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    found = storage.difference(old, new)
+    if found is not None:
+        name, before, now = found
+        raise ValueError(
+            f"{path} holds certificates of another job: {name} was {storage.short(before)}, now {storage.short(now)}. "
+            "Choose another out, or delete it."
+        )
 
 
 class Results:
@@ -133,13 +126,13 @@ class Results:
 
     Args:
         folder: made if missing.
-        header: what determines the certificates; with `indices`, the list of inputs.
+        header: plain data that determine the certificates, with `indices`, the list of inputs.
 
     Attributes:
-        done: records that were there already, by index.
+        done: records that the folder already holds, by index.
 
     Raises:
-        ValueError: when the folder holds another job, or another run begins it.
+        ValueError: the folder holds another job, or another run begins it at this moment.
     """
 
     def __init__(self, folder: str | Path, header: Mapping[str, Any]) -> None:
@@ -156,16 +149,20 @@ class Results:
             if path == self.path:
                 with path.open("r+b") as file:
                     file.truncate(length)
-        fresh = not self.path.exists() or self.path.stat().st_size == 0
-        try:
-            self._file = self.path.open("a" if self.path.exists() else "x", encoding="utf-8")
-        except FileExistsError:
-            raise ValueError(f"{self.path} was begun by another run this moment; give each its own out.") from None
-        if fresh:
+        if not self.path.exists():
+            self._begin()
+        self._file = self.path.open("a", encoding="utf-8")  # appends, also where another process would write
+        if self.path.stat().st_size == 0:
             self._write(header)
 
+    def _begin(self) -> None:
+        try:
+            self.path.touch(exist_ok=False)
+        except FileExistsError:
+            raise ValueError(f"{self.path} was begun by another run this moment. Give each run its own out.") from None
+
     def append(self, record: Mapping[str, Any]) -> None:
-        r"""Adds one record, in the operating system's hands before this returns."""
+        r"""Adds one record and passes it to the operating system."""
         self._write(record)
 
     def _write(self, line: Mapping[str, Any]) -> None:

@@ -10,8 +10,10 @@ from abc import abstractmethod
 
 import numpy as np
 
+from scoregen.checks import whole
+from scoregen.rng import Stream
 from scoregen.smoothing.bounds import lower_bound, smallest_count, upper_bound
-from scoregen.smoothing.methods import ESTIMATION, SELECTION, AbstractMethod, Bounds, Tally, whole
+from scoregen.smoothing.methods import AbstractMethod, Bounds, Tally
 
 FIRST_LOOK, GROWTH = 128, 1.5
 
@@ -30,26 +32,27 @@ class AbstractSequential(AbstractMethod):
 
     def __init__(self, n: int, n0: int, alpha: float) -> None:
         super().__init__(n, alpha)
-        self.n0 = whole("n0", n0)
+        whole(1, n0=n0)
+        self.n0 = int(n0)
         self._schedule = np.array(looks(self.n))
 
     @abstractmethod
     def settled(self, tally: Tally) -> bool:
-        r"""Whether more draws would tell nothing that was asked for."""
+        r"""Whether more draws cannot change what is certified of the targets."""
 
     def level(self, n: int) -> float:
         return self.alpha / len(looks(n))
 
-    def request(self, tally: Tally) -> tuple[int, int] | None:
+    def request(self, tally: Tally) -> tuple[Stream, int] | None:
         if tally.selection is None:
-            return SELECTION, self.n0
+            return Stream.SELECTION, self.n0
         done = len(tally.looks)
         if done == len(self._schedule) or (done and self.settled(tally)):
             return None
-        return ESTIMATION, int(self._schedule[done]) - tally.drawn
+        return Stream.ESTIMATION, int(self._schedule[done]) - tally.drawn
 
     def bounds(self, tally: Tally) -> Bounds:
-        candidate = int(tally.selection.argmax())
+        candidate = tally.selected
         counts = np.array([look[candidate] for look in tally.looks])
         lower = float(lower_bound(counts, self._schedule[: len(counts)], self.level(self.n)).max())
         return Bounds(candidate, lower, 1.0 - lower)

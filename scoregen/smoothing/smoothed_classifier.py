@@ -1,15 +1,18 @@
 r"""The smoothed classifier: g(x) = argmax_c P(f(noisy x) = c), its prediction and its certificate."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from scoregen.checks import whole
+from scoregen.rng import Stream
 from scoregen.rng import generator as keyed_generator
 from scoregen.smoothing.certificate import ABSTAIN, Certificate, conclude
 from scoregen.smoothing.choice import make_method
-from scoregen.smoothing.engine import PROBE, Engine, Request, placed, refuse_training, rounded
-from scoregen.smoothing.methods import AbstractMethod, Tally, Vote, whole
+from scoregen.smoothing.classifiers import Classify
+from scoregen.smoothing.engine import Engine, Request, placed, refuse_training, rounded
+from scoregen.smoothing.methods import AbstractMethod, Tally, Vote
 from scoregen.smoothing.noise import AbstractNoise
 from scoregen.smoothing.results import answers
 
@@ -35,19 +38,21 @@ class SmoothedClassifier:
         noise: for example Gaussian(0.5); its size is in the input's own units.
         num_classes: number of logits, at least 2.
         batch_size: draws in one forward pass; None: 128 on a CPU (the cache), 1024 elsewhere.
-        strict: float64 noise; False is faster and leaves a rounding leak that a hostile classifier can use.
+        strict: float64 noise; False is faster, but rounding then reveals x, which a hostile classifier can use.
         precision: torch.bfloat16 or torch.float16 for the forward pass; that rounded classifier is then f, here and
             in deployment.
 
     Raises:
-        ValueError: for a classifier in training mode, or fewer than two classes.
+        TypeError: the noise is none of this package.
+        ValueError: a classifier in training mode, or fewer than two classes.
     """
 
     def __init__(
         self,
-        classifier: Callable[[Tensor], Tensor],
+        classifier: Classify,
         noise: AbstractNoise,
         num_classes: int,
+        *,
         batch_size: int | None = None,
         strict: bool = True,
         precision: torch.dtype | None = None,
@@ -55,10 +60,11 @@ class SmoothedClassifier:
         refuse_training(classifier)
         if not isinstance(noise, AbstractNoise):
             raise TypeError(f"noise must be a noise of scoregen.smoothing, such as Gaussian(0.5), got {noise!r}.")
-        if whole("num_classes", num_classes) < 2:
-            raise ValueError(f"num_classes must be at least 2, got num_classes={num_classes}.")
-        self.classifier, self.noise, self.num_classes = classifier, noise, num_classes
-        self.batch_size = None if batch_size is None else whole("batch_size", batch_size)
+        whole(2, num_classes=num_classes)
+        if batch_size is not None:
+            whole(1, batch_size=batch_size)
+        self.classifier, self.noise, self.num_classes = classifier, noise, int(num_classes)
+        self.batch_size = None if batch_size is None else int(batch_size)
         self.strict, self.precision = strict, precision
         self._is_function = False
 
@@ -66,6 +72,7 @@ class SmoothedClassifier:
         self,
         x: Tensor,
         n: int = 100_000,
+        *,
         alpha: float = 1e-3,
         n0: int = 100,
         method: str = "ladder",
@@ -74,25 +81,24 @@ class SmoothedClassifier:
         max_radius: float | None = None,
         step: float | None = None,
     ) -> list[Certificate]:
-        r"""One certificate an input.
+        r"""A certificate for each input.
 
         Args:
             x: inputs (B, *S), in their own units.
-            n: draws for an input; for ladder and stitched the most.
+            n: draws for an input (ladder, stitched: at most).
             alpha: failure probability of each certificate.
             n0: draws that choose the class.
             method: ladder (a grid of radii, the cheapest), fixed, selection_free, top2 or stitched.
-            generator: gives one seed, which with an input's index determines its noise (None: torch's global
-                generator).
+            generator: gives one seed; seed and index of an input determine its noise. None: torch's global one.
             indices: the inputs' numbers in the data set, the keys of their noise (None: 0, 1, ...).
-            max_radius: the largest radius of interest, where ladder and stitched stop; refused when n cannot certify
-                it. None: twice the noise's size, as far as n allows.
+            max_radius: the largest radius of interest, at which ladder and stitched stop; n must be able to certify it.
+                None: twice the noise's size, as far as n allows.
             step: distance of the ladder's radii.
 
         Raises:
             ValueError: when n is too small, or the noise does not suit an input.
         """
-        rule = make_method(method, self.noise, n, n0, alpha, max_radius, step)
+        rule = make_method(method, self.noise, n, n0=n0, alpha=alpha, max_radius=max_radius, step=step)
         found = dict(self.stream(self._numbered(x, indices), rule, derive_seed(generator)))
         return [found[i] for i, _ in self._numbered(x, indices)]
 
@@ -104,7 +110,7 @@ class SmoothedClassifier:
         generator: torch.Generator | None = None,
         indices: Sequence[int] | None = None,
     ) -> Tensor:
-        r"""The labels g(x), each right with probability 1 - alpha, -1 where n draws do not tell.
+        r"""The labels g(x), each right with probability 1 - alpha; -1 (abstain) if n draws are inconclusive.
 
         Arguments as `certify`.
 
@@ -137,8 +143,8 @@ class SmoothedClassifier:
     ) -> Iterator[tuple[int, Tally]]:
         r"""The finished counts of each input; arguments as `stream`.
 
-        A round collects what the open inputs want next, opens new ones until there are enough draws for `ROUND`
-        batches, counts them all in shared batches, and transfers the counts once.
+        Each round collects the next requests of the open inputs and opens new inputs until there are draws for `ROUND`
+        batches. It counts them all in shared batches and transfers the counts once.
         """
         refuse_training(self.classifier)
         waiting = iter(inputs)
@@ -155,6 +161,7 @@ class SmoothedClassifier:
                 budget = ROUND * engine.batch_size - sum(request.draws for request in wanted)
             if not wanted:
                 return
+            assert engine is not None
             for request, counts in zip(wanted, engine.count(wanted, seed), strict=True):
                 tally = open_inputs[request.index][1]
                 tally.add(request.stream, counts)
@@ -163,41 +170,53 @@ class SmoothedClassifier:
                     yield request.index, tally
 
     def _want(self, index: int, x: Tensor, tally: Tally, method: AbstractMethod) -> Request:
-        stream, draws = method.request(tally)
-        return Request(x, index, stream, tally.drawn, draws)
+        wanted = method.request(tally)
+        assert wanted is not None  # a finished input is closed
+        return Request(x, index, wanted[0], tally.drawn, wanted[1])
 
     def answers(self, inputs: Sequence[tuple[int, Tensor]]) -> str:
-        r"""A hash of what the classifier says of noisy copies of (index, x (*S)): what its weights do not tell."""
+        r"""A hash of the classifier's answers to noisy copies of (index, x (*S)); tells functions of one name apart."""
         copies = [
-            self.noise.sample(self._checked(i, x).cpu(), 4, keyed_generator(0, PROBE, i), self.strict)
+            self.noise.sample(self._checked(i, x).cpu(), 4, keyed_generator(0, Stream.PROBE, i), self.strict)
             for i, x in inputs
         ]
         device, dtype = placed(self.classifier, inputs[0][1])
         noisy = rounded(torch.cat(copies), dtype).to(device)
-        return answers(self.classifier, noisy.split(self.batch_size or len(noisy)))
+        return answers(self.classifier, torch.split(noisy, self.batch_size or len(noisy)))
 
     def _examined(self, x: Tensor) -> Engine:
-        r"""The engine, once a module has shown that it answers each input by itself."""
+        r"""The engine; a module is first examined by `require_function`."""
         if isinstance(self.classifier, nn.Module) and not self._is_function:
             self.require_function(x)
         return self._engine(x)
 
     def _engine(self, x: Tensor) -> Engine:
         size = self.batch_size or (128 if placed(self.classifier, x)[0].type == "cpu" else 1024)
-        return Engine(self.classifier, self.noise, self.num_classes, size, self.strict, self.precision)
+        return Engine(
+            self.classifier,
+            self.noise,
+            self.num_classes,
+            batch_size=size,
+            strict=self.strict,
+            precision=self.precision,
+        )
 
     def require_function(self, x: Tensor) -> None:
-        r"""Raises ValueError unless the classifier answers noisy copies of x (*S) each time, and alone, alike."""
+        r"""Checks on noisy copies of x (*S) that the classifier's answer depends on nothing but its input.
+
+        Raises:
+            ValueError: it depends on chance, or on the rest of the batch.
+        """
         self._engine(x).require_function(x)
         self._is_function = True
 
     def _checked(self, index: int, x: Tensor) -> Tensor:
         if not x.is_floating_point():
             raise TypeError(
-                f"x must be floating-point, in the data's own units, got {x.dtype}; for images use x.float() / 255."
+                f"x must be floating-point, in the data's own units, got {x.dtype}. For images use x.float() / 255."
             )
         if not bool(torch.isfinite(x).all()):
-            raise ValueError(f"x must be finite, got input {index} with NaN or infinity; remove it.")
+            raise ValueError(f"x must be finite, got input {index} with NaN or infinity. Remove it.")
         try:
             self.noise.check(x)
         except ValueError as error:
@@ -208,5 +227,5 @@ class SmoothedClassifier:
     def _numbered(x: Tensor, indices: Sequence[int] | None) -> list[tuple[int, Tensor]]:
         numbers = list(range(len(x))) if indices is None else [int(i) for i in indices]
         if len(numbers) != len(x) or len(set(numbers)) != len(numbers):
-            raise ValueError(f"indices must hold {len(x)} different numbers, one an input, got {numbers}.")
+            raise ValueError(f"indices must hold {len(x)} different numbers, one for each input, got {numbers}.")
         return list(zip(numbers, x, strict=True))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from scoregen.rng import Stream
 from scoregen.smoothing.bounds import lower_bound, two_sided_p_value
-from scoregen.smoothing.methods import ESTIMATION, SELECTION, Bounds, Fixed, SelectionFree, Tally, TopTwo, Vote
+from scoregen.smoothing.methods import Bounds, Fixed, SelectionFree, Tally, TopTwo, Vote
 from scoregen.smoothing.noise import Gaussian
 from scoregen.smoothing.sequential import AbstractSequential, Ladder, Stitched, looks
 
@@ -94,9 +95,9 @@ def test_the_check_catches_selection_without_halving():
 def test_a_class_is_never_chosen_from_the_draws_that_bound_it():
     for method in (Fixed(100), TopTwo(100), Stitched(200), Ladder(200)):
         tally = Tally()
-        assert method.request(tally) == (SELECTION, 100)
-        tally.add(SELECTION, np.array([60, 40]))
-        assert method.request(tally)[0] == ESTIMATION
+        assert method.request(tally) == (Stream.SELECTION, 100)
+        tally.add(Stream.SELECTION, np.array([60, 40]))
+        assert method.request(tally)[0] == Stream.ESTIMATION
 
 
 @pytest.mark.parametrize(("p_a", "p_b", "plain", "top_two"), [(0.45, 0.20, 0.0, 0.310), (0.70, 0.10, 0.484, 0.848)])

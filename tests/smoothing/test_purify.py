@@ -12,8 +12,8 @@ from scoregen.smoothing import (
     Gaussian,
     Laplace,
     LogNormal,
+    LogNormalGain,
     PurifiedClassifier,
-    ScalarLogNormal,
     SmoothedClassifier,
 )
 from scoregen.smoothing.choice import make_method
@@ -89,7 +89,7 @@ def test_log_normal_noise_before_a_log_chart():
         (
             Compose(Log(0.5), Affine(1.7, 0.4)),
             LogNormal(0.3, offset=0.5),
-            [Gaussian(0.3), LogNormal(0.3, offset=0.4), LogNormal(0.3, offset=0.5, drift=0.1), ScalarLogNormal(0.3)],
+            [Gaussian(0.3), LogNormal(0.3, offset=0.4), LogNormal(0.3, offset=0.5, drift=0.1), LogNormalGain(0.3)],
         ),
     ],
     ids=["affine", "log", "standardised log", "log with offset"],
@@ -167,7 +167,7 @@ def test_a_data_set_is_certified_before_a_log_chart(tmp_path):
     f = PurifiedClassifier(answer, standard_mixture(VE(0.01, 20.0, chart=Log(0.1))), DDIM(steps=1), SIGMA)
     noise, x = LogNormal(SIGMA, offset=0.1), torch.tensor([0.5, 0.4])
     method = make_method("ladder", noise, n=200)
-    found = certify_dataset(SmoothedClassifier(f.eval(), noise, 3), [(x, 0)], [0], method, 0, tmp_path)
+    found = certify_dataset(SmoothedClassifier(f.eval(), noise, 3), [(x, 0)], [0], method, tmp_path, seed=0)
     assert found.complete and sum(found.records[0]["counts"]) > 0
 
 
@@ -195,7 +195,7 @@ def test_several_steps_also_end_clean():
 
 def test_bad_purifiers_are_refused():
     denoiser = standard_mixture(VP(chart=Affine(2.0, -1.0)))
-    with pytest.raises(ValueError, match="sigma must be above 0"):
+    with pytest.raises(ValueError, match="sigma must be > 0 and finite, got sigma=0"):
         PurifiedClassifier(answer, denoiser, DDIM(steps=1), 0.0)
     with pytest.raises(ValueError, match="s must lie between"):
         PurifiedClassifier(answer, standard_mixture(VE(0.01, 1.0)), DDIM(steps=1), 2.0)

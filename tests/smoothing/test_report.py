@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoregen.smoothing import Gaussian, LogNormal, ScalarLogNormal, SmoothedClassifier
+from scoregen.smoothing import Gaussian, LogNormal, LogNormalGain, SmoothedClassifier
 from scoregen.smoothing.bounds import high_probability_accuracy
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.dataset import certify_dataset
@@ -63,7 +63,7 @@ def test_table_has_a_row_for_each_radius_and_a_column_for_each_run():
 
 
 def test_rows_say_what_a_radius_implies_rounded_to_the_safe_side():
-    text = table({"a": FIVE}, [0.0, 0.5], implies=ScalarLogNormal(0.5).implies)
+    text = table({"a": FIVE}, [0.0, 0.5], implies=LogNormalGain(0.5).implies)
     rows = [line.split("|")[1].strip() for line in text.splitlines()]
     assert rows[2:4] == ["0 (gain 1 to 1)", "0.5 (gain 0.607 to 1.648)"]  # e^-.5 = .60653, e^.5 = 1.64872
     assert LogNormal(0.5, offset=0.3).implies(0.5) == "l2 0.15 for x' >= 0, one pixel x 1.648"
@@ -126,7 +126,9 @@ def test_page_stands_alone_and_shows_each_chosen_input_with_its_noise(tmp_path, 
     data = [(torch.full(shape, v), int(v > 0.5)) for v in (0.1, 0.4, 0.6, 0.9)]
     method = make_method("ladder", noise, n=300)
     told = {"checkpoint": None, "sampler": {"grid": {"rho": 7.0}}}
-    found = certify_dataset(SmoothedClassifier(bright, noise, 2), data, range(4), method, 0, tmp_path, told)
+    found = certify_dataset(
+        SmoothedClassifier(bright, noise, 2), data, range(4), method, tmp_path, seed=0, description=told
+    )
     write_page(tmp_path / "report.html", found, data, noise, count=2, class_names=["dark", "<bright>"])
     text = (tmp_path / "report.html").read_text()
     assert not re.search(r"https?://|<script", text)
@@ -135,5 +137,5 @@ def test_page_stands_alone_and_shows_each_chosen_input_with_its_noise(tmp_path, 
     assert len(pictures) == 1 + (2 * 4 if len(shape) == 3 else 0)
     assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
     assert len(set(pictures)) == len(pictures) if len(shape) == 3 else True
-    assert text.count("<figure>") == 4
-    assert "<td>sampler.grid.rho</td><td>7.0</td>" in text and "checkpoint" not in text
+    assert text.count("<figcaption>") == 4
+    assert re.search("<th[^>]*>sampler.grid.rho</th><td>7.0</td>", text) and "checkpoint" not in text
