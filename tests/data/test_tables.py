@@ -8,8 +8,9 @@ from sklearn import datasets
 from tiny import COMMON, compose, sample, train
 
 from scoregen import load
-from scoregen.config import build
+from scoregen.config import Node, build
 from scoregen.data import BreastCancer, Wine
+from scoregen.jobs.picks import chosen_chart
 from scoregen.samplers import RK4, log_likelihood
 from scoregen.sde import EDM, Multiplicative
 
@@ -55,9 +56,12 @@ def test_the_seed_chooses_the_split_and_labels_stay_with_their_rows():
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_experiments_differ_in_the_process_alone(name):
-    positive, gaussian = compose(f"+experiment={name}"), compose(f"+experiment={name}_gaussian")
+    positive, gaussian = (
+        compose(f"+experiment=tables/{kind}", f"data={name}") for kind in ("multiplicative", "additive")
+    )
     assert {k for k in positive if positive[k] != gaussian[k]} == {"sde"}
-    sdes = [build(c["sde"]) for c in (positive, gaussian)]
+    source = TABLES[name][0]()
+    sdes = [build(chosen_chart(Node(c["sde"]), None, source)[0]) for c in (positive, gaussian)]
     assert [type(s) for s in sdes] == [Multiplicative, EDM]
     x = torch.tensor([1.0, math.e])
     assert sdes[0].to_chart(x).tolist() == pytest.approx([0, 1], abs=1e-6)  # log x as it is
@@ -65,7 +69,7 @@ def test_the_experiments_differ_in_the_process_alone(name):
 
 
 def test_samples_of_a_table_are_positive_and_densities_are_of_the_data(tmp_path):
-    run = train(tmp_path / "run", "+experiment=wine", *SMALL)
+    run = train(tmp_path / "run", "+experiment=tables/multiplicative", "data=wine", *SMALL)
     model = load(run)
     out = sample(run, tmp_path / "out", "n=20", "format=npz", "sampler=heun", "sampler.steps=4")
     import numpy as np

@@ -358,13 +358,13 @@ def test_the_stages_select_on_held_out_images_and_end_in_a_certificate(tmp_path)
     tiny = [f"model.{key}" for key in ("width=8", "depth=1", "heads=2", "hidden=8", "projection=8")]
     common = [*tiny, f"data.root={tmp_path}", "data.validation=8", "trainer.steps=4", "trainer.checkpoint_every=1"]
     common += ["trainer.batch_size=8", "trainer.schedule.warmup=1"]
-    first = train(tmp_path / "first", "+experiment=rrcm_mnist_pretrain", *common)
+    first = train(tmp_path / "first", "+experiment=rrcm/pretrain", *common)
     later = [*common, "accuracy.every=2"]
-    probing = ["+experiment=rrcm_mnist_probe", *later, f"init={first}"]
+    probing = ["+experiment=rrcm/probe", *later, f"init={first}"]
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "probe", *probing, early_stopping={"_target_": "tiny.Kill", "every": 3})
     probe = train(tmp_path / "probe", *probing) / "checkpoints" / "best"
-    tuned = train(tmp_path / "tuned", "+experiment=rrcm_mnist_finetune", *later, f"init={probe}")
+    tuned = train(tmp_path / "tuned", "+experiment=rrcm/finetune", *later, f"init={probe}")
     assert torch.equal(weights(probe.parents[1])["encoder.positions"], weights(first, "ema")["encoder.positions"])
     assert len([line for line in numbers(tmp_path / "probe") if "accuracy" in line]) == 2
     classifier = scoregen.load(tuned / "checkpoints" / "best")
