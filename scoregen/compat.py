@@ -14,7 +14,7 @@ _keep_alive: list[torch.library.Library] = []
 
 
 def repair_torchvision() -> None:
-    r"""Imports torchvision, declaring `nms` and `qnms` if just they are missing; idempotent.
+    r"""Imports torchvision; declares `nms` and `qnms` where only these are missing. Idempotent.
 
     Without torchvision nothing happens. `ops.nms`, `io` and `v2.JPEG` stay unusable where the repair was needed.
     """
@@ -29,8 +29,9 @@ def repair_torchvision() -> None:
             raise
         for name in [n for n in sys.modules if n == "torchvision" or n.startswith("torchvision.")]:
             del sys.modules[name]
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch's own
         for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(schema)  # type: ignore[no-untyped-call]  # torch's own
         _keep_alive.append(library)
         import torchvision  # noqa: F401

@@ -29,17 +29,19 @@ class TimestepNetwork(nn.Module):
     def __init__(self, model: nn.Module, path: DiscretePath) -> None:
         super().__init__()
         self.model, self.path = model, path
-        self.num_classes = getattr(model.config, "num_class_embeds", None)
+        self.num_classes: int | None = getattr(model.config, "num_class_embeds", None)
 
     def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         index = self.path.index_of((4 * as_time(c_noise)).exp()).to(c_noise)
-        if self.num_classes is None:
-            return self.model(z, index).sample[:, : z.shape[1]]
-        if label is None or bool((label < 0).any()):
+        if self.num_classes is not None and (label is None or bool((label < 0).any())):
+            given = "None" if label is None else f"values down to {label.min().item()}"
             raise ValueError(
-                f"label must be in 0..{self.num_classes - 1} for every sample: this network has no 'no label'."
+                f"label must lie in 0..{self.num_classes - 1} for every sample, got {given}. This network knows no "
+                "'no label'."
             )
-        return self.model(z, index, class_labels=label).sample[:, : z.shape[1]]
+        classes = {} if self.num_classes is None else {"class_labels": label}
+        output: Tensor = self.model(z, index, **classes).sample
+        return output[:, : z.shape[1]]
 
 
 def from_diffusers(model: nn.Module, scheduler: Any, chart: Chart | None = None) -> Denoiser:

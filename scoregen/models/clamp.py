@@ -1,11 +1,11 @@
-r"""Clamping: what a denoiser says lies within the range of the data."""
+r"""Clamping of a denoiser's output to the range of the data."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from scoregen.models.protocol import DenoiserLike
 from scoregen.models.wrapper import DenoiserWrapper
 
 
@@ -17,22 +17,23 @@ class Clamp(DenoiserWrapper):
         flow that is not smooth there (solvers of high order and likelihoods lose accuracy).
 
     Args:
-        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        denoiser: D(u, s) of a process.
         low, high: range in data units; None leaves that side open.
 
     Raises:
         ValueError: unless low < high, or a bound outside the chart (low + offset <= 0 for a log chart).
     """
 
-    def __init__(self, denoiser: Any, low: float | None = 0.0, high: float | None = 1.0) -> None:
+    def __init__(self, denoiser: DenoiserLike, low: float | None = 0.0, high: float | None = 1.0) -> None:
         super().__init__(denoiser)
         if low is not None and high is not None and not low < high:
             raise ValueError(f"low must be < high, got low={low}, high={high}.")
-        self.low = -math.inf if low is None else self._chart_value(low)
-        self.high = math.inf if high is None else self._chart_value(high)
+        self.low, self.high = low, high
+        self._chart_low = -math.inf if low is None else self._chart_value(low)
+        self._chart_high = math.inf if high is None else self._chart_value(high)
 
     def _chart_value(self, x: float) -> float:
         return self.sde.to_chart(torch.tensor([x], dtype=torch.float64)).item()
 
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
-        return self.denoiser(u, s, label).clamp(self.low, self.high)
+        return self.denoiser(u, s, label).clamp(self._chart_low, self._chart_high)

@@ -3,7 +3,7 @@ r"""A small residual classifier of images: base classifier of certification and 
     x in [0, 1] -> (x - 1/2)/(1/4) -> stages [conv of stride 2 -> norm -> ReLU -> residual blocks] -> mean over pixels
     = features(x) -> dropout -> linear = logits
 
-or, with `hidden` units, stages -> all pixels -> linear -> ReLU = features(x): as in LeNet, where a thing stands counts.
+or, with `hidden` units, stages -> all pixels -> linear -> ReLU = features(x): as in LeNet, features know places.
 
 The normalisation is inside, so noise that is added to x for certification is in the units of the pixels.
 """
@@ -13,6 +13,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+from scoregen.checks import inside, whole
+from scoregen.models.arguments import image_shape
 
 _CENTRE, _SCALE = 0.5, 0.25
 
@@ -44,12 +47,20 @@ class Classifier(nn.Module):
         stem_stride: int = 2,
         dropout: float = 0.1,
         hidden: int | None = None,
-    ):
+    ) -> None:
         super().__init__()
-        shape, channels, blocks = tuple(shape), tuple(channels), tuple(blocks)
-        _check(shape, num_classes, channels, blocks, stem_stride, dropout, hidden)
-        widths = (shape[0], *channels)
-        stages = []
+        whole(2, num_classes=num_classes)
+        whole(1, stem_stride=stem_stride)
+        inside(0, 1, "[)", dropout=dropout)
+        if hidden is not None:
+            whole(1, hidden=hidden)
+        _check_stages(channels, blocks)
+        self.shape = image_shape(shape)
+        _check_size(self.shape, channels, stem_stride)
+        self.num_classes, self.channels, self.blocks = num_classes, tuple(channels), tuple(blocks)
+        self.stem_stride, self.dropout, self.hidden = stem_stride, dropout, hidden
+        widths = (self.shape[0], *channels)
+        stages: list[nn.Module] = []
         for i, (width, count) in enumerate(zip(channels, blocks, strict=True)):
             size, stride = (3, stem_stride) if i == 0 else (5, 2)
             stages += [
@@ -57,13 +68,13 @@ class Classifier(nn.Module):
                 nn.ReLU(),
                 *(_Residual(width) for _ in range(count)),
             ]
-        self.shape, self.num_classes, self.num_features = shape, num_classes, hidden or channels[-1]
+        self.num_features = hidden or channels[-1]
         self.stages = nn.Sequential(*stages)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         if hidden is not None:
-            pixels = math.prod(-(-size // _reduction(channels, stem_stride)) for size in shape[1:])
+            pixels = math.prod(-(-size // _reduction(channels, stem_stride)) for size in self.shape[1:])
             self.pool = nn.Sequential(nn.Flatten(), nn.Linear(channels[-1] * pixels, hidden), nn.ReLU())
-        self.dropout = nn.Dropout(dropout)
+        self.drop = nn.Dropout(dropout)
         self.head = nn.Linear(self.num_features, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
@@ -74,11 +85,13 @@ class Classifier(nn.Module):
         """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}.")
-        return self.pool(self.stages((x - _CENTRE) / _SCALE))
+        features: Tensor = self.pool(self.stages((x - _CENTRE) / _SCALE))
+        return features
 
     def classify(self, features: Tensor) -> Tensor:
         r"""Logits (B, K) of features (B, num_features)."""
-        return self.head(self.dropout(features))
+        logits: Tensor = self.head(self.drop(features))
+        return logits
 
     def forward(self, x: Tensor) -> Tensor:
         r"""Logits (B, K) of images (B, C, H, W)."""
@@ -88,7 +101,7 @@ class Classifier(nn.Module):
 class _Residual(nn.Module):
     r"""relu(x + norm(conv(relu(norm(conv(x))))))."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.first, self.second = _convolution(width, width, 3, 1), _convolution(width, width, 3, 1)
 
@@ -103,25 +116,21 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequen
 
 def _reduction(channels: Sequence[int], stem_stride: int) -> int:
     r"""How many times the stages shrink a side."""
-    return stem_stride * 2 ** (len(channels) - 1)
+    return int(stem_stride * 2 ** (len(channels) - 1))
 
 
-def _check(shape, num_classes, channels, blocks, stem_stride, dropout, hidden) -> None:
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"shape must be that of one image, (C, H, W) with positive entries, got {shape}.")
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
+def _check_stages(channels: Sequence[int], blocks: Sequence[int]) -> None:
     if not channels or len(channels) != len(blocks) or min(channels) < 1 or min(blocks) < 0:
-        raise ValueError(f"channels and blocks must name the same stages, got channels={channels}, blocks={blocks}.")
-    if stem_stride < 1:
-        raise ValueError(f"stem_stride must be at least 1, got {stem_stride}.")
-    if hidden is not None and hidden < 1:
-        raise ValueError(f"hidden must be at least 1, or None for the mean over pixels, got {hidden}.")
+        raise ValueError(
+            f"channels must be >= 1 and blocks >= 0, one of each a stage, got channels={tuple(channels)}, "
+            f"blocks={tuple(blocks)}."
+        )
+
+
+def _check_size(shape: Sequence[int], channels: Sequence[int], stem_stride: int) -> None:
     reduction = _reduction(channels, stem_stride)
     if min(shape[1:]) < reduction:
         raise ValueError(
             f"{len(channels)} stages with stem_stride={stem_stride} shrink an image {reduction} times, got "
-            f"shape={shape}; use fewer channels or stem_stride=1."
+            f"shape={tuple(shape)}. Use fewer channels or stem_stride=1."
         )
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must satisfy 0 <= dropout < 1, got {dropout}.")

@@ -12,13 +12,12 @@ r"""The denoiser D(u, s) = E[y_0 | u], u = y_0 + s eps, from a network F(z, c_no
 Reference: Karras et al. (2022), arXiv 2206.00364, table 1; Salimans & Ho (2022), arXiv 2202.00512 (v).
 """
 
-import math
 from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-from scoregen.errors import closest
+from scoregen.checks import one_of, positive
 from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import as_time, expand
 from scoregen.sde.process import SDE
@@ -46,7 +45,7 @@ class AbstractDenoiser(nn.Module):
         r"""E[y_0 | x_t] and the noisy u, for data x_t (B, *S) at time t.
 
         Raises:
-            ValueError: where there is no noise (s = 0) or nothing else.
+            ValueError: where there is no noise (s = 0) or only noise (alpha = 0).
         """
         u, s = self.sde.to_u(x_t, t)
         if not bool((s > 0).all()):
@@ -96,12 +95,8 @@ class Denoiser(AbstractDenoiser):
 
     def __init__(self, network: nn.Module, sde: SDE, sigma_data: float = 0.5, prediction: str = "edm") -> None:
         super().__init__()
-        if not 0 < sigma_data < math.inf:
-            raise ValueError(f"sigma_data must be > 0 and finite, got sigma_data={sigma_data}.")
-        if prediction not in PREDICTIONS:
-            raise ValueError(
-                f"prediction must be {', '.join(PREDICTIONS)}; got '{prediction}'. {closest(prediction, PREDICTIONS)}"
-            )
+        positive(sigma_data=sigma_data)
+        one_of(PREDICTIONS, prediction=prediction)
         self.network, self.sde = network, sde
         self.sigma_data, self.prediction = float(sigma_data), prediction
         self._skip_and_out = PREDICTIONS[prediction]
@@ -122,7 +117,8 @@ def evaluate(network: nn.Module, z: Tensor, condition: Tensor, label: Tensor | N
     r"""A network's output, like z, at z (B, *S) in its own type; the condition () or (B,) has at least float32."""
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), z.dtype)
     condition = condition.expand(len(z)).to(z.device, torch.promote_types(dtype, torch.float32))
-    return network(z.to(dtype), condition, label).to(z)
+    output: Tensor = network(z.to(dtype), condition, label)
+    return output.to(z)
 
 
 def _edm(s: Tensor, sd: float) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-r"""A multilayer perceptron on flattened images: for 8 x 8 ones it trains in seconds."""
+r"""A multilayer perceptron on flattened images; on 8 x 8 images it trains in seconds."""
 
 import math
 
@@ -30,6 +30,7 @@ class FlatMLP(MLP):
         dropout: float = 0.0,
     ) -> None:
         super().__init__((math.prod(shape),), width, depth, num_classes, dropout)
+        self.shape = tuple(shape)
 
     def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         r"""z (B, *S), c_noise (B,), label (B,) or None -> (B, *S)."""

@@ -9,11 +9,12 @@ equal covariance it is exactly that of mean m_W + scale (m_D - m_W)).
 
 import math
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from scoregen.checks import finite
+from scoregen.models.protocol import DenoiserLike
 from scoregen.models.wrapper import DenoiserWrapper
 from scoregen.sde.path import as_time, expand
 
@@ -22,7 +23,7 @@ class _Guidance(DenoiserWrapper):
     r"""Extrapolation inside an interval of noise ratios, the better denoiser outside it.
 
     Args:
-        denoiser: the better one.
+        denoiser: the better denoiser.
         scale: finite; 1 is none.
         interval: (s_low, s_high): guidance acts for s_low <= s <= s_high.
 
@@ -30,10 +31,9 @@ class _Guidance(DenoiserWrapper):
         ValueError: a scale that is not finite, unless 0 <= s_low < s_high.
     """
 
-    def __init__(self, denoiser: Any, scale: float, interval: tuple[float, float] = (0.0, math.inf)) -> None:
+    def __init__(self, denoiser: DenoiserLike, scale: float, interval: tuple[float, float] = (0.0, math.inf)) -> None:
         super().__init__(denoiser)
-        if not math.isfinite(scale):
-            raise ValueError(f"scale must be finite, got scale={scale}; 1 is no guidance.")
+        finite(scale=scale)
         if len(interval) != 2 or not 0 <= interval[0] < interval[1]:
             raise ValueError(f"interval must be noise ratios (s_low, s_high) with 0 <= s_low < s_high, got {interval}.")
         self.scale = float(scale)
@@ -59,7 +59,7 @@ class ClassifierFreeGuidance(_Guidance):
         Both come from one call on a doubled batch. Without a label there is nothing to guide and D(u) is returned.
 
     Args:
-        denoiser: a conditional one, trained with some labels dropped; label -1 is "no label".
+        denoiser: a conditional denoiser, trained with some labels dropped; label -1 is "no label".
         scale: 1 is none, 0 unconditional.
         interval: (s_low, s_high), noise ratios at which it acts; limiting it to the middle ones keeps diversity.
 
@@ -83,8 +83,8 @@ class Autoguidance(_Guidance):
     r"""The weaker denoiser is a smaller or less trained one of the same task.
 
     Args:
-        denoiser: the good one.
-        bad_denoiser: the weaker one, of the same process and the same labels.
+        denoiser: the better denoiser.
+        bad_denoiser: the weaker denoiser, of the same process and the same labels.
         scale: 1 is none.
         interval: (s_low, s_high), noise ratios at which it acts.
 
@@ -95,7 +95,11 @@ class Autoguidance(_Guidance):
     """
 
     def __init__(
-        self, denoiser: Any, bad_denoiser: Any, scale: float, interval: tuple[float, float] = (0.0, math.inf)
+        self,
+        denoiser: DenoiserLike,
+        bad_denoiser: DenoiserLike,
+        scale: float,
+        interval: tuple[float, float] = (0.0, math.inf),
     ) -> None:
         super().__init__(denoiser, scale, interval)
         self.bad_denoiser = bad_denoiser

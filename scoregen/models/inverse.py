@@ -10,12 +10,11 @@ Reference: Song et al. (2023), "Pseudoinverse-guided diffusion models for invers
 arXiv 2209.14687.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from scoregen.models.observation import Inpainting, Observation
+from scoregen.models.protocol import DenoiserLike
 from scoregen.models.wrapper import DenoiserWrapper
 from scoregen.sde.path import as_time
 
@@ -24,7 +23,7 @@ class PiGDM(DenoiserWrapper):
     r"""The pseudoinverse-guided denoiser: one call and one backward pass of the denoiser.
 
     Args:
-        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        denoiser: D(u, s) of a process.
         observation: `Inpainting`, `MatrixObservation` or `LinearObservation`.
         sigma_data: sd, standard deviation of the data in model coordinates; that of the denoiser unless given.
 
@@ -32,13 +31,13 @@ class PiGDM(DenoiserWrapper):
         ValueError: no sigma_data, or one <= 0.
     """
 
-    def __init__(self, denoiser: Any, observation: Observation, sigma_data: float | None = None) -> None:
+    def __init__(self, denoiser: DenoiserLike, observation: Observation, sigma_data: float | None = None) -> None:
         super().__init__(denoiser)
         sigma_data = getattr(denoiser, "sigma_data", None) if sigma_data is None else sigma_data
         if sigma_data is None or not sigma_data > 0:
             raise ValueError(
-                f"sigma_data must be > 0, got sigma_data={sigma_data}; give the standard deviation of the data in "
-                "model coordinates (a wrapped denoiser does not tell it)."
+                f"sigma_data must be > 0, got sigma_data={sigma_data}. Give the standard deviation of the data in "
+                "model coordinates (a wrapper has none)."
             )
         self.observation, self.sigma_data = observation, float(sigma_data)
 
@@ -54,7 +53,7 @@ class PiGDM(DenoiserWrapper):
             denoised = self.denoiser(v, s, label)
             pull = self.observation.pull(denoised if differentiate else denoised.detach(), variance, self.sde)
             (gradient,) = torch.autograd.grad(denoised, v, pull, create_graph=differentiate)
-            guided = denoised + s2 * gradient
+            guided: Tensor = denoised + s2 * gradient
         return guided if differentiate else guided.detach()
 
 
@@ -66,7 +65,7 @@ class Replacement(DenoiserWrapper):
         `PiGDM`.
 
     Args:
-        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        denoiser: D(u, s) of a process.
         observation: the known values; their noise is ignored.
 
     Raises:
@@ -75,11 +74,11 @@ class Replacement(DenoiserWrapper):
     Reference: Song et al. (2021), arXiv 2011.13456, appendix I.2; its bias: Trippe et al. (2023), arXiv 2206.04119.
     """
 
-    def __init__(self, denoiser: Any, observation: Inpainting) -> None:
+    def __init__(self, denoiser: DenoiserLike, observation: Inpainting) -> None:
         super().__init__(denoiser)
         if not isinstance(observation, Inpainting):
             raise TypeError(
-                f"Replacement needs an Inpainting (known values), got {type(observation).__name__}; use PiGDM."
+                f"Replacement needs an Inpainting (known values), got {type(observation).__name__}. Use PiGDM."
             )
         self.observation = observation
 

@@ -42,7 +42,7 @@ class LatentDiffusion(DenoiserWrapper):
         revision: of a hub id.
 
     Raises:
-        UserError: no such pipeline, one of another kind, a missing package.
+        UserError: no such pipeline, a pipeline of another kind, a missing package.
 
     Reference: Guo et al. (2024), arXiv 2312.04410, section 4 (Smooth-LoRA).
     """
@@ -67,18 +67,26 @@ class LatentDiffusion(DenoiserWrapper):
         super().__init__(Denoiser(_PromptedNetwork(unet, prompts, path), path, 1.0, prediction))
         self.vae = parts["vae"].requires_grad_(False)
         self.sigma_data = 1.0
-        self.register_state_dict_post_hook(_keep_adapters)
-        self.register_load_state_dict_post_hook(_expect_adapters)
+        self.pipeline, self.rank, self.targets = pipeline, rank, tuple(targets)
+        self.gradient_checkpointing, self.revision = gradient_checkpointing, revision
+        self.register_state_dict_post_hook(_keep_adapters)  # type: ignore[no-untyped-call]  # torch's own
+        self.register_load_state_dict_post_hook(_expect_adapters)  # type: ignore[no-untyped-call]  # torch's own
         self.eval()
+
+    @property
+    def _network(self) -> "_PromptedNetwork":
+        network = getattr(self.denoiser, "network", None)
+        assert isinstance(network, _PromptedNetwork)  # made in the constructor
+        return network
 
     @property
     def unet(self) -> nn.Module:
         r"""The U-Net, with its adapters."""
-        return self.denoiser.network.unet
+        return self._network.unet
 
     def with_prompts(self, prompts: Sequence[str]) -> Self:
         r"""Sets the texts that labels 0, 1, ... mean; returns self."""
-        self.denoiser.network.prompts.set(prompts)
+        self._network.prompts.set(prompts)
         return self
 
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
@@ -87,7 +95,7 @@ class LatentDiffusion(DenoiserWrapper):
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.vae.eval()
-        self.denoiser.network.prompts.eval()
+        self._network.prompts.eval()
         return self
 
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -105,7 +113,7 @@ class LatentDiffusion(DenoiserWrapper):
             near = max(factor, round(min(height, width) / factor) * factor)
             raise UserError(
                 f"data.size: the sides of an image must be divisible by {factor}, the factor of the autoencoder, got "
-                f"{height} x {width}; give data.size={near}."
+                f"{height} x {width}. Give data.size={near}."
             )
         return config.latent_channels, height // factor, width // factor
 
@@ -119,16 +127,17 @@ class LatentDiffusion(DenoiserWrapper):
         """
         self.latent_shape(x.shape[1:])
         posterior = self.vae.encode((2 * x - 1).to(self.vae.dtype)).latent_dist
-        z = posterior.mean.to(x)
+        z: Tensor = posterior.mean.to(x)
         if generator is not None:
             z = z + posterior.std.to(x) * randn(z.shape, generator, z.dtype, z.device)
-        return (z - self._shift) * self.vae.config.scaling_factor
+        return (z - self._shift) * self._scale
 
     @torch.no_grad()
     def images(self, z: Tensor) -> Tensor:
         r"""Images (B, C, H, W), about in [0, 1], of latents."""
-        scaled = z / self.vae.config.scaling_factor + self._shift
-        return self.vae.decode(scaled.to(self.vae.dtype)).sample.to(z) / 2 + 0.5
+        scaled = z / self._scale + self._shift
+        decoded: Tensor = self.vae.decode(scaled.to(self.vae.dtype)).sample
+        return decoded.to(z) / 2 + 0.5
 
     def save_lora(self, folder: Path | str) -> Path:
         r"""Writes the adapters as pytorch_lora_weights.safetensors, which `pipe.load_lora_weights(folder)` reads.
@@ -137,17 +146,23 @@ class LatentDiffusion(DenoiserWrapper):
             ValueError: there are none (rank=None).
         """
         if not hasattr(self.unet, "peft_config"):
-            raise ValueError("there are no adapters to save; make the model with a rank, e.g. rank=8.")
+            raise ValueError("there are no adapters to save. Make the model with a rank, e.g. rank=8.")
         from diffusers import StableDiffusionPipeline
-        from diffusers.utils import convert_state_dict_to_diffusers
+        from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 
-        layers = convert_state_dict_to_diffusers(require_peft().get_peft_model_state_dict(self.unet))
+        converted: Any = convert_state_dict_to_diffusers  # diffusers leaves it without types
+        unet: Any = self.unet
+        layers = converted(require_peft().get_peft_model_state_dict(unet))
         StableDiffusionPipeline.save_lora_weights(
             str(folder),
             unet_lora_layers={name: tensor.detach().cpu().contiguous() for name, tensor in layers.items()},
-            unet_lora_adapter_metadata=self.unet.peft_config["default"].to_dict(),
+            unet_lora_adapter_metadata=unet.peft_config["default"].to_dict(),
         )
         return Path(folder)
+
+    @property
+    def _scale(self) -> float:
+        return float(self.vae.config.scaling_factor)
 
     @property
     def _shift(self) -> float:
@@ -173,7 +188,7 @@ class Prompts(nn.Module):
             TypeError: anything but a sequence of texts.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"prompts must be a list of texts, got {texts!r}; one prompt is ['{texts}'].")
+            raise TypeError(f"prompts must be a list of texts, got {texts!r}. One prompt is ['{texts}'].")
         self.texts = tuple(texts)
         self._last: tuple[list[int], Tensor] | None = None
 
@@ -187,7 +202,7 @@ class Prompts(nn.Module):
             if used[-1] >= len(self.texts) or used[0] < -1:
                 raise ValueError(
                     f"label must lie in -1..{len(self.texts) - 1}, the numbers of the {len(self.texts)} prompts, got "
-                    f"{numbers}; give the texts with with_prompts([...])."
+                    f"{numbers}. Give the texts with with_prompts([...])."
                 )
             with torch.inference_mode(False), torch.no_grad():  # a later training may meet what is kept
                 embedding = self._encode(["" if k < 0 else self.texts[k] for k in used], device)
@@ -199,7 +214,8 @@ class Prompts(nn.Module):
         tokens = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         masked = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(device) if masked else None
-        return self.text_encoder(tokens.input_ids.to(device), attention_mask=mask)[0]
+        embedding: Tensor = self.text_encoder(tokens.input_ids.to(device), attention_mask=mask)[0]
+        return embedding
 
 
 class _PromptedNetwork(nn.Module):
@@ -215,7 +231,8 @@ class _PromptedNetwork(nn.Module):
 
     def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         index = self.path.index_of((4 * as_time(c_noise)).exp()).to(c_noise)
-        return self.unet(z, index, encoder_hidden_states=self.prompts(label, len(z)).to(z)).sample
+        output: Tensor = self.unet(z, index, encoder_hidden_states=self.prompts(label, len(z)).to(z)).sample
+        return output
 
 
 def _keep_adapters(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from scoregen.checks import whole
 from scoregen.compat import repair_torchvision
 from scoregen.errors import UserError
 
@@ -32,10 +33,12 @@ class LoRA(nn.Module):
     def __init__(self, network: nn.Module, rank: int = 8, targets: tuple[str, ...] = ATTENTION) -> None:
         super().__init__()
         self.network = add_adapters(network, rank, targets)
-        self.num_classes = getattr(network, "num_classes", None)
+        self.rank, self.targets = rank, tuple(targets)
+        self.num_classes: int | None = getattr(network, "num_classes", None)
 
     def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.network(z, c_noise, label)
+        output: Tensor = self.network(z, c_noise, label)
+        return output
 
 
 def add_adapters(network: nn.Module, rank: int, targets: tuple[str, ...] = ATTENTION) -> nn.Module:
@@ -47,25 +50,25 @@ def add_adapters(network: nn.Module, rank: int, targets: tuple[str, ...] = ATTEN
     Returns:
         The network, its adapters the only trainable parameters.
     """
-    if rank < 1:
-        raise ValueError(f"rank must be >= 1, got rank={rank}.")
+    whole(1, rank=rank)
     names = _layers(network)
     missing = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in names)]
     if missing or not targets:
         raise ValueError(_no_such_layer(network, targets, missing))
     peft = require_peft()
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets))
-    return peft.inject_adapter_in_model(config, network)  # which freezes the rest
+    adapted: nn.Module = peft.inject_adapter_in_model(config, network)  # which freezes the rest
+    return adapted
 
 
 def merge_adapters(model: nn.Module) -> nn.Module:
     r"""Folds adapters into the weights that they stand beside, W <- W + B A, in place.
 
     Args:
-        model: a denoiser or network with adapters anywhere inside; without any it is left as it is.
+        model: a denoiser or network with adapters anywhere inside; without adapters it is left as it is.
 
     Returns:
-        The model, of plain layers: its outputs are the same up to rounding, its weights fit the plain configuration.
+        The model with plain layers. Its outputs are the same up to rounding; its weights fit the plain configuration.
     """
     layers = require_peft().tuners.tuners_utils.BaseTunerLayer
     for parent in list(model.modules()):
@@ -105,4 +108,4 @@ def _no_such_layer(network: nn.Module, targets: tuple[str, ...], missing: list[s
             f"(a U-Net with model.network.attention=[false,true,...], a flag a level), or name other layers as "
             f"targets, of {ends}."
         )
-    return f"targets: this {kind} has no layer '{', '.join(missing)}'; there are {ends}."
+    return f"targets: this {kind} has no layer '{', '.join(missing)}'. Its layers are {ends}."

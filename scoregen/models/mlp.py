@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scoregen.checks import refuse, whole
+from scoregen.models.arguments import check_options
+
 
 def fourier_features(c_noise: Tensor, width: int) -> Tensor:
     r"""cos and sin of c_noise at width/2 frequencies from 1/4 to 16 in geometric steps, (B, width)."""
@@ -38,11 +41,13 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if len(shape) != 1:
-            raise ValueError(f"shape must be (D,) for an MLP, got {tuple(shape)}; use a U-Net for images.")
-        if width < 2 or width % 2 or depth < 1:
-            raise ValueError(f"width must be even and >= 2 and depth >= 1, got width={width}, depth={depth}.")
+            raise ValueError(f"shape must be (D,) for an MLP, got {tuple(shape)}. Use a U-Net for images.")
+        if width < 2 or width % 2:
+            refuse("width", "be even and >= 2", width)
+        whole(1, depth=depth)
         check_options(num_classes, dropout)
-        self.width, self.num_classes, self.dropout = width, num_classes, dropout
+        self.shape, self.width, self.depth = tuple(shape), width, depth
+        self.num_classes, self.dropout = num_classes, dropout
         self.first = nn.Linear(shape[0], width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(num_classes + 1, width) if num_classes else None
@@ -55,13 +60,14 @@ class MLP(nn.Module):
     def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         r"""z (B, D), c_noise (B,), label (B,) or None -> (B, D)."""
         condition = self.time(fourier_features(c_noise, self.width).to(z))
-        if self.label is not None:
+        if self.label is not None and self.num_classes is not None:
             condition = condition + self.label(label_or_null(label, len(z), self.num_classes, z.device))
-        h = self.first(z)
+        h: Tensor = self.first(z)
         for into, out_of in zip(self.into, self.out_of, strict=True):
             inner = functional.silu(into(functional.silu(h)) + condition)
             h = h + out_of(functional.dropout(inner, self.dropout, self.training))
-        return self.last(functional.silu(h))
+        output: Tensor = self.last(functional.silu(h))
+        return output
 
 
 def label_or_null(label: Tensor | None, batch: int, num_classes: int, device: torch.device) -> Tensor:
@@ -77,13 +83,3 @@ def label_or_null(label: Tensor | None, batch: int, num_classes: int, device: to
             f"label must lie below num_classes={num_classes}, or be -1 for none, got {label.max().item()}."
         )
     return torch.where(label < 0, num_classes, label + (label == num_classes)).to(device)
-
-
-def check_options(num_classes: int | None, dropout: float) -> None:
-    r"""Refuses what no network can have."""
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(
-            f"num_classes must be >= 1, or null for an unconditional network, got num_classes={num_classes}."
-        )
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must lie in [0, 1), got dropout={dropout}.")

@@ -10,13 +10,13 @@ so an `Inpainting` is exact up to its noise, which is carried over to first orde
 are not linear in log x, so the other observations are refused there.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from scoregen.checks import at_least
 from scoregen.sde.process import SDE
 
 
@@ -48,7 +48,7 @@ class Inpainting(Observation):
     def __init__(self, x: Tensor, mask: Tensor, noise: float = 0.0) -> None:
         self.noise = check_noise(noise)
         try:
-            self.mask = mask.to(torch.bool).expand(torch.broadcast_shapes(x.shape, mask.shape))
+            self.mask = mask.to(torch.bool) | torch.zeros(x.shape, dtype=torch.bool, device=mask.device)
         except RuntimeError as error:
             raise ValueError(
                 f"mask must broadcast to x, got mask of shape {tuple(mask.shape)} and x of shape {tuple(x.shape)}."
@@ -123,13 +123,14 @@ class MatrixObservation(_Linear):
                 f"matrix must be (M, D) for z of shape (..., M), got {tuple(matrix.shape)} and {tuple(z.shape)}."
             )
         self.matrix = matrix
+        self._vectors: Tensor
         values, self._vectors = torch.linalg.eigh(matrix.double().cpu() @ matrix.double().cpu().T)
         if noise == 0 and values[0] <= 1e-12 * values[-1]:
             raise ValueError(
-                "matrix must have independent rows where noise is 0 (the others say nothing more, or contradict), got "
-                f"eigenvalues of A A' from {values[0]:.3g} to {values[-1]:.3g}; remove rows or give a noise."
+                "matrix must have independent rows where noise is 0, got eigenvalues of A A' from "
+                f"{values[0]:.3g} to {values[-1]:.3g}. Remove rows that depend on others, or give a noise."
             )
-        self._values = values.clamp_min(0)
+        self._values: Tensor = values.clamp_min(0)
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.matrix.to(x).T
@@ -167,7 +168,7 @@ class LinearObservation(_Linear):
     ) -> None:
         super().__init__(z, noise)
         if not noise > 0:
-            raise ValueError(f"noise must be > 0 for conjugate gradients, got noise={noise}; use a small one.")
+            raise ValueError(f"noise must be > 0 for conjugate gradients, got noise={noise}. Use a small value.")
         self._forward, self._adjoint, self.tolerance, self.iterations = forward, adjoint, tolerance, iterations
 
     def forward(self, x: Tensor) -> Tensor:
@@ -212,16 +213,15 @@ def conjugate_gradients(
 
 
 def check_batch(observed: Tensor, state: Tensor) -> None:
-    r"""Refuses an observation of another number of samples than the state."""
+    r"""Refuses an observation whose number of samples is neither 1 nor that of the state."""
     if len(observed) not in (1, len(state)):
         raise ValueError(
-            f"the observation must be of 1 or {len(state)} samples, the batch of the denoiser, got {len(observed)}; "
-            "guidance doubles the batch, so it goes inside: PiGDM(ClassifierFreeGuidance(denoiser, ...), ...)."
+            f"the observation must be of 1 or {len(state)} samples, the batch of the denoiser, got {len(observed)}. "
+            "Guidance doubles the batch, so it goes inside: PiGDM(ClassifierFreeGuidance(denoiser, ...), ...)."
         )
 
 
 def check_noise(noise: float) -> float:
     r"""The standard deviation of an observation, if it is finite and not negative."""
-    if not 0 <= noise < math.inf:
-        raise ValueError(f"noise must be a standard deviation >= 0 in data units, got noise={noise}.")
+    at_least(0, noise=noise)
     return float(noise)

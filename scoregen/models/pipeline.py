@@ -28,8 +28,8 @@ def read_pipeline(pipeline: str, revision: str | None) -> dict[str, Any]:
         raise UserError(f"a pipeline needs the extra `lora` ({error}): pip install 'scoregen[lora]'.") from error
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 
-    weights = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
-    plain = {"tokenizer": CLIPTokenizer, "scheduler": DDPMScheduler}
+    weights: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+    plain: dict[str, Any] = {"tokenizer": CLIPTokenizer, "scheduler": DDPMScheduler}
     parts = {}
     for name, kind in (weights | plain).items():
         options = {"use_safetensors": True} if name in weights else {}
@@ -53,20 +53,20 @@ def _check_schedule(pipeline: str, revision: str | None) -> None:
     config = DDPMScheduler.load_config(pipeline, subfolder="scheduler", revision=revision)
     if not {"beta_start", "trained_betas"} & set(config):
         raise UserError(
-            f"model.pipeline: the scheduler of '{pipeline}' is a {config.get('_class_name')}, which has no betas; only "
-            "pipelines that were trained with a DDPM schedule are known here."
+            f"model.pipeline: the scheduler of '{pipeline}' is a {config.get('_class_name')}, which has no betas. Give "
+            "a pipeline that was trained with a DDPM schedule."
         )
 
 
 def _check_place(pipeline: str) -> None:
-    r"""Says what is wrong with a path before anybody asks a hub for it."""
+    r"""Refuses a path that is no pipeline, before a hub is asked for it."""
     path = Path(pipeline)
     local = path.exists() or path.is_absolute() or pipeline.startswith(".") or pipeline.count("/") > 1
     if local and not path.exists():
         raise UserError(f"model.pipeline: {absent(path)}")
     if local and not (path / "model_index.json").is_file():
         raise UserError(
-            f"model.pipeline: '{path}' is not a pipeline of diffusers (no model_index.json); give the folder that "
+            f"model.pipeline: '{path}' is not a pipeline of diffusers (no model_index.json). Give the folder that "
             "pipe.save_pretrained wrote."
         )
 

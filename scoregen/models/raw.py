@@ -11,11 +11,9 @@ so that |D - y_0|^2 = (a v)^2 |h + 1 + (log(X_t/X_0) - m)/v|^2 for alpha = 1: th
 Reference: Shetty, Prasath, Seelamantula (2025), arXiv 2510.02730.
 """
 
-import math
-
 from torch import Tensor, nn
 
-from scoregen.errors import closest
+from scoregen.checks import one_of, positive
 from scoregen.models.denoiser import AbstractDenoiser, evaluate
 from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import as_time, expand
@@ -44,12 +42,8 @@ class RawDenoiser(AbstractDenoiser):
 
     def __init__(self, network: nn.Module, sde: SDE, sigma_data: float = 0.5, prediction: str = "stein") -> None:
         super().__init__()
-        if not 0 < sigma_data < math.inf:
-            raise ValueError(f"sigma_data must be > 0 and finite, got sigma_data={sigma_data}.")
-        if prediction not in SCORES:
-            raise ValueError(
-                f"prediction must be {' or '.join(SCORES)}; got '{prediction}'. {closest(prediction, SCORES)}"
-            )
+        positive(sigma_data=sigma_data)
+        one_of(SCORES, prediction=prediction)
         self.network, self.sde = network, sde
         self.sigma_data, self.prediction = float(sigma_data), prediction
         self.log_rate = logarithm(sde, "RawDenoiser", "Use Denoiser.").rate

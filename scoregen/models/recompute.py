@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(function: Callable, *arguments: Any) -> Any:
+def recomputed(function: Callable[..., Any], *arguments: Any) -> Any:
     r"""function(*arguments), computed again in the backward pass, in place of keeping what is inside."""
     kernels = _Kernels()
     return checkpoint(function, *arguments, use_reentrant=False, context_fn=lambda: (nullcontext(), kernels))
@@ -23,7 +23,7 @@ class _Kernels:
     r"""The attention kernels that are allowed now, as a context that can be entered again and again."""
 
     def __init__(self) -> None:
-        allowed = (
+        allowed: tuple[tuple[Callable[[], bool], SDPBackend], ...] = (
             (torch.backends.cuda.flash_sdp_enabled, SDPBackend.FLASH_ATTENTION),
             (torch.backends.cuda.mem_efficient_sdp_enabled, SDPBackend.EFFICIENT_ATTENTION),
             (torch.backends.cuda.cudnn_sdp_enabled, SDPBackend.CUDNN_ATTENTION),

@@ -1,11 +1,15 @@
 r"""diffusers' `UNet2DModel` behind the network interface (z, c_noise, label)."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scoregen.models.mlp import check_options, label_or_null
+from scoregen.checks import whole
+from scoregen.models.arguments import check_options, image_shape
+from scoregen.models.mlp import label_or_null
 
 # c_noise = log(s)/4 spans about 2.7; diffusers' sinusoidal embedding is made for a range of about 1000.
 _TIME_SCALE = 400.0
@@ -42,18 +46,23 @@ class UNet(nn.Module):
         patch_size: int = 1,
     ) -> None:
         super().__init__()
-        _check(shape, channels, layers, attention, patch_size)
+        self.shape = image_shape(shape)
+        _check_levels(channels, attention)
+        whole(1, layers=layers, patch_size=patch_size)
+        _check_size(shape, len(channels), patch_size)
         check_options(num_classes, dropout)
         from scoregen.compat import repair_torchvision
 
         repair_torchvision()
         from diffusers import UNet2DModel
 
-        attention = tuple(attention) or (False,) * len(channels)
+        self.channels, self.layers, self.attention = tuple(channels), layers, tuple(attention)
+        self.num_classes, self.dropout, self.patch_size = num_classes, dropout, patch_size
+        attention = self.attention or (False,) * len(channels)
         depth = shape[0] * patch_size**2
-        self.num_classes, self.patch_size = num_classes, patch_size
-        self.multiple = patch_size * 2 ** (len(channels) - 1)
-        self.net = UNet2DModel(
+        self.multiple = _multiple(len(channels), patch_size)
+        network: Any = UNet2DModel  # diffusers leaves its networks without types
+        self.net = network(
             in_channels=depth,
             out_channels=depth,
             block_out_channels=tuple(channels),
@@ -75,27 +84,27 @@ class UNet(nn.Module):
         classes = self.num_classes
         label = None if classes is None else label_or_null(label, len(z), classes, z.device)
         z = functional.pixel_unshuffle(z, self.patch_size)
-        z = self.net(z, c_noise * _TIME_SCALE, class_labels=label, return_dict=False)[0]
+        z, *_ = self.net(z, c_noise * _TIME_SCALE, class_labels=label, return_dict=False)
         return functional.pixel_shuffle(z, self.patch_size)[..., :height, :width]
 
 
-def _check(shape, channels, layers: int, attention, patch_size: int) -> None:
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(
-            f"shape must be (channels, height, width) for a U-Net, got {tuple(shape)}; use an MLP for vectors."
-        )
-    if len(channels) < 1 or min(channels) < 1 or layers < 1 or patch_size < 1:
-        raise ValueError(
-            f"channels must be widths >= 1 of at least one level, layers and patch_size must be >= 1, "
-            f"got channels={tuple(channels)}, layers={layers}, patch_size={patch_size}."
-        )
+def _multiple(levels: int, patch_size: int) -> int:
+    r"""What the sides of an image are padded to a multiple of."""
+    return int(patch_size * 2 ** (levels - 1))
+
+
+def _check_levels(channels: Sequence[int], attention: Sequence[bool]) -> None:
+    if len(channels) < 1 or min(channels) < 1:
+        raise ValueError(f"channels must be widths >= 1 of at least one level, got channels={tuple(channels)}.")
     if attention and len(attention) != len(channels):
         raise ValueError(
             f"attention must have one flag a level, got {len(attention)} flags for {len(channels)} levels."
         )
-    multiple = patch_size * 2 ** (len(channels) - 1)
+
+
+def _check_size(shape: Sequence[int], levels: int, patch_size: int) -> None:
+    multiple = _multiple(levels, patch_size)
     if max(-side % multiple for side in shape[1:]) >= min(shape[1:]):
         raise ValueError(
-            f"images of {shape[1]}x{shape[2]} are too small for {len(channels)} levels and "
-            f"patch_size={patch_size}; use fewer."
+            f"images of {shape[1]}x{shape[2]} are too small for {levels} levels and patch_size={patch_size}. Use fewer."
         )

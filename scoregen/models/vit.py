@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scoregen.checks import inside, positive, whole
+from scoregen.models.arguments import image_shape
 from scoregen.models.projector import Projector
 
 _SIGMA_DATA, _TIME_SCALE = 0.5, 250.0
@@ -48,8 +50,14 @@ class ViT(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.shape, self.patch_size, self.width = tuple(shape), patch_size, width
-        _check(self.shape, patch_size, width, depth, heads, mlp_ratio, dropout)
+        self.shape, self.patch_size, self.width, self.depth = image_shape(shape), patch_size, width, depth
+        self.heads, self.mlp_ratio, self.dropout = heads, mlp_ratio, dropout
+        inside(1, min(self.shape[1:]), patch_size=patch_size)
+        whole(1, depth=depth, heads=heads)
+        if width < 2 or width % heads or width % 2:
+            raise ValueError(f"width must be an even multiple of heads, got width={width}, heads={heads}.")
+        positive(mlp_ratio=mlp_ratio)
+        inside(0, 1, "[)", dropout=dropout)
         rows, columns = (-(-side // patch_size) for side in self.shape[1:])
         self.patches = nn.Conv2d(self.shape[0], width, patch_size, patch_size)
         self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
@@ -86,15 +94,15 @@ class ViT(nn.Module):
         x = torch.cat([token.to(patches.dtype) for token in tokens], dim=1) + self.positions
         for block in self.blocks:
             x = block(x)
-        return self.norm(x[:, 0])
+        token: Tensor = self.norm(x[:, 0])
+        return token
 
 
 class ViTClassifier(nn.Module):
     r"""The encoder with a projector, for pre-training, and a head: logits of images with noise of one level.
 
-        The parts that do not learn in a stage are frozen and travel along, so that each stage starts from the
-        checkpoint of the last: pre-training learns encoder and projector, a linear probe the head, fine-tuning
-        encoder and head.
+        Every stage trains some parts and keeps the others frozen in its checkpoint, from which the next stage starts:
+        pre-training learns encoder and projector, a linear probe the head, fine-tuning encoder and head.
 
     Args:
         shape: of one image, (C, H, W). num_classes: K >= 2.
@@ -123,16 +131,18 @@ class ViTClassifier(nn.Module):
         trainable: Sequence[str] = ("encoder", "head"),
     ) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
-        if not 0 < noise_sigma < math.inf:
-            raise ValueError(f"noise_sigma must satisfy 0 < noise_sigma < inf, got {noise_sigma}.")
+        whole(2, num_classes=num_classes)
+        whole(1, hidden=hidden, projection=projection)
+        positive(noise_sigma=noise_sigma)
         if not trainable or not set(trainable) <= set(_PARTS):
             raise ValueError(f"trainable must name some of {', '.join(_PARTS)}, got {list(trainable)}.")
         self.encoder = ViT(shape, patch_size, width, depth, heads, mlp_ratio, dropout)
         self.projector = Projector(width, hidden, projection)
         self.head = nn.Linear(width, num_classes)
-        self.num_classes, self.noise_sigma, self.num_features = num_classes, noise_sigma, width
+        self.shape, self.num_classes, self.noise_sigma = self.encoder.shape, num_classes, noise_sigma
+        self.patch_size, self.width, self.depth, self.heads = patch_size, width, depth, heads
+        self.mlp_ratio, self.dropout, self.hidden, self.projection = mlp_ratio, dropout, hidden, projection
+        self.trainable, self.num_features = tuple(trainable), width
         for name in _PARTS:
             getattr(self, name).requires_grad_(name in trainable)
 
@@ -143,11 +153,13 @@ class ViTClassifier(nn.Module):
 
     def represent(self, u: Tensor, t: Tensor | float) -> Tensor:
         r"""The class token (B, width) of u = y + t eps (B, C, H, W)."""
-        return self.encoder(u, t)
+        token: Tensor = self.encoder(u, t)
+        return token
 
     def project(self, representation: Tensor) -> Tensor:
         r"""Projections (B, projection) of class tokens (B, width)."""
-        return self.projector(representation)
+        projected: Tensor = self.projector(representation)
+        return projected
 
     def features(self, x: Tensor) -> Tensor:
         r"""The class token (B, width) of images with noise of `noise_sigma`."""
@@ -155,7 +167,8 @@ class ViTClassifier(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         r"""Logits (B, K) of class tokens (B, width)."""
-        return self.head(features)
+        logits: Tensor = self.head(features)
+        return logits
 
     def forward(self, x: Tensor) -> Tensor:
         r"""Logits (B, K) of images (B, C, H, W), in [0, 1] plus noise of `noise_sigma`."""
@@ -175,16 +188,3 @@ def time_embedding(t: Tensor, width: int) -> Tensor:
     frequencies = torch.exp(-math.log(10_000) * torch.arange(half, dtype=t.dtype, device=t.device) / half)
     angle = _TIME_SCALE * t.log()[:, None] * frequencies
     return torch.cat([angle.cos(), angle.sin()], dim=1)
-
-
-def _check(shape, patch_size, width, depth, heads, mlp_ratio, dropout) -> None:
-    if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"shape must be that of one image, (C, H, W) with positive entries, got {shape}.")
-    if not 1 <= patch_size <= min(shape[1:]):
-        raise ValueError(f"patch_size must lie in 1..{min(shape[1:])}, the shorter side, got {patch_size}.")
-    if heads < 1 or width < 2 or width % heads or width % 2:
-        raise ValueError(f"width must be an even multiple of heads, got width={width}, heads={heads}.")
-    if depth < 1 or not mlp_ratio > 0:
-        raise ValueError(f"depth must be >= 1 and mlp_ratio > 0, got depth={depth}, mlp_ratio={mlp_ratio}.")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must satisfy 0 <= dropout < 1, got {dropout}.")

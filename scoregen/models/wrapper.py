@@ -1,23 +1,23 @@
-r"""The base of denoisers that are made of another one: guidance, conditioning on observations, clamping.
+r"""The base of denoisers that wrap a denoiser: guidance, conditioning on observations, clamping.
 
 A wrapper is itself a denoiser of the same process, so wrappers nest and every sampler, likelihood and encoding takes
 them.
 """
 
 from abc import ABC
-from typing import Any
 
 from scoregen.models.denoiser import AbstractDenoiser
+from scoregen.models.protocol import DenoiserLike
 
 
 class DenoiserWrapper(AbstractDenoiser, ABC):
-    r"""A denoiser with the process and the labels of another one.
+    r"""A denoiser with the process and the labels of the denoiser inside.
 
     Args:
-        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        denoiser: D(u, s) of a process.
     """
 
-    def __init__(self, denoiser: Any) -> None:
+    def __init__(self, denoiser: DenoiserLike) -> None:
         super().__init__()
         self.denoiser, self.sde = denoiser, denoiser.sde
 

@@ -13,7 +13,7 @@ from scoregen.samplers.ddim import DDIM, Ancestral, Consistency
 from scoregen.samplers.despeckle import Despeckler, log_moments, speckle
 from scoregen.samplers.diffusers_sampler import DiffusersSampler
 from scoregen.samplers.exponential import ExponentialAB, ExponentialABM
-from scoregen.samplers.grids import Grid, Karras, Levels, LogLinear, PowerTime, TimeTravel, UniformTime
+from scoregen.samplers.grids import Grid, Karras, Levels, LogLinear, OpenEnd, PowerTime, TimeTravel, UniformTime
 from scoregen.samplers.heun import Heun
 from scoregen.samplers.inversion import decode, edit, encode, interpolate, slerp, variance_preserving
 from scoregen.samplers.likelihood import Likelihood, log_likelihood
@@ -47,6 +47,7 @@ __all__ = [
     "Likelihood",
     "LogLinear",
     "ODESolver",
+    "OpenEnd",
     "PowerTime",
     "PredictorCorrector",
     "Sampler",

@@ -1,4 +1,4 @@
-r"""The probability-flow ODE solved to a tolerance in l = log s, du/dl = u - D: as many network calls as it takes."""
+r"""The probability-flow ODE in l = log s, du/dl = u - D, solved to a tolerance, which decides the number of calls."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoregen.checks import positive
 from scoregen.samplers.base import Callback, Denoise, Noise, Sampler
 from scoregen.samplers.grids import Grid
 from scoregen.samplers.ode import RK45, ODESolver
@@ -21,7 +22,7 @@ class AdaptiveFlow(Sampler):
     Args:
         tolerance: relative and absolute error of a step, > 0.
         grid: noise ratios, for the ends.
-        solver: another solver, in place of RK45 with this tolerance.
+        solver: replaces RK45 with this tolerance.
 
     Raises:
         ValueError: tolerance <= 0.
@@ -31,6 +32,8 @@ class AdaptiveFlow(Sampler):
 
     def __init__(self, tolerance: float = 1e-3, grid: Grid | None = None, solver: ODESolver | None = None) -> None:
         super().__init__(2, grid)
+        positive(tolerance=tolerance)
+        self.tolerance = float(tolerance)
         self.solver = RK45(tolerance) if solver is None else solver
         self.couples_batch = isinstance(self.solver, RK45)
 

@@ -7,21 +7,34 @@ since the process enters only through its chart, its prior and its grid.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from scoregen.models.protocol import DenoiserLike
 from scoregen.progress import progress as progress_bar
 from scoregen.rng import Generators, randn
 from scoregen.samplers.grids import Grid, Karras, check_grid, check_steps
 from scoregen.sde.path import as_time
 from scoregen.sde.process import SDE
 
-Denoise = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[Tensor], Tensor]
 Callback = Callable[[int, Tensor, Tensor, Tensor], None]
 _LABEL_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8)
+
+
+class Denoise(Protocol):
+    r"""D(u, s) inside a sampler, with label and guidance bound."""
+
+    @property
+    def sde(self) -> SDE:
+        r"""The process."""
+        ...
+
+    def __call__(self, u: Tensor, s: Tensor, /) -> Tensor:
+        r"""E[y_0 | u], (B, *S), for u (B, *S) at the noise ratio s, ()."""
+        ...
 
 
 class Sampler(ABC):
@@ -49,11 +62,11 @@ class Sampler(ABC):
         r"""One step from noise ratio s to n < s.
 
         Args:
-            denoise: D(u, s), label and guidance bound; it carries the process as `denoise.sde`.
+            denoise: D(u, s), label and guidance bound; `denoise.sde` is the process.
             u: state (B, *S).
             s, n: noise ratios, float64 scalars on the CPU; n = 0 on the last step.
             noise: gives standard normal noise like its argument.
-            memory: what the last step returned, None on the first one and after a jump upward.
+            memory: what the last step returned, None on the first step and after a jump upward.
 
         Returns:
             The next state and the memory for the next step.
@@ -61,7 +74,7 @@ class Sampler(ABC):
 
     def __call__(
         self,
-        denoiser: Any,
+        denoiser: DenoiserLike,
         shape: tuple[int, ...] | None = None,
         *,
         start: tuple[Tensor, Tensor | float] | None = None,
@@ -74,7 +87,7 @@ class Sampler(ABC):
         r"""Samples.
 
         Args:
-            denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+            denoiser: D(u, s) of a process.
             shape: (B, *S), to start from the prior; or
             start: (x_t, t), to start from noisy data x_t (B, *S) at the scalar time t (purification, despeckling,
                 editing).
@@ -91,23 +104,32 @@ class Sampler(ABC):
             ValueError: neither or both of shape and start, labels out of range, a list of generators of the wrong
                 length.
         """
-        if (shape is None) == (start is None):
-            raise ValueError("give either shape (to start from the prior) or start=(x_t, t), got both or neither.")
-        sde = denoiser.sde
         differentiate = start is not None and start[0].requires_grad
         with torch.set_grad_enabled(differentiate and torch.is_grad_enabled()):
-            check_generators(generator, len(start[0]) if shape is None else shape[0])
-            if start is None:
-                grid = self.grid(sde, self.steps)
-                u = prior_state(denoiser, shape, grid[0], generator)
-            else:
-                u, s = observed_state(sde, *start)
-                grid = self.grid(sde, self.steps, s.item())
+            u, grid = self._begin(denoiser, shape, start, generator)
             check_label(denoiser, label, len(u))
             if noise is None:
                 noise = _default_noise(generator)
             u = self.integrate(Bound(denoiser, label), u, grid, noise, progress, callback)
-            return sde.from_chart(u)
+            return denoiser.sde.from_chart(u)
+
+    def _begin(
+        self,
+        denoiser: DenoiserLike,
+        shape: tuple[int, ...] | None,
+        start: tuple[Tensor, Tensor | float] | None,
+        generator: Generators,
+    ) -> tuple[Tensor, Tensor]:
+        r"""The first state and the grid."""
+        if shape is not None and start is None:
+            check_generators(generator, shape[0])
+            grid = self.grid(denoiser.sde, self.steps)
+            return prior_state(denoiser, shape, grid[0], generator), grid
+        if start is not None and shape is None:
+            check_generators(generator, len(start[0]))
+            u, s = observed_state(denoiser.sde, *start)
+            return u, self.grid(denoiser.sde, self.steps, s.item())
+        raise ValueError("give either shape (to start from the prior) or start=(x_t, t), got both or neither.")
 
     def integrate(
         self,
@@ -135,7 +157,7 @@ class Sampler(ABC):
 class Bound:
     r"""D(u, s) with the label bound, remembering its last output and counting its calls."""
 
-    def __init__(self, denoiser: Any, label: Tensor | None) -> None:
+    def __init__(self, denoiser: DenoiserLike, label: Tensor | None) -> None:
         self.denoiser, self.label, self.calls = denoiser, label, 0
         self.last: Tensor | None = None
         self.sde = denoiser.sde
@@ -157,7 +179,7 @@ class CountingZeroDenoiser:
     def __init__(self, sde: SDE) -> None:
         self.sde, self.calls = sde, 0
 
-    def __call__(self, u: Tensor, s: Tensor, label: Tensor | None = None) -> Tensor:
+    def __call__(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         self.calls += 1
         return torch.zeros_like(u)
 
@@ -166,8 +188,8 @@ def _default_noise(generator: Generators) -> Noise:
     return lambda u: randn(u.shape, generator, u.dtype, u.device)
 
 
-def state_options(denoiser: Any) -> dict[str, Any]:
-    r"""The device of the denoiser's parameters and their dtype, at least float32; torch's defaults for one without."""
+def state_options(denoiser: object) -> dict[str, Any]:
+    r"""dtype (at least float32) and device of a denoiser's parameters; torch's defaults for one without."""
     parameters = denoiser.parameters() if hasattr(denoiser, "parameters") else iter(())
     first = next(iter(parameters), None)
     if first is None:
@@ -175,16 +197,22 @@ def state_options(denoiser: Any) -> dict[str, Any]:
     return {"dtype": torch.promote_types(first.dtype, torch.float32), "device": first.device}
 
 
-def prior_state(denoiser: Any, shape: tuple[int, ...], s: Tensor, generator: Generators) -> Tensor:
-    r"""u ~ N(mean, var + s^2), with the data moments that the process knows (0 unless set), (B, *S)."""
+def prior_moments(sde: SDE, s: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Mean and standard deviation of u = y_0 + s eps from the moments that the process knows (0 unless set)."""
+    return sde.data_mean.to(like), (sde.data_var + s**2).sqrt().to(like)
+
+
+def prior_state(denoiser: DenoiserLike, shape: tuple[int, ...], s: Tensor, generator: Generators) -> Tensor:
+    r"""u ~ N(mean, var + s^2) with the moments of `prior_moments`, (B, *S)."""
     eps = randn(shape, generator, **state_options(denoiser))
-    sde: SDE = denoiser.sde
+    sde = denoiser.sde
     if sde.data_mean.ndim and tuple(sde.data_mean.shape) != tuple(shape[1:]):
         raise ValueError(
             f"shape must be (B, {', '.join(map(str, sde.data_mean.shape))}), the shape of the moments of the data that "
             f"the process was given, got {tuple(shape)}."
         )
-    return sde.data_mean.to(eps) + (sde.data_var + s**2).sqrt().to(eps) * eps
+    mean, std = prior_moments(sde, s, eps)
+    return mean + std * eps
 
 
 def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -193,13 +221,13 @@ def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Te
     if t.numel() > 1 and not bool((t == t.flatten()[0]).all()):
         raise ValueError(
             f"t must be the same for the whole batch of a sampler call, got values from {t.min():.4g} to "
-            f"{t.max():.4g}; call the sampler once for each time."
+            f"{t.max():.4g}. Call the sampler once for each time."
         )
     t = t.flatten()[0]
     if not 0 < t <= 1 or not bool(sde.noise_ratio(t).isfinite()):
         raise ValueError(
             f"the time of start must lie in (0, 1], where {type(sde).__name__} has a finite noise ratio > 0, "
-            f"got t={t.item():.6g}; at pure noise give shape=, at t = 0 there is nothing to remove."
+            f"got t={t.item():.6g}. For pure noise give shape=; at t = 0 there is nothing to remove."
         )
     x_t = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
     if sde.chart.as_affine() is None:
@@ -214,8 +242,7 @@ def _check_above_floor(sde: SDE, x_t: Tensor) -> None:
     if cut:
         raise ValueError(
             f"x_t must be inside the range of its chart, got {cut} of {x_t.numel()} values at its end, where "
-            f"{x_t.dtype} rounds x + offset to 0: what the noise did to them is lost; take a smaller t, a larger "
-            "offset or float64."
+            f"{x_t.dtype} rounds x + offset to 0 and their noise is lost. Use a smaller t, a larger offset or float64."
         )
 
 
@@ -225,7 +252,7 @@ def check_generators(generator: Generators, batch: int) -> None:
         return
     if not isinstance(generator, Sequence) or not all(isinstance(g, torch.Generator) for g in generator):
         raise TypeError(
-            f"generator must be a torch.Generator or a list with one for each sample, got {generator!r}; for a seed "
+            f"generator must be a torch.Generator or a list with one for each sample, got {generator!r}. For a seed "
             "give torch.Generator().manual_seed(seed)."
         )
     if len(generator) != batch:
@@ -234,22 +261,22 @@ def check_generators(generator: Generators, batch: int) -> None:
         )
 
 
-def check_label(denoiser: Any, label: Tensor | None, batch: int) -> None:
+def check_label(denoiser: object, label: Tensor | None, batch: int) -> None:
     r"""Refuses labels of the wrong number or outside 0..num_classes-1 (-1 is "no label")."""
     if label is None:
         return
     if not isinstance(label, Tensor):
-        raise TypeError(f"label must be a tensor of {batch} integers, got {label!r}; give torch.tensor([...]).")
+        raise TypeError(f"label must be a tensor of {batch} integers, got {label!r}. Give torch.tensor([...]).")
     num_classes = getattr(denoiser, "num_classes", None)
     if num_classes is None and isinstance(denoiser, torch.nn.Module):
         raise ValueError(
-            f"label must be None for an unconditional model, got labels of shape {tuple(label.shape)}; train with "
+            f"label must be None for an unconditional model, got labels of shape {tuple(label.shape)}. Train with "
             "labels first."
         )
     if label.shape != (batch,) or label.dtype not in _LABEL_TYPES:
         raise ValueError(
             f"label must be signed integers of shape ({batch},), -1 for no label, got {label.dtype} of shape "
-            f"{tuple(label.shape)}; give label.long()."
+            f"{tuple(label.shape)}. Give label.long()."
         )
     if num_classes is not None and not bool(((label >= -1) & (label < num_classes)).all()):
         raise ValueError(f"label must lie in 0..{num_classes - 1}, got values from {label.min()} to {label.max()}.")

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoregen.checks import inside, positive, whole
 from scoregen.samplers.base import Denoise, Noise, Sampler
 from scoregen.samplers.grids import Grid, PowerTime
 from scoregen.sde.multiplicative import logarithm
@@ -41,7 +42,7 @@ def dale_langevin_step(
         x: X (B, *S). hyvarinen_score: h at x. volatility, drift: vol and mu at the time of x. delta: step in t, > 0.
         z: standard normal (B, *S).
     """
-    exponent = delta * volatility**2 * (hyvarinen_score + 1.5) - delta * drift + delta**0.5 * volatility * z
+    exponent = delta * volatility**2 * (hyvarinen_score + 1.5) - delta * drift + math.sqrt(delta) * volatility * z
     return x * exponent.exp()
 
 
@@ -91,7 +92,7 @@ class AmbientLangevin(Sampler):
         super().__init__(steps, PowerTime(4.0) if grid is None else grid)
 
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
-        rate = logarithm(denoise.sde, "AmbientLangevin", "Use EulerMaruyama.").rate  # type: ignore[attr-defined]
+        rate = logarithm(denoise.sde, "AmbientLangevin", "Use EulerMaruyama.").rate
         denoised = denoise(u, s)
         flipped = torch.zeros_like(u, dtype=torch.bool) if memory is None else memory
         if n == 0:
@@ -139,20 +140,16 @@ class DalePaper(Sampler):
         denoising: int = 0,
     ) -> None:
         super().__init__(steps, EqualTimes() if grid is None else grid)
-        if not 0 < step_size < math.inf:
-            raise ValueError(f"step_size must be > 0 and finite, got step_size={step_size}; 1/steps is consistent.")
-        if not isinstance(repeats, int) or repeats < 1 or not isinstance(denoising, int) or denoising < 0:
-            raise ValueError(
-                f"repeats must be an integer >= 1 and denoising one >= 0, got repeats={repeats}, denoising={denoising}."
-            )
-        if not 0 < decay <= 1:
-            raise ValueError(f"decay must lie in (0, 1], got decay={decay}; 1 leaves the noise as it is.")
-        self.step_size, self.repeats = float(step_size), repeats
-        self.decay, self.denoising = float(decay), denoising
+        positive(step_size=step_size)
+        whole(1, repeats=repeats)
+        whole(0, denoising=denoising)
+        inside(0, 1, "(]", decay=decay)
+        self.step_size, self.repeats = float(step_size), int(repeats)
+        self.decay, self.denoising = float(decay), int(denoising)
 
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
         noise_factor = 1.0 if memory is None else memory
-        dv = self.step_size * _variance_rate(denoise.sde, s)  # type: ignore[attr-defined]
+        dv = self.step_size * _variance_rate(denoise.sde, s)
         for _ in range(self.repeats):
             u = u + dv / float(s**2) * (denoise(u, s) - u) + noise_factor * dv**0.5 * noise(u)
         for _ in range(self.denoising if n == 0 else 0):
@@ -178,7 +175,7 @@ def _warn_of_flips(flipped: Tensor) -> None:
     count = int(flipped.sum())
     if count:
         warnings.warn(
-            f"AmbientLangevin: {count} of {flipped.numel()} values ({count / flipped.numel():.2g}) crossed zero; "
-            "their magnitudes are returned. Take more steps (volatility^2 * step <= 0.02) or use DaleLangevin.",
+            f"AmbientLangevin: {count} of {flipped.numel()} values ({count / flipped.numel():.2g}) crossed zero. "
+            "Their magnitudes are returned. Use more steps (volatility^2 * step <= 0.02) or DaleLangevin.",
             stacklevel=2,
         )

@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
+from scoregen.checks import inside
 from scoregen.samplers.base import Denoise, Noise, Sampler
-from scoregen.samplers.grids import Grid, Karras
+from scoregen.samplers.grids import Grid, Karras, OpenEnd
 
 
 class DDIM(Sampler):
@@ -29,8 +30,7 @@ class DDIM(Sampler):
 
     def __init__(self, steps: int = 50, grid: Grid | None = None, eta: float = 0.0) -> None:
         super().__init__(steps, grid)
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got eta={eta}.")
+        inside(0, 1, eta=eta)
         self.eta = float(eta)
 
     def fresh_fraction(self, s: Tensor, n: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Consistency(DDIM):
 
     Args:
         steps: number of network calls.
-        grid: noise ratios; by default all calls keep away from the smallest level.
+        grid: noise ratios; OpenEnd(Karras()) unless given, so that no call is at the smallest level.
     """
 
     def __init__(self, steps: int = 1, grid: Grid | None = None) -> None:
@@ -76,17 +76,3 @@ class Consistency(DDIM):
 
     def fresh_fraction(self, s: Tensor, n: Tensor) -> Tensor:
         return s.new_ones(())
-
-
-class OpenEnd(Grid):
-    r"""The levels of another grid of one more step without its smallest one: few steps are spread over the range.
-
-    Args:
-        grid: the other grid.
-    """
-
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
-
-    def levels(self, sde, s_max: float, s_min: float, steps: int) -> Tensor:
-        return self.grid.levels(sde, s_max, s_min, steps + 1)[:-1]

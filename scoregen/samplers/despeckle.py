@@ -18,12 +18,13 @@ the statistics of its logarithm.
 
 import copy
 import math
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scoregen.checks import positive, whole
+from scoregen.models.protocol import DenoiserLike
 from scoregen.models.wrapper import DenoiserWrapper
 from scoregen.rng import Generators, rand, random_signs
 from scoregen.samplers.base import Sampler
@@ -34,7 +35,7 @@ from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import as_time
 from scoregen.sde.process import SDE
 
-_REMEDY = "Train with sde=multiplicative and a small sde.offset (+experiment=despeckle_mnist is an example)."
+_REMEDY = "Train with sde=multiplicative and a small sde.offset (+experiment=despeckle is an example)."
 
 
 def log_moments(looks: float) -> tuple[float, float]:
@@ -46,8 +47,7 @@ def log_moments(looks: float) -> tuple[float, float]:
     Raises:
         ValueError: looks <= 0 or not finite.
     """
-    if not 0 < looks < math.inf:
-        raise ValueError(f"looks must be > 0 and finite, got looks={looks}; a single-look intensity image has 1.")
+    positive(looks=looks)
     shape = as_time(looks)
     return (torch.digamma(shape) - shape.log()).item(), torch.polygamma(1, shape).item()
 
@@ -81,7 +81,7 @@ class OnIntensity(DenoiserWrapper):
         TypeError: the denoiser of an additive process.
     """
 
-    def __init__(self, denoiser: Any) -> None:
+    def __init__(self, denoiser: DenoiserLike) -> None:
         super().__init__(denoiser)
         self.sde = copy.copy(denoiser.sde)
         chart = logarithm(denoiser.sde, "despeckling", _REMEDY)
@@ -106,9 +106,9 @@ class Despeckler:
         TypeError: the denoiser of an additive process. ValueError: looks <= 0, or a noise beyond the process.
     """
 
-    def __init__(self, denoiser: Any, looks: float, sampler: Sampler | None = None) -> None:
+    def __init__(self, denoiser: DenoiserLike, looks: float, sampler: Sampler | None = None) -> None:
         self.bias, variance = log_moments(looks)
-        self.denoiser = OnIntensity(denoiser)
+        self.looks, self.denoiser = float(looks), OnIntensity(denoiser)
         self.sampler = DaleLangevin(16, Karras(rho=1.0)) if sampler is None else sampler
         self.scale = self.denoiser.affine.scale
         self.s = as_time(self.scale * math.sqrt(variance))
@@ -116,8 +116,8 @@ class Despeckler:
         if not low < self.s.item() <= high:
             raise ValueError(
                 f"looks must give a noise ratio s = {self.scale:.4g} sqrt(psi_1(L)) between {low:.4g} and {high:.4g}, "
-                f"the range of the process, got looks={looks} with s={self.s.item():.4g}; "
-                f"{'there is nothing to remove' if self.s.item() <= low else 'train with a larger sigma_max'}."
+                f"the range of the process, got looks={looks} with s={self.s.item():.4g}. "
+                f"{'There is nothing to remove' if self.s.item() <= low else 'Train with a larger sigma_max'}."
             )
         self.t = self.denoiser.sde.time_of(self.s)
 
@@ -132,7 +132,7 @@ class Despeckler:
             values = ", ".join(f"{v:.4g}" for v in intensity[bad][:3].tolist())
             raise ValueError(
                 f"intensities must be finite and > 0, got {int(bad.sum())} of {intensity.numel()} that are not "
-                f"(first: {values}); raise zeros to a floor, about half a step of the recording (floor=0.002 for 8 "
+                f"(first: {values}). Raise zeros to a floor, about half a step of the recording (floor=0.002 for 8 "
                 f"bits)."
             )
         first = next(iter(self.denoiser.parameters()), None)
@@ -158,11 +158,10 @@ class Despeckler:
 
         Reference: Efron (2011), Tweedie's formula of second order; Bekas, Kokiopoulou, Saad (2007), the estimator.
         """
-        if probes < 1:
-            raise ValueError(f"probes must be >= 1, got probes={probes}; log_mean needs none.")
+        whole(1, probes=probes)
         u = self.observe(intensity)
         h, slope = (0.1 * self.s).to(u), torch.zeros_like(u)
-        for _ in range(probes):
+        for _ in range(int(probes)):
             z = random_signs(u.shape, generator, u.dtype, u.device)
             slope += z * (self.denoiser(u + h * z, self.s) - self.denoiser(u - h * z, self.s)) / (2 * h * probes)
         v = (self.s / self.scale).to(u) ** 2 * slope.clamp(0, 1)
@@ -184,12 +183,11 @@ class Despeckler:
         Raises:
             ValueError: samples < 2, or a sampler that draws no noise, whose draws would all be the same.
         """
-        if samples < 2:
-            raise ValueError(f"samples must be >= 2 for a mean with its deviation, got samples={samples}; see sample.")
+        whole(2, samples=samples)
         self.check_stochastic()
         mean = self.sample(intensity, generator)
         squares = torch.zeros_like(mean)
-        for k in range(1, samples):
+        for k in range(1, int(samples)):
             x = self.sample(intensity, generator)
             step = x - mean
             mean = mean + step / (k + 1)
@@ -204,13 +202,15 @@ class Despeckler:
         if torch.equal(first, second):
             raise ValueError(
                 f"the sampler must be stochastic for several samples, got {type(self.sampler).__name__}, which draws "
-                f"no noise from a given start; take DaleLangevin (sampler=despeckle)."
+                f"no noise from a given start. Use DaleLangevin (sampler=despeckle)."
             )
 
 
 class _Shrink:
+    r"""D = u/2: it keeps what the sampler draws, unlike a denoiser of zeros."""
+
     def __init__(self, sde: SDE) -> None:
         self.sde = sde
 
-    def __call__(self, u: Tensor, s: Tensor, label: Tensor | None = None) -> Tensor:
+    def __call__(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         return u / 2

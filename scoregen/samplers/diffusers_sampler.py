@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scoregen.samplers.base import Callback, Denoise, Noise, Sampler
 from scoregen.samplers.grids import Grid
+from scoregen.sde.additive import EDM
 from scoregen.sde.path import as_time
 
 # what a scheduler must not decide by itself: our grid and our denoiser do
@@ -49,7 +50,8 @@ class DiffusersSampler(Sampler):
 
     def __init__(self, scheduler: Any, steps: int = 18, grid: Grid | None = None) -> None:
         super().__init__(steps, grid)
-        self._class = scheduler if isinstance(scheduler, type) else type(scheduler)
+        self.scheduler = scheduler
+        self._class: Any = scheduler if isinstance(scheduler, type) else type(scheduler)
         settings = {} if isinstance(scheduler, type) else dict(getattr(scheduler, "config", {}))
         known = inspect.signature(self._class).parameters
         self._settings = {k: v for k, v in {**settings, **_OPTIONS}.items() if k in known}
@@ -74,7 +76,8 @@ class DiffusersSampler(Sampler):
         levels = scheduler.sigmas = torch.cat([grid[:1], inner, grid[-1:]])
         times = scheduler.timesteps
         to_state = network_scale(levels[0]) / scheduler.scale_model_input(as_time(1.0), times[0])
-        state, step = u * to_state.to(u), 0
+        state: Tensor = u * to_state.to(u)
+        step = 0
         for time, s, n in zip(times, levels[:-1], levels[1:], strict=True):
             u = scheduler.scale_model_input(state, time) / network_scale(s).to(u)
             state = scheduler.step(denoise(u, s), time, state).prev_sample.to(u.dtype)
@@ -102,12 +105,7 @@ class DiffusersSampler(Sampler):
         before = torch.get_rng_state()
         try:
             u = torch.full((1, 1, 2, 2), 3.0)
-            end = self.integrate(
-                lambda u, s: torch.full_like(u, 0.25),
-                u,
-                torch.tensor([4.0, 1.0, 0.0], dtype=torch.float64),
-                torch.zeros_like,
-            )
+            end = self.integrate(_Quarter(), u, torch.tensor([4.0, 1.0, 0.0], dtype=torch.float64), torch.zeros_like)
             problem = (
                 None if bool(((end - 0.25).abs() < 1e-4).all()) else "its last step does not end at the denoised data"
             )
@@ -115,11 +113,20 @@ class DiffusersSampler(Sampler):
             problem = f"it does not run on given levels ({error})"
         if not torch.equal(before, torch.get_rng_state()):
             torch.set_rng_state(before)
-            problem = "it draws noise of its own, which our generators cannot key; use Ancestral or EulerMaruyama"
+            problem = "it draws noise of its own, which no generator can key; use Ancestral or EulerMaruyama"
         if problem:
             raise TypeError(
                 f"scheduler must be deterministic and take prediction_type='sample' and sigmas, got {name}: {problem}."
             )
+
+
+class _Quarter:
+    r"""D = 1/4 everywhere."""
+
+    sde = EDM(1.0, 4.0)
+
+    def __call__(self, u: Tensor, s: Tensor) -> Tensor:
+        return torch.full_like(u, 0.25)
 
 
 def network_scale(s: Tensor) -> Tensor:

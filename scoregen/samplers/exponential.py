@@ -13,7 +13,7 @@ Reference: Hochbruck & Ostermann (2010), Acta Numerica 19; Lu et al. (2022), arX
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -21,6 +21,8 @@ from torch import Tensor
 from scoregen.samplers.base import Denoise, Noise, Sampler
 from scoregen.samplers.grids import Grid
 from scoregen.samplers.multistep import AdamsBashforthMoulton, History, check_order, polynomial_weights, weighted_sum
+
+Rule = Callable[[Sequence[float], float], list[float]]
 
 
 def exponential_integrals(h: float, count: int) -> list[float]:
@@ -52,7 +54,7 @@ def damped_weights(q: Sequence[float], h: float) -> list[float]:
     return polynomial_weights(q, [total, h * total / 2][: len(q)])
 
 
-def _advance(u: Tensor, s: float, n: float, history: History, rule=exponential_weights) -> Tensor:
+def _advance(u: Tensor, s: float, n: float, history: History, rule: Rule = exponential_weights) -> Tensor:
     if n == 0:  # h is infinite: all weight falls on the newest value
         return history[0][1]
     weights = rule([math.log(s / level) for level, _ in history], math.log(s / n))
@@ -78,7 +80,8 @@ class ExponentialAB(Sampler):
         super().__init__(steps, grid)
         self.order = check_order(order, 3)
         if damped and order != 2:
-            raise ValueError(f"damped weights exist for order 2 only, got order={order}; leave damped at false.")
+            raise ValueError(f"damped weights exist for order 2 only, got order={order}. Leave damped at false.")
+        self.damped = damped
         self._rule = damped_weights if damped else exponential_weights
 
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:

@@ -1,21 +1,19 @@
-r"""A sampler as a function: standard normal noise in, data out. What interpolation and smoothness are measured on."""
-
-from typing import Any
+r"""A sampler as a function of its noise, which interpolation and the measures of smoothness are about."""
 
 import torch
 from torch import Tensor
 
-from scoregen.samplers.base import Bound, CountingZeroDenoiser, Sampler, check_label
-from scoregen.samplers.likelihood import prior_moments
+from scoregen.models.protocol import DenoiserLike
+from scoregen.samplers.base import Bound, CountingZeroDenoiser, Sampler, check_label, prior_moments
 
 
 class FromNoise:
-    r"""x = G(z): what a deterministic sampler makes of the start u = mean + sqrt(var + s^2) z.
+    r"""x = G(z): the sample of a deterministic sampler from the start u = mean + sqrt(var + s^2) z.
 
         For z drawn from a generator it is what `sampler(denoiser, shape, generator=...)` gives.
 
     Args:
-        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        denoiser: D(u, s) of a process.
         sampler: one that draws no noise on its way.
         label: (), one label for all, or None.
 
@@ -23,7 +21,7 @@ class FromNoise:
         ValueError: the sampler draws noise, as a dry run tells, or its grid does not fit the process.
     """
 
-    def __init__(self, denoiser: Any, sampler: Sampler, label: int | None = None) -> None:
+    def __init__(self, denoiser: DenoiserLike, sampler: Sampler, label: int | None = None) -> None:
         self.denoiser, self.sampler, self.label = denoiser, sampler, label
         self.sde = denoiser.sde
         self.grid = sampler.grid(self.sde, sampler.steps)
@@ -41,6 +39,6 @@ class FromNoise:
 
     def _refuse(self, like: Tensor) -> Tensor:
         raise ValueError(
-            f"sampler must be deterministic to be a function of the noise, {type(self.sampler).__name__} draws more; "
-            "use DDIM with eta=0, Heun without churn or ExponentialABM."
+            f"sampler must be deterministic to be a function of the noise, got {type(self.sampler).__name__}, which "
+            "draws more. Use DDIM with eta=0, Heun without churn or ExponentialABM."
         )

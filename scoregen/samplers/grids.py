@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from scoregen.checks import positive, whole
 from scoregen.sde.additive import karras
 from scoregen.sde.path import as_time
 from scoregen.sde.process import SDE
@@ -35,14 +36,14 @@ class Grid(ABC):
         check_steps(steps)
         s_max = sde.s_max if start is None else float(start)
         if not s_max > 0:
-            raise ValueError(f"the noise ratio at the start must be > 0, got {s_max}; there is nothing to remove.")
+            raise ValueError(f"the noise ratio at the start must be > 0, got {s_max}. There is nothing to remove.")
         s_min = max(sde.noise_ratio(0.0).item(), min(sde.s_min, s_max / 10))
         levels = torch.cat([as_time(self.levels(sde, s_max, s_min, steps)), as_time([0.0])])
         if not bool((levels.diff() < 0).all()):
             i = int((levels.diff() < 0).logical_not().nonzero()[0])
             raise ValueError(
                 f"the noise ratios of {type(self).__name__} must decrease to 0, got {levels[i].item():.6g} and then "
-                f"{levels[i + 1].item():.6g} (step {i + 1} of {steps}); use fewer steps, or Levels for time travel."
+                f"{levels[i + 1].item():.6g} (step {i + 1} of {steps}). Use fewer steps, or Levels for time travel."
             )
         return levels
 
@@ -52,10 +53,9 @@ class Grid(ABC):
 
 
 def check_steps(steps: int) -> int:
-    r"""The number of steps, if it is an integer >= 1."""
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(f"steps must be an integer >= 1, got steps={steps}.")
-    return steps
+    r"""The number of steps, if it is a whole number >= 1."""
+    whole(1, steps=steps)
+    return int(steps)
 
 
 def check_grid(grid: Grid) -> Grid:
@@ -89,8 +89,7 @@ class Karras(Grid):
     """
 
     def __init__(self, rho: float = 7.0) -> None:
-        if not 0 < rho < math.inf:
-            raise ValueError(f"rho must be > 0 and finite, got rho={rho}.")
+        positive(rho=rho)
         self.rho = float(rho)
 
     def levels(self, sde: SDE, s_max: float, s_min: float, steps: int) -> Tensor:
@@ -114,8 +113,7 @@ class PowerTime(Grid):
     """
 
     def __init__(self, power: float = 1.0) -> None:
-        if not 0 < power < math.inf:
-            raise ValueError(f"power must be > 0 and finite, got power={power}.")
+        positive(power=power)
         self.power = float(power)
 
     def levels(self, sde: SDE, s_max: float, s_min: float, steps: int) -> Tensor:
@@ -132,11 +130,28 @@ class UniformTime(PowerTime):
         super().__init__(1.0)
 
 
+class OpenEnd(Grid):
+    r"""A grid of one more step without its smallest level: few steps are spread over the range.
+
+    Args:
+        grid: that grid.
+
+    Raises:
+        TypeError: grid is no grid.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = check_grid(grid)
+
+    def levels(self, sde: SDE, s_max: float, s_min: float, steps: int) -> Tensor:
+        return self.grid.levels(sde, s_max, s_min, steps + 1)[:-1]
+
+
 class Levels(Grid):
     r"""Given noise ratios; a jump upward adds noise again (time travel).
 
     Args:
-        values: positive noise ratios, the first the start, no two neighbours equal; a final 0 is added. With a start
+        values: positive noise ratios from the start on, no two neighbours equal; a final 0 is added. With a start
             given to the sampler, the values below it are used. The steps of the sampler are not used.
 
     Raises:
@@ -149,8 +164,8 @@ class Levels(Grid):
         repeats = any(a == b for a, b in pairwise(self.values))
         if not self.values or not all(0 < v < math.inf for v in self.values) or repeats:
             raise ValueError(
-                f"values must be positive finite noise ratios without repetition, got {list(values)}; "
-                "the final 0 is added."
+                f"values must be positive finite noise ratios, no two neighbours equal, got {list(values)}. "
+                "The final 0 is added."
             )
 
     def __call__(self, sde: SDE, steps: int, start: float | None = None) -> Tensor:
@@ -168,25 +183,25 @@ class Levels(Grid):
 
 
 class TimeTravel(Grid):
-    r"""Another grid, walked with jumps back: after every `length` levels the last ones are repeated.
+    r"""A grid walked with jumps back: each stretch of `length` levels is repeated before the next.
 
         A jump back adds noise, which lets a guided or inpainted sample become consistent with itself.
 
     Args:
-        grid: the other grid.
+        grid: that grid.
         length: levels in a jump, >= 1.
         repeats: how often each stretch is repeated, >= 0.
 
     Raises:
-        ValueError: length < 1 or repeats < 0; on a call when the other grid jumps itself. TypeError: grid is none.
+        ValueError: length < 1 or repeats < 0; on a call when the grid jumps itself. TypeError: grid is no grid.
 
     Reference: Lugmayr et al. (2022), arXiv 2201.09865, section 4.2.
     """
 
     def __init__(self, grid: Grid, length: int = 5, repeats: int = 1) -> None:
-        if not isinstance(length, int) or length < 1 or not isinstance(repeats, int) or repeats < 0:
-            raise ValueError(f"TimeTravel needs length >= 1 and repeats >= 0, got length={length}, repeats={repeats}.")
-        self.grid, self.length, self.repeats = check_grid(grid), length, repeats
+        whole(1, length=length)
+        whole(0, repeats=repeats)
+        self.grid, self.length, self.repeats = check_grid(grid), int(length), int(repeats)
 
     def __call__(self, sde: SDE, steps: int, start: float | None = None) -> Tensor:
         levels = self.grid(sde, steps, start)

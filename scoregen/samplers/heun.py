@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from scoregen.checks import at_least
 from scoregen.samplers.base import Denoise, Noise, Sampler
 from scoregen.samplers.grids import Grid
 
@@ -37,12 +38,11 @@ class Heun(Sampler):
         churn_noise: float = 1.0,
     ) -> None:
         super().__init__(steps, grid)
-        if not (0 <= churn < math.inf and 0 <= churn_noise < math.inf):
-            raise ValueError(
-                f"churn and churn_noise must be >= 0 and finite, got churn={churn}, churn_noise={churn_noise}."
-            )
+        at_least(0, churn=churn, churn_noise=churn_noise)
         if not 0 <= churn_min <= churn_max:
-            raise ValueError(f"churn needs 0 <= churn_min <= churn_max, got {churn_min} and {churn_max}.")
+            raise ValueError(
+                f"churn_min must satisfy 0 <= churn_min <= churn_max, got churn_min={churn_min}, churn_max={churn_max}."
+            )
         self.churn, self.churn_min, self.churn_max, self.churn_noise = churn, churn_min, churn_max, churn_noise
 
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:

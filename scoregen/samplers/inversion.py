@@ -9,13 +9,14 @@ chart at large s.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from scoregen.samplers.base import check_label
-from scoregen.samplers.likelihood import noise_range, prior_moments
+from scoregen.checks import whole
+from scoregen.models.protocol import DenoiserLike
+from scoregen.samplers.base import check_label, prior_moments
+from scoregen.samplers.likelihood import noise_range
 from scoregen.samplers.ode import RK4, ODESolver
 from scoregen.sde.path import as_time, checked_time
 
@@ -23,7 +24,7 @@ Blend = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def encode(
-    denoiser: Any,
+    denoiser: DenoiserLike,
     x: Tensor,
     *,
     s: float | None = None,
@@ -33,7 +34,7 @@ def encode(
     r"""The latent of data: the state u at the noise ratio s from which the probability flow leads to x.
 
     Args:
-        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        denoiser: D(u, s) of a process.
         x: data (B, *S) in its own units and in the dtype of the denoiser.
         s: noise ratio, s_max of the process unless given.
         label: (B,) integers.
@@ -50,7 +51,7 @@ def encode(
 
 
 def decode(
-    denoiser: Any,
+    denoiser: DenoiserLike,
     u: Tensor,
     *,
     s: float | None = None,
@@ -60,9 +61,9 @@ def decode(
     r"""The data of a latent; the inverse of `encode` with the same s, label and solver.
 
     Args:
-        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        denoiser: D(u, s) of a process.
         u: latent (B, *S) at the noise ratio s, s_max of the process unless given.
-        label: (B,) integers; another one than at encoding edits.
+        label: (B,) integers; a label other than that of `encode` edits.
         solver: RK4 with 32 steps (128 denoiser calls) unless given.
 
     Returns:
@@ -72,7 +73,9 @@ def decode(
     return denoiser.sde.from_chart(_flow(denoiser, u, high, low, label, solver))
 
 
-def _flow(denoiser: Any, u: Tensor, start: float, end: float, label: Tensor | None, solver: ODESolver | None) -> Tensor:
+def _flow(
+    denoiser: DenoiserLike, u: Tensor, start: float, end: float, label: Tensor | None, solver: ODESolver | None
+) -> Tensor:
     check_label(denoiser, label, len(u))
 
     def field(tau: float, state: Tensor) -> Tensor:
@@ -99,7 +102,8 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
     sine = torch.where(parallel, 1.0, angle.sin())
     left = torch.where(parallel, 1 - weight, ((1 - weight) * angle).sin() / sine)
     right = torch.where(parallel, weight, (weight * angle).sin() / sine)
-    return (((1 - weight) * norm_a + weight * norm_b) * (left * unit_a + right * unit_b)).reshape(a.shape)
+    blended: Tensor = ((1 - weight) * norm_a + weight * norm_b) * (left * unit_a + right * unit_b)
+    return blended.reshape(a.shape)
 
 
 def variance_preserving(a: Tensor, b: Tensor, weight: float) -> Tensor:
@@ -112,7 +116,7 @@ def variance_preserving(a: Tensor, b: Tensor, weight: float) -> Tensor:
 
 
 def interpolate(
-    denoiser: Any,
+    denoiser: DenoiserLike,
     a: Tensor,
     b: Tensor,
     *,
@@ -125,13 +129,13 @@ def interpolate(
     r"""Data between a and b: both are encoded, their standardised latents blended, and the blends decoded.
 
     Args:
-        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        denoiser: D(u, s) of a process.
         a, b: data (B, *S).
         steps: number of weights from 0 to 1, ends included, >= 2.
         s: noise ratio of the blend, s_max of the process unless given; a smaller one keeps more of both.
         label: (B,) integers, for both.
         solver: as for `encode`.
-        blend: `slerp`, `variance_preserving` or another map (a, b, weight).
+        blend: `slerp`, `variance_preserving` or any map (a, b, weight) of latents.
 
     Returns:
         Data (steps, B, *S).
@@ -141,8 +145,7 @@ def interpolate(
 
     Reference: Song, Meng, Ermon (2021), arXiv 2010.02502, section 5.3 (slerp of latents).
     """
-    if not isinstance(steps, int) or steps < 2:
-        raise ValueError(f"steps must be an integer >= 2 (the two ends), got steps={steps}.")
+    whole(2, steps=steps)
     if a.shape != b.shape:
         raise ValueError(f"a and b must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}.")
     _, high = noise_range(denoiser.sde, None, s)
@@ -150,12 +153,12 @@ def interpolate(
     u = encode(denoiser, torch.cat([a, b]), s=high, label=both, solver=solver)
     mean, std = prior_moments(denoiser.sde, high, u)
     z_a, z_b = ((u - mean) / std).chunk(2)
-    blends = [blend(z_a, z_b, i / (steps - 1)) for i in range(steps)]
+    blends = [blend(z_a, z_b, i / (steps - 1)) for i in range(int(steps))]
     return torch.stack([decode(denoiser, mean + std * z, s=high, label=label, solver=solver) for z in blends])
 
 
 def edit(
-    denoiser: Any,
+    denoiser: DenoiserLike,
     x: Tensor,
     t: float,
     *,
@@ -169,7 +172,7 @@ def edit(
         `sampler(denoiser, start=(sde.perturb(x, t, eps), t), label=target)`.
 
     Args:
-        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        denoiser: D(u, s) of a process.
         x: data (B, *S).
         t: time in (0, 1]; the larger, the less of x is kept.
         source, target: labels (B,) of x and of the result.

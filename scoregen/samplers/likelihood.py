@@ -14,20 +14,23 @@ estimate).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from scoregen.checks import at_least, increasing, whole
+from scoregen.models.protocol import DenoiserLike
 from scoregen.rng import Generators, random_signs
-from scoregen.samplers.base import check_label
+from scoregen.samplers.base import check_label, prior_moments
 from scoregen.samplers.grids import check_ratios
 from scoregen.samplers.ode import RK4, ODESolver
-from scoregen.sde.path import as_time
+from scoregen.sde.path import as_time, normal_log_prob
 from scoregen.sde.process import SDE
 
 # up to this many numbers a sample the exact divergence is the default
 EXACT_DIMENSIONS = 64
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Likelihood:
 
 
 def log_likelihood(
-    denoiser: Any,
+    denoiser: DenoiserLike,
     x: Tensor,
     *,
     label: Tensor | None = None,
@@ -62,7 +65,7 @@ def log_likelihood(
     r"""The log-density of data under the probability-flow ODE of a denoiser.
 
     Args:
-        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        denoiser: D(u, s) of a process.
         x: data (B, *S) in its own units and in the dtype of the denoiser. Discrete data are dequantised by the caller
             (`scoregen.metrics.dequantise`).
         label: (B,) integers, for log p(x | label).
@@ -80,25 +83,21 @@ def log_likelihood(
     Raises:
         ValueError: negative probes, levels < 2, unless 0 < s_min < s_max are in the range of the process.
     """
-    sde: SDE = denoiser.sde
-    d = x[0].numel()
+    sde, d = denoiser.sde, x[0].numel()
     probes = (0 if d <= EXACT_DIMENSIONS else 2) if probes is None else probes
-    if not isinstance(probes, int) or probes < 0:
-        raise ValueError(f"probes must be an integer >= 0 (0: exact divergence), got probes={probes}.")
-    if levels is not None and levels < 2:
-        raise ValueError(f"levels must be >= 2 or None for continuous data, got levels={levels}.")
+    whole(0, probes=probes)
+    if levels is not None:
+        at_least(2, levels=levels)
     check_label(denoiser, label, len(x))
     low, high = noise_range(sde, s_min, s_max)
     with torch.no_grad():
         y = sde.to_chart(x)
-        divergence = exact_divergence if probes == 0 else Hutchinson(y, probes, generator)
+        divergence: Divergence = exact_divergence if probes == 0 else Hutchinson(y, int(probes), generator)
         flow = _JointFlow(denoiser, label, y.shape, divergence)
-        columns = max(probes, 1)
-        end = (RK4() if solver is None else solver)(
-            flow, torch.cat([y.flatten(1), y.new_zeros(len(y), columns)], 1), math.log(low), math.log(high)
-        )
+        state = torch.cat([y.flatten(1), y.new_zeros(len(y), max(int(probes), 1))], 1)
+        end = (RK4() if solver is None else solver)(flow, state, math.log(low), math.log(high))
         u, integrals = end[:, :d].reshape(y.shape), end[:, d:]
-        log_prob = prior_log_prob(sde, u, high) + integrals.mean(1) + sde.log_det(x)
+        log_prob = normal_log_prob(u, *prior_moments(sde, high, u)) + integrals.mean(1) + sde.log_det(x)
         error = (
             integrals.std(1) / math.sqrt(probes)
             if probes > 1
@@ -112,21 +111,9 @@ def noise_range(sde: SDE, s_min: float | None, s_max: float | None) -> tuple[flo
     r"""The noise ratios between which the ODE is solved, those of the process unless given and within its range."""
     low = sde.s_min if s_min is None else float(s_min)
     high = sde.s_max if s_max is None else float(s_max)
-    if not 0 < low < high < math.inf:
-        raise ValueError(f"s_min must satisfy 0 < s_min < s_max, got s_min={low}, s_max={high}.")
+    increasing(0, s_min=low, s_max=high)
     check_ratios(sde, (low, high), "s_min and s_max")
     return low, high
-
-
-def prior_moments(sde: SDE, s: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Mean and standard deviation of u = y_0 + s eps from the moments that the process knows."""
-    return sde.data_mean.to(like), (sde.data_var + s**2).sqrt().to(like)
-
-
-def prior_log_prob(sde: SDE, u: Tensor, s: float) -> Tensor:
-    r"""log N(u; mean, var + s^2), (B,)."""
-    mean, std = prior_moments(sde, s, u)
-    return (-(((u - mean) / std) ** 2) / 2 - std.log() - math.log(2 * math.pi) / 2).flatten(1).sum(1)
 
 
 def exact_divergence(denoised: Tensor, u: Tensor) -> Tensor:
@@ -162,9 +149,7 @@ class Hutchinson:
 class _JointFlow:
     r"""The field of (u, integrals of the divergence) in tau = log s, counting its calls."""
 
-    def __init__(
-        self, denoiser: Any, label: Tensor | None, shape: torch.Size, divergence: Callable[[Tensor, Tensor], Tensor]
-    ) -> None:
+    def __init__(self, denoiser: DenoiserLike, label: Tensor | None, shape: torch.Size, divergence: Divergence) -> None:
         self.denoiser, self.label, self.shape, self.divergence, self.calls = denoiser, label, shape, divergence, 0
 
     def __call__(self, tau: float, state: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoregen.checks import refuse
 from scoregen.samplers.base import Denoise, Noise, Sampler
 from scoregen.samplers.grids import Grid
 from scoregen.sde.path import as_time
@@ -61,7 +62,8 @@ class AdamsBashforthMoulton(Sampler):
 def polynomial_weights(q: Sequence[float], integrals: Sequence[float]) -> list[float]:
     r"""The weights w of values at the distinct nodes q with sum_j w_j q_j^i = integrals_i."""
     powers = as_time([[node**i for node in q] for i in range(len(q))])
-    return torch.linalg.solve(powers, as_time(integrals)).tolist()
+    weights: list[float] = torch.linalg.solve(powers, as_time(integrals)).tolist()
+    return weights
 
 
 def weighted_sum(u: Tensor, weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
@@ -72,7 +74,7 @@ def weighted_sum(u: Tensor, weights: Sequence[float], values: Sequence[Tensor]) 
 
 
 def check_order(order: int, highest: int) -> int:
-    r"""The order, if it is an integer from 1 to the highest one."""
+    r"""The order, if it is a whole number from 1 to the highest one."""
     if isinstance(order, bool) or order not in range(1, highest + 1):
-        raise ValueError(f"order must be an integer from 1 to {highest}, got order={order}.")
-    return order
+        refuse("order", f"be a whole number from 1 to {highest}", order)
+    return int(order)

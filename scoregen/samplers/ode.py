@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from scoregen.checks import inside, positive, whole
+
 Field = Callable[[float, Tensor], Tensor]
 # stage times c, stage weights a (row i has i entries), weights b
 Tableau = tuple[tuple[float, ...], tuple[tuple[float, ...], ...], tuple[float, ...]]
@@ -55,9 +57,8 @@ class _FixedStep(ODESolver):
     tableau: Tableau
 
     def __init__(self, steps: int) -> None:
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise ValueError(f"steps must be an integer >= 1, got steps={steps}.")
-        self.steps = steps
+        whole(1, steps=steps)
+        self.steps = int(steps)
 
     def __call__(self, field: Field, y: Tensor, start: float, end: float) -> Tensor:
         h = (end - start) / self.steps
@@ -123,10 +124,8 @@ class RK45(ODESolver):
     error_weights = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
     def __init__(self, tolerance: float = 1e-5, first_step: float = 0.05) -> None:
-        if not tolerance > 0 or not 0 < first_step <= 1:
-            raise ValueError(
-                f"RK45 needs tolerance > 0 and 0 < first_step <= 1, got tolerance={tolerance}, first_step={first_step}."
-            )
+        positive(tolerance=tolerance)
+        inside(0, 1, "(]", first_step=first_step)
         self.tolerance, self.first_step = float(tolerance), float(first_step)
 
     def __call__(self, field: Field, y: Tensor, start: float, end: float) -> Tensor:
@@ -143,7 +142,7 @@ class RK45(ODESolver):
             elif abs(h) < 1e-8 * abs(end - start):
                 raise RuntimeError(
                     f"the step of RK45 fell to {abs(h):.2g} at log s = {tau:.4g} without meeting "
-                    f"tolerance={self.tolerance}; use a larger tolerance, float64, or RK4."
+                    f"tolerance={self.tolerance}. Use a larger tolerance, float64, or RK4."
                 )
             h = h * min(5.0, max(0.2, 0.9 * max(error, 1e-10) ** -0.2))
         return y

@@ -15,6 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from scoregen.checks import positive, whole
 from scoregen.models.adapter import prediction_of
 from scoregen.models.denoiser import PREDICTIONS
 from scoregen.rng import Generators, randn
@@ -83,12 +84,13 @@ class SamplerScheduler:
     ) -> None:
         if type(sampler).integrate is not Sampler.integrate:
             raise TypeError(
-                f"sampler must be one with a fixed list of calls, got {type(sampler).__name__}; "
-                "use Heun, ExponentialABM or another one."
+                f"sampler must be one with a fixed list of calls, got {type(sampler).__name__}. "
+                "Use one such as Heun or ExponentialABM."
             )
-        if clip is not None and not clip > 0:
-            raise ValueError(f"clip must be > 0 or None, got clip={clip}.")
+        if clip is not None:
+            positive(clip=clip)
         self.sampler, self.path, self.clip = copy.copy(sampler), path, clip
+        self.prediction_type = prediction_type
         self._skip_and_out = PREDICTIONS[prediction_of(prediction_type)]
         self.config = SimpleNamespace(num_train_timesteps=len(self), prediction_type=prediction_type)
         self.set_timesteps(sampler.steps)
@@ -118,11 +120,11 @@ class SamplerScheduler:
         Raises:
             ValueError: steps < 1, or a sampler whose first call is not at the first level (churn at the start).
         """
-        if num_inference_steps < 1:
-            raise ValueError(f"num_inference_steps must be >= 1, got {num_inference_steps}.")
+        whole(1, num_inference_steps=num_inference_steps)
         self.sampler.steps = self.num_inference_steps = int(num_inference_steps)
         self._grid = self.sampler.grid(self.path, self.sampler.steps)
-        calls, steps = [], [0]
+        calls: list[tuple[Tensor, int]] = []
+        steps = [0]
 
         def record(u: Tensor, s: Tensor) -> Tensor:
             calls.append((s, steps[0]))
@@ -138,7 +140,7 @@ class SamplerScheduler:
         if self._levels[0] != self._grid[0]:
             raise ValueError(
                 f"the first call of the sampler must be at the first level s={self._grid[0]:.4g}, got "
-                f"s={self._levels[0]:.4g}; keep churn below the first level (churn_max)."
+                f"s={self._levels[0]:.4g}. Keep churn below the first level (churn_max)."
             )
         self.timesteps = self.path.index_of(self._levels).to(torch.float32).to(device)
         self._progress: _Progress | None = None
@@ -199,8 +201,8 @@ class SamplerScheduler:
         call = int(distance.argmin())
         if distance[call] > 1e-3:
             raise ValueError(
-                f"timestep must be one of scheduler.timesteps that begins a step, got {float(timestep):.6g}; "
-                "call set_timesteps before a new loop."
+                f"timestep must be one of scheduler.timesteps that begins a step, got {float(timestep):.6g}. "
+                "Call set_timesteps before a new loop."
             )
         return self._owners[call], call
 
@@ -227,7 +229,7 @@ class SamplerScheduler:
                 if progress.call >= len(self._levels) or request.s != self._levels[progress.call]:
                     raise TypeError(
                         f"sampler must be one with a fixed list of calls, got {type(self.sampler).__name__}, which "
-                        f"asks for an unforeseen one at s={float(request.s):.6g}; use Heun or ExponentialABM."
+                        f"asks for an unforeseen one at s={float(request.s):.6g}. Use Heun or ExponentialABM."
                     ) from None
                 return request.u * network_scale(request.s).to(request.u)
             progress.step, progress.state, progress.memory = progress.step + 1, u, memory

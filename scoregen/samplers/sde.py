@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from scoregen.checks import at_least, inside, whole
 from scoregen.samplers.base import Denoise, Noise, Sampler
 from scoregen.samplers.ddim import Ancestral
 from scoregen.samplers.grids import Grid
@@ -35,8 +36,7 @@ class EulerMaruyama(Sampler):
 
     def __init__(self, steps: int = 100, grid: Grid | None = None, stochasticity: float = 1.0) -> None:
         super().__init__(steps, grid)
-        if not stochasticity >= 0:
-            raise ValueError(f"stochasticity must be >= 0, got stochasticity={stochasticity}; 1 is the reverse SDE.")
+        at_least(0, stochasticity=stochasticity)
         self.stochasticity = float(stochasticity)
 
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
@@ -50,7 +50,7 @@ class EulerMaruyama(Sampler):
 
 
 class PredictorCorrector(Sampler):
-    r"""Langevin steps D + (1 - r^2/2)(u - D) + r s z at each level, then a step of another sampler.
+    r"""Langevin steps D + (1 - r^2/2)(u - D) + r s z at each level, then a step of a predictor.
 
         A Langevin step of size r^2 s^2 leaves the law of u at this level alone, up to O(r^4); it repairs errors of the
         predictor.
@@ -79,15 +79,13 @@ class PredictorCorrector(Sampler):
         step_size: float = 0.5,
     ) -> None:
         super().__init__(steps, grid)
-        if not isinstance(corrections, int) or corrections < 1:
-            raise ValueError(f"corrections must be an integer >= 1, got corrections={corrections}.")
-        if not 0 < step_size <= 1:
-            raise ValueError(f"step_size must lie in (0, 1], got step_size={step_size}.")
+        whole(1, corrections=corrections)
+        inside(0, 1, "(]", step_size=step_size)
         if predictor is not None and not isinstance(predictor, Sampler):
             raise TypeError(f"predictor must be a sampler, such as Ancestral(), got {predictor!r}.")
         self.predictor = Ancestral() if predictor is None else copy.copy(predictor)
         self.couples_batch = self.predictor.couples_batch
-        self.corrections, self.step_size = corrections, float(step_size)
+        self.corrections, self.step_size = int(corrections), float(step_size)
 
     def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
         r, self.predictor.steps = self.step_size, self.steps  # which may have been changed since the construction

@@ -12,11 +12,12 @@ that quarter gives exactly what it gives on the whole image.
 
 import math
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from scoregen.checks import whole
+from scoregen.models.protocol import DenoiserLike
 from scoregen.models.wrapper import DenoiserWrapper
 from scoregen.sde.path import as_time
 
@@ -53,7 +54,7 @@ class Tiled(DenoiserWrapper):
         of a network whose sums depend on it.
 
     Args:
-        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`, for images (B, C, size, size).
+        denoiser: D(u, s) of a process of images (B, C, size, size).
         size: side of a tile in pixels.
         overlap: of neighbouring tiles; a quarter of the size unless given.
         batch: tiles at a time.
@@ -64,12 +65,16 @@ class Tiled(DenoiserWrapper):
     """
 
     def __init__(
-        self, denoiser: Any, size: int, overlap: int | None = None, batch: int = 64, channels: int | None = None
+        self,
+        denoiser: DenoiserLike,
+        size: int,
+        overlap: int | None = None,
+        batch: int = 64,
+        channels: int | None = None,
     ) -> None:
         super().__init__(denoiser)
         overlap = size // 4 if overlap is None else overlap
-        if size < 1 or batch < 1:
-            raise ValueError(f"size and batch must be >= 1, got size={size}, batch={batch}.")
+        whole(1, size=size, batch=batch)
         if not 0 <= overlap <= size / 2:
             raise ValueError(f"overlap must lie in 0..{size // 2}, half of the size of a tile, got overlap={overlap}.")
         self.size, self.overlap, self.batch, self.channels = size, overlap, batch, channels
@@ -86,8 +91,8 @@ class Tiled(DenoiserWrapper):
     def _check(self, u: Tensor) -> None:
         if u.ndim != 4 or self.channels not in (None, 1, u.shape[1]):
             raise ValueError(
-                f"a tiled denoiser needs images (B, {self.channels or 'C'}, H, W), got shape {tuple(u.shape)}; "
-                f"convert them to what the denoiser was trained on."
+                f"a tiled denoiser needs images (B, {self.channels or 'C'}, H, W), got shape {tuple(u.shape)}. "
+                "Convert them to the channels of its training."
             )
 
     def _blend(self, u: Tensor, s: Tensor, label: Tensor | None) -> Tensor:

@@ -11,10 +11,9 @@ then has large weights of both signs, which multiply the errors of a network; th
     sum_j |w_j| <= limit |sum_j w_j|.
 """
 
-import math
-
 from torch import Tensor
 
+from scoregen.checks import at_least, positive
 from scoregen.samplers.grids import Grid
 from scoregen.samplers.multistep import AdamsBashforthMoulton, History, polynomial_weights, weighted_sum
 
@@ -42,12 +41,8 @@ class VelocityABM(AdamsBashforthMoulton):
         self, steps: int = 18, grid: Grid | None = None, order: int = 4, scale: float = 0.5, limit: float = 10.0
     ) -> None:
         super().__init__(steps, grid, order)
-        if not 0 < scale < math.inf:
-            raise ValueError(
-                f"scale must be > 0 and finite, got scale={scale}; it is the standard deviation of the data."
-            )
-        if not limit >= 1:
-            raise ValueError(f"limit must be >= 1, got limit={limit}; 1 allows no extrapolation.")
+        positive(scale=scale)
+        at_least(1, limit=limit)
         self.scale, self.limit = float(scale), float(limit)
 
     def value(self, u: Tensor, denoised: Tensor, s: float) -> Tensor:

@@ -70,11 +70,11 @@ def test_learns_the_digits():
     ("arguments", "text"),
     [
         ({"shape": (28, 28)}, "shape must be that of one image"),
-        ({"num_classes": 1}, "num_classes must be at least 2, got 1"),
-        ({"blocks": (1,)}, "must name the same stages"),
+        ({"num_classes": 1}, "num_classes must be a whole number >= 2, got num_classes=1"),
+        ({"blocks": (1,)}, "channels must be >= 1 and blocks >= 0, one of each a stage"),
         ({"shape": (1, 4, 4)}, "shrink an image 8 times"),
-        ({"dropout": 1.0}, "0 <= dropout < 1, got 1.0"),
-        ({"hidden": 0}, "hidden must be at least 1"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got dropout=1.0"),
+        ({"hidden": 0}, "hidden must be a whole number >= 1"),
     ],
     ids=["shape", "classes", "stages", "too small", "dropout", "hidden"],
 )

@@ -179,7 +179,9 @@ def test_sigma_data_out_of_range_is_refused(sigma_data):
 
 
 def test_an_unknown_prediction_offers_the_nearest():
-    with pytest.raises(ValueError, match=r"prediction must be edm, x0, eps, v; got 'epsilon'. Did you mean 'eps'\?"):
+    with pytest.raises(
+        ValueError, match=r"prediction must be edm, x0, eps or v, got prediction='epsilon'. Did you mean 'eps'\?"
+    ):
         Denoiser(Constant(0.0), EDM(), prediction="epsilon")
 
 

@@ -206,7 +206,7 @@ def test_bad_arguments_are_refused(state):
     observation = Inpainting(MEAN, MASK)
     with pytest.raises(ValueError, match="sigma_data must be > 0, got sigma_data=None"):
         PiGDM(ClassifierFreeGuidance(normal(EDM()), 2.0), observation)
-    with pytest.raises(ValueError, match="noise must be a standard deviation >= 0"):
+    with pytest.raises(ValueError, match="noise must be >= 0"):
         Inpainting(MEAN, MASK, -1.0)
     with pytest.raises(ValueError, match=r"mask of shape \(3,\) and x of shape \(4,\)"):
         Inpainting(MEAN, MASK[:3])

@@ -190,7 +190,7 @@ def test_dropped_prompts_are_trained_as_the_empty_one(model):
 
 
 def test_labels_prompts_and_sides_that_do_not_fit_are_named(model):
-    with pytest.raises(UserError, match=r"sides .* divisible by 2, .* got 9 x 8; give data.size=8"):
+    with pytest.raises(UserError, match=r"sides .* divisible by 2, .* got 9 x 8. Give data.size=8"):
         model.latents(torch.zeros(1, 3, 9, 8))
     with pytest.raises(UserError, match="must have 3 channels"):
         model.latents(torch.zeros(1, 1, 8, 8))

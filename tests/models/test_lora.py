@@ -72,9 +72,9 @@ def test_the_labels_of_the_network_are_kept():
     [
         (lambda: UNet((1, 4, 4), (4, 8), 1), {}, r"UNet has no attention .*model.network.attention.* of conv, conv1"),
         (lambda: MLP((2,), 4, 1), {}, "MLP has no attention .* of first, into.0"),
-        (unet, {"targets": ("conv9",)}, "no layer 'conv9'; there are .*conv1"),
+        (unet, {"targets": ("conv9",)}, "no layer 'conv9'. Its layers are .*conv1"),
         (unet, {"targets": ()}, "no layer"),
-        (unet, {"rank": 0}, "rank must be >= 1, got rank=0"),
+        (unet, {"rank": 0}, "rank must be a whole number >= 1, got rank=0"),
     ],
     ids=["no attention", "mlp", "unknown", "none", "rank"],
 )

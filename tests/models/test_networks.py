@@ -105,17 +105,17 @@ def test_dropout_acts_in_training_only():
 @pytest.mark.parametrize(
     "make_network, text",
     [
-        (lambda: UNet((8, 8)), r"shape must be \(channels, height, width\).*got \(8, 8\); use an MLP"),
+        (lambda: UNet((8, 8)), r"shape must be that of one image, .*got \(8, 8\). Use an MLP"),
         (lambda: UNet((1, 8, 8), ()), "at least one level"),
         (lambda: UNet((1, 8, 8), (0,)), r"widths >= 1 .*channels=\(0,\)"),
         (lambda: UNet((1, 8, 8), (4,), layers=0), "layers=0"),
         (lambda: UNet((1, 8, 8), (4, 4), attention=(True,)), "one flag a level, got 1 flags for 2 levels"),
-        (lambda: UNet((1, 2, 2), (4, 4, 4, 4)), "images of 2x2 are too small for 4 levels and patch_size=1; use fewer"),
-        (lambda: UNet((1, 8, 8), (4,), num_classes=0), "num_classes must be >= 1, or null.*got num_classes=0"),
+        (lambda: UNet((1, 2, 2), (4, 4, 4, 4)), "images of 2x2 are too small for 4 levels and patch_size=1. Use fewer"),
+        (lambda: UNet((1, 8, 8), (4,), num_classes=0), "num_classes must be a whole number >= 1, got num_classes=0"),
         (lambda: UNet((1, 8, 8), (4,), dropout=1.0), r"dropout must lie in \[0, 1\), got dropout=1.0"),
-        (lambda: MLP((1, 8, 8)), r"shape must be \(D,\) for an MLP, got \(1, 8, 8\); use a U-Net"),
+        (lambda: MLP((1, 8, 8)), r"shape must be \(D,\) for an MLP, got \(1, 8, 8\). Use a U-Net"),
         (lambda: MLP((2,), width=3), "width must be even"),
-        (lambda: MLP((2,), num_classes=-1), "num_classes must be >= 1"),
+        (lambda: MLP((2,), num_classes=-1), "num_classes must be a whole number >= 1"),
         (lambda: MLP((2,), dropout=-0.1), r"dropout must lie in \[0, 1\)"),
     ],
 )

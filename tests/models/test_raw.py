@@ -7,8 +7,8 @@ import torch
 from tiny import compose
 from torch import nn
 
-from scoregen.commands.train import fill_model
 from scoregen.config import build
+from scoregen.jobs.picks import fill_model
 from scoregen.losses import DenoisingScoreMatching
 from scoregen.models import RawDenoiser
 from scoregen.rng import generator, randn

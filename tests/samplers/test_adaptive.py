@@ -62,5 +62,5 @@ def test_time_travel_adds_noise_at_the_turn():
 
 
 def test_tolerance_must_be_positive():
-    with pytest.raises(ValueError, match="tolerance > 0"):
+    with pytest.raises(ValueError, match="tolerance must be > 0"):
         AdaptiveFlow(0.0)

@@ -252,8 +252,8 @@ def test_the_released_loop_with_consistent_settings_is_consistent():
     ("arguments", "message"),
     [
         ({"step_size": 0.0}, "step_size must be > 0"),
-        ({"repeats": 0}, "repeats must be an integer >= 1"),
-        ({"denoising": -1}, "denoising one >= 0"),
+        ({"repeats": 0}, "repeats must be a whole number >= 1"),
+        ({"denoising": -1}, "denoising must be a whole number >= 0"),
         ({"decay": 1.5}, "decay must lie in"),
     ],
 )

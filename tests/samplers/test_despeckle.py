@@ -170,18 +170,18 @@ def test_what_cannot_be_despeckled_is_refused():
             Despeckler(model, looks)
         with pytest.raises(ValueError, match=r"looks must be > 0 and finite, got looks="):
             speckle(torch.ones(1, 2), looks)
-    with pytest.raises(ValueError, match=r"got looks=0.1 with s=10.*train with a larger sigma_max"):
+    with pytest.raises(ValueError, match=r"got looks=0.1 with s=10.*Train with a larger sigma_max"):
         Despeckler(model, 0.1)
-    with pytest.raises(ValueError, match=r"got looks=1000000.0 .*there is nothing to remove"):
+    with pytest.raises(ValueError, match=r"got looks=1000000.0 .*There is nothing to remove"):
         Despeckler(model, 1e6)
     for bad in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match=r"intensities must be finite and > 0, got 1 of 3 .*floor"):
             Despeckler(model, 4).log_mean(torch.tensor([[1.0, bad, 2.0]]))
     with pytest.raises(ValueError, match=r"intensities must be >= 0, got values down to -1"):
         speckle(-torch.ones(1, 2), 4)
-    with pytest.raises(ValueError, match="probes must be >= 1, got probes=0"):
+    with pytest.raises(ValueError, match="probes must be a whole number >= 1, got probes=0"):
         Despeckler(model, 4).mean(torch.ones(1, 2), 0)
-    with pytest.raises(ValueError, match="samples must be >= 2"):
+    with pytest.raises(ValueError, match="samples must be a whole number >= 2"):
         Despeckler(model, 4).sample_mean(torch.ones(1, 2), 1)
 
 

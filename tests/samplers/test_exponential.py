@@ -160,9 +160,9 @@ def test_history_is_dropped_after_time_travel():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ExponentialAB(order=4), "order must be an integer from 1 to 3, got order=4"),
-        (lambda: ExponentialABM(order=0), "order must be an integer from 1 to 3"),
-        (lambda: VelocityABM(order=5), "order must be an integer from 1 to 4"),
+        (lambda: ExponentialAB(order=4), "order must be a whole number from 1 to 3, got order=4"),
+        (lambda: ExponentialABM(order=0), "order must be a whole number from 1 to 3"),
+        (lambda: VelocityABM(order=5), "order must be a whole number from 1 to 4"),
         (lambda: VelocityABM(scale=0.0), "scale must be > 0"),
         (lambda: VelocityABM(limit=0.5), "limit must be >= 1"),
         (lambda: ExponentialAB(order=3, damped=True), "damped weights exist for order 2 only"),

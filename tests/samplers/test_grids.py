@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from scoregen.samplers import Grid, Karras, Levels, LogLinear, PowerTime, TimeTravel, UniformTime
-from scoregen.samplers.ddim import OpenEnd
+from scoregen.samplers import Grid, Karras, Levels, LogLinear, OpenEnd, PowerTime, TimeTravel, UniformTime
 from scoregen.sde import EDM, VE, VP, Cosine, GeometricBrownianMotion, RectifiedFlow, SubVP
 
 GRIDS = {
@@ -87,19 +86,19 @@ class Rising(Grid):
             lambda: Rising()(EDM(), 3),
             r"noise ratios of Rising must decrease to 0, got 0.002 and then 40.* \(step 1 of 3\)",
         ),
-        (lambda: Karras()(EDM(), 0), "steps must be an integer >= 1, got steps=0"),
+        (lambda: Karras()(EDM(), 0), "steps must be a whole number >= 1, got steps=0"),
         (lambda: Karras()(EDM(), 5, start=0.0), "the noise ratio at the start must be > 0, got 0.0"),
         (lambda: Karras(0.0), "rho must be > 0"),
         (lambda: PowerTime(-1.0), "power must be > 0"),
         (lambda: Levels([]), "must be positive finite noise ratios"),
         (lambda: Levels([1.0, 0.0]), "must be positive finite noise ratios"),
         (lambda: Levels([1.0, math.nan]), "must be positive finite noise ratios"),
-        (lambda: Levels([1.0, 1.0]), "without repetition"),
+        (lambda: Levels([1.0, 1.0]), "no two neighbours equal"),
         (
             lambda: Levels([3.0])(GeometricBrownianMotion(0.8), 1),
             r"must lie between noise_ratio\(0\)=0 and noise_ratio\(1\)=0.8 .* got 3 to 3",
         ),
-        (lambda: TimeTravel(Karras(), length=0), "length >= 1"),
+        (lambda: TimeTravel(Karras(), length=0), "length must be a whole number >= 1"),
     ],
 )
 def test_bad_grids_are_named(call, message):

@@ -26,7 +26,7 @@ X = torch.ones(4, 2, dtype=torch.float64)
 @pytest.mark.parametrize("steps", [0, -3, 2.5, True, "8"])
 def test_steps_below_one_are_an_error(steps):
     for build in (DDIM, Heun, ExponentialABM, VelocityABM, DaleLangevin, Ancestral):
-        with pytest.raises(ValueError, match="steps must be an integer >= 1, got steps="):
+        with pytest.raises(ValueError, match="steps must be a whole number >= 1, got steps="):
             build(steps)
 
 
@@ -120,8 +120,8 @@ def test_no_graph_is_kept_without_need():
 
 TYPES = {
     "label_number": (lambda: DDIM(2)(LABELLED, (2, 2), label=3), r"label must be a tensor of 2 integers, got 3"),
-    "label_list": (lambda: DDIM(2)(LABELLED, (2, 2), label=[0, 1]), r"got \[0, 1\]; give torch.tensor"),
-    "generator_number": (lambda: DDIM(2)(ORACLE, start=(X, 0.5), generator=5), "got 5; for a seed give torch.Gen"),
+    "label_list": (lambda: DDIM(2)(LABELLED, (2, 2), label=[0, 1]), r"got \[0, 1\]. Give torch.tensor"),
+    "generator_number": (lambda: DDIM(2)(ORACLE, start=(X, 0.5), generator=5), "got 5. For a seed give torch.Gen"),
     "grid_name": (lambda: DDIM(2, grid="karras"), "grid must be a grid of scoregen.samplers.*got 'karras'"),
 }
 
@@ -133,7 +133,7 @@ def test_arguments_of_another_type_are_named(call, message):
 
 
 def test_a_seed_in_place_of_a_generator_is_named():
-    with pytest.raises(TypeError, match=r"generator must be a torch.Generator .* got 3; for a seed"):
+    with pytest.raises(TypeError, match=r"generator must be a torch.Generator .* got 3. For a seed"):
         DDIM(2)(ORACLE, (4, 2), generator=3)
 
 

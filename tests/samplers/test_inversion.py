@@ -132,7 +132,7 @@ def test_editing_shifts_normal_data_by_the_part_of_the_means_that_time_erased(po
 
 def test_bad_arguments_are_refused(points):
     mixture = standard_mixture()
-    with pytest.raises(ValueError, match="steps must be an integer >= 2"):
+    with pytest.raises(ValueError, match="steps must be a whole number >= 2"):
         interpolate(mixture, points, points, steps=1)
     with pytest.raises(ValueError, match=r"same shape, got \(3, 2\) and \(4, 2\)"):
         interpolate(mixture, points[:3], points[:4])

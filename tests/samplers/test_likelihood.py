@@ -155,7 +155,7 @@ def test_bits_per_dim_of_discrete_data_agree_with_the_metric(points):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"probes": -1}, "probes must be an integer >= 0"),
+        ({"probes": -1}, "probes must be a whole number >= 0"),
         ({"levels": 1}, "levels must be >= 2"),
         ({"s_min": 3.0, "s_max": 2.0}, "0 < s_min < s_max"),
     ],
@@ -167,12 +167,12 @@ def test_bad_arguments_are_refused(points, arguments, message):
 
 @pytest.mark.parametrize("solver", [RK2, RK4])
 def test_solvers_refuse_no_steps(solver):
-    with pytest.raises(ValueError, match="steps must be an integer >= 1"):
+    with pytest.raises(ValueError, match="steps must be a whole number >= 1"):
         solver(0)
 
 
 def test_rk45_says_when_it_cannot_go_on():
     with pytest.raises(RuntimeError, match="larger tolerance"):
         RK45(1e-6)(lambda tau, y: y / (0.5 - tau) ** 4, torch.ones(1, 1).double(), 0.0, 1.0)
-    with pytest.raises(ValueError, match="tolerance > 0"):
+    with pytest.raises(ValueError, match="tolerance must be > 0"):
         RK45(0.0)

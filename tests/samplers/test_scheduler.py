@@ -282,7 +282,7 @@ def test_class_labels_reach_the_network_and_missing_ones_are_refused():
     assert denoiser.num_classes == 3
     difference = denoiser(u, 1.0, label) - denoiser(u, 1.0, torch.zeros(2).long())
     torch.testing.assert_close(difference, torch.tensor([0.0, 0.2]).double()[:, None].expand(2, 3))
-    with pytest.raises(ValueError, match=r"label must be in 0\.\.2"):
+    with pytest.raises(ValueError, match=r"label must lie in 0\.\.2"):
         denoiser(u, 1.0)
 
 
@@ -323,9 +323,9 @@ def test_bad_arguments_are_refused():
         SamplerScheduler(DDIM(2), path, clip=0.0)
     with pytest.raises(TypeError, match="fixed list of calls"):
         SamplerScheduler(DiffusersSampler(diffusers.EulerDiscreteScheduler), path)
-    with pytest.raises(ValueError, match="keep churn below the first level"):
+    with pytest.raises(ValueError, match="Keep churn below the first level"):
         SamplerScheduler(Heun(2, Levels([2.0, 1.0]), churn=1.0), path)
-    with pytest.raises(ValueError, match="num_inference_steps must be >= 1"):
+    with pytest.raises(ValueError, match="num_inference_steps must be a whole number >= 1"):
         SamplerScheduler(DDIM(2), path).set_timesteps(0)
     scheduler = SamplerScheduler(DDIM(3), DiscretePath.from_scheduler(diffusers.DDPMScheduler(**BETAS)))
     with pytest.raises(ValueError, match="that begins a step"):

@@ -104,7 +104,7 @@ def test_euler_maruyama_step_in_closed_form():
     ("build", "message"),
     [
         (lambda: EulerMaruyama(stochasticity=-1.0), "stochasticity must be >= 0"),
-        (lambda: PredictorCorrector(corrections=0), "corrections must be an integer >= 1, got corrections=0"),
+        (lambda: PredictorCorrector(corrections=0), "corrections must be a whole number >= 1, got corrections=0"),
         (lambda: PredictorCorrector(step_size=0.0), r"step_size must lie in \(0, 1\]"),
     ],
 )

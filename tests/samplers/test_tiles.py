@@ -117,7 +117,7 @@ def test_small_images_are_continued_by_reflection():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"overlap must lie in 0..4, half of the size of a tile, got overlap=5"):
         Tiled(Blur(0), 8, 5)
-    with pytest.raises(ValueError, match="size and batch must be >= 1, got size=0, batch=64"):
+    with pytest.raises(ValueError, match="size must be a whole number >= 1, got size=0"):
         Tiled(Blur(0), 0)
     with pytest.raises(ValueError, match=r"needs images \(B, 3, H, W\), got shape \(1, 1, 8, 8\)"):
         Tiled(Blur(0), 8, channels=3)(images(1, 1, 8, 8), 0.1)
