@@ -119,7 +119,7 @@ def _channels_first(image: Image.Image) -> Tensor:
 
 
 class _Arrays(Mapping[str, np.ndarray]):
-    r"""The arrays of an .npz file, each read when it is asked for."""
+    r"""The arrays of an .npz file, each read on access."""
 
     def __init__(self, path: Path, where: str) -> None:
         self._path, self._where = path, where
@@ -154,7 +154,7 @@ class _Arrays(Mapping[str, np.ndarray]):
 
 
 def read_archive(path: Path, where: str) -> Mapping[str, np.ndarray]:
-    r"""The arrays of an .npz file by name, each read when it is asked for; pickled objects are refused.
+    r"""The arrays of an .npz file by name, each read on access; pickled objects are refused.
 
     Raises:
         UserError: the file is missing or damaged, now or when an array is read.

@@ -105,6 +105,7 @@ class RepresentationConsistency(Loss):
         views: Augmentation,
         second_views: Augmentation | None = None,
         temperature: float = 0.2,
+        *,
         sigma_min: float = 0.002,
         sigma_max: float = 80.0,
         rho: float = 7.0,

@@ -48,7 +48,7 @@ def _latent(sde: SDE, t: Tensor) -> Tensor:
 EstimatorName = Literal["finite_difference", "vjp"]
 # w / alpha, the factors of |J_u^T v|; w is sigma^2, 1 and alpha
 WEIGHTS: dict[str, Callable[[SDE, Tensor], Tensor]] = {"paper": _paper, "eq8": _eq8, "latent": _latent}
-# noise ratios that separate the bins, each of which has a target a of its own
+# noise ratios that separate the bins; every bin has its own target a
 TARGETS: dict[str, tuple[float, ...]] = {"global": (), "per_level": EDGES}
 
 
@@ -119,7 +119,7 @@ class JacobianLoss(WrappedLoss):
 
     @abstractmethod
     def goal(self, s: Tensor) -> Tensor:
-        r"""The value (B,) that the penalty draws the weighted norm to; nan while there is none. For the log."""
+        r"""The value (B,) that the penalty draws the weighted norm to, for the log; nan before the first step."""
 
     @torch.no_grad()
     def _record(self, s: Tensor, norm: Tensor, weighted: Tensor, penalty: Tensor) -> None:
@@ -179,6 +179,7 @@ class StepwiseVariation(JacobianLoss):
         weight: Literal["paper", "eq8", "latent"] = "eq8",
         target: Literal["global", "per_level"] = "global",
         estimator: Estimator | EstimatorName = "finite_difference",
+        *,
         every: int = 1,
         strength: float = 1.0,
         rate: float = 0.01,
