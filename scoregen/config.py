@@ -38,7 +38,7 @@ def build(node: Any, *, trusted: bool = True, where: str = "", **arguments: Any)
     Raises:
         UserError: an unknown key or target, a wrong type, a value that the constructor refuses, an untrusted target.
     """
-    if isinstance(node, Mapping) and not isinstance(node, Node):
+    if isinstance(node, Mapping):
         if "_target_" not in node:
             return {key: build(value, trusted=trusted, where=_join(where, key)) for key, value in node.items()}
         return _call(node, trusted, where, arguments)
@@ -210,6 +210,8 @@ def typed(value: Any, hint: Any, where: str) -> Any:
         names.append(_PLAIN.get(origin, origin.__name__))
     found = "null" if value is None else f"{value!r} ({_PLAIN.get(type(value), type(value).__name__)})"
     advice = closest(value, names) if isinstance(value, str) else ""
+    if isinstance(value, str) and any(typing.get_origin(option) is typing.Literal for option in options):
+        found = repr(value)  # the choices say what it should be
     raise UserError(f"{where}: must be {either(names)}, got {found}." + f" {advice}" * advice.startswith("Did"))
 
 

@@ -1,7 +1,8 @@
 r"""From objects back to nodes: what a job was given, as plain data for its record.
 
 The inverse of `scoregen.config.build`: an object is described by its class and the attributes that bear the names of
-its constructor's arguments. Large contents (tensors, arrays, weights) are described by their shape and a digest.
+its constructor's arguments (where a method bears the name, `argument_attributes` of the class says which attribute
+stands for it). Large contents (tensors, arrays, weights) are described by their shape and a digest.
 """
 
 import hashlib
@@ -72,7 +73,7 @@ def _arguments(value: Any, where: str) -> dict[str, Any]:
         names = [name for name in inspect.signature(type(value)).parameters if name not in ("args", "kwargs")]
     found = {}
     for name in names:
-        inner = getattr(value, name, _MISSING)
+        inner = getattr(value, getattr(type(value), "argument_attributes", {}).get(name, name), _MISSING)
         if inner is _MISSING:
             raise UserError(
                 f"{where or 'value'}: a {type(value).__name__} does not keep its argument '{name}' as an attribute, so "

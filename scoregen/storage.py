@@ -73,12 +73,13 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def claim(out: Path, record: Mapping[str, Any], known: Iterable[str] = ()) -> None:
+def claim(out: Path, record: Mapping[str, Any], known: Iterable[str] = (), free: Iterable[str] = ()) -> None:
     r"""Refuses a folder that holds the results of another job; nothing is written.
 
     Args:
         out: the folder, which need not exist. record: plain data of which the results are a function.
         known: names of what the job writes there: found without a record, they are of something else.
+        free: keys of the record that may differ.
 
     Raises:
         UserError: the record differs, is damaged, or is missing beside such names.
@@ -92,7 +93,8 @@ def claim(out: Path, record: Mapping[str, Any], known: Iterable[str] = ()) -> No
                 "another out."
             )
         return
-    found = difference(read_record(out), as_json(record))
+    old, new = ({k: v for k, v in r.items() if k not in free} for r in (read_record(out), as_json(record)))
+    found = difference(old, new)
     if found is not None:
         name, before, now = found
         raise UserError(

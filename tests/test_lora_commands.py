@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from pipelines import make_pipeline, photos
-from test_commands import torchrun
-from tiny import compose, numbers, sample, train, weights
+from tiny import compose, numbers, sample, torchrun, train, weights
 
 import scoregen
 from scoregen.errors import UserError

@@ -1,6 +1,7 @@
 r"""Tiny runs: the real configurations with everything small, and the commands in this process."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from scoregen.config import conf_dir
 from scoregen.losses import DenoisingScoreMatching
 from scoregen.training import Hook, Moment
 
+ROOT = Path(__file__).parents[1]
 COMMON = ["trainer.precision=no", "trainer.batch_size=8", "trainer.log_every=1", "preview.every=null"]
 TOY = ["data=toy2d", "data.n=100", "model.network.width=8", "model.network.depth=1", *COMMON]
 DIGITS = ["data=digits", "model.network.channels=[4]", "model.network.attention=[]", *COMMON]
@@ -21,39 +23,51 @@ DIGITS = ["data=digits", "model.network.channels=[4]", "model.network.attention=
 def compose(*overrides: str, name: str = "train") -> dict[str, Any]:
     r"""The resolved configuration of a command, as Hydra composes it."""
     from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return OmegaConf.to_container(compose(name, overrides=list(overrides)), resolve=True)
+        config = compose(name, overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)  # for ${hydra:runtime.choices.data}
+    with open_dict(config):
+        config.pop("hydra")
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def job(name: str, *overrides: str, **nodes: Any) -> Any:
+    r"""A job as the command line builds it; `nodes` replace nodes of the configuration."""
+    from scoregen.config import build
+
+    config = compose(*overrides, name=name) | nodes
+    return build({key: value for key, value in config.items() if key != "out"})
 
 
 def train(folder: Path, *overrides: str, **nodes: Any) -> Path:
-    r"""A run of train.py; `nodes` replace nodes of the configuration."""
-    from scoregen.commands.train import run
-
-    run(compose(*overrides) | nodes, folder)
-    return folder
+    r"""A run of train.py."""
+    return job("train", *overrides, **nodes).run(folder)
 
 
 def sample(checkpoint: Path, out: Path, *overrides: str) -> Path:
     r"""A run of sample.py."""
-    from scoregen.commands.sample import run
-
-    run(compose(f"checkpoint={checkpoint}", f"out={out}", *overrides, name="sample"), out)
-    return out
+    return job("sample", f"checkpoint={checkpoint}", *overrides).run(out)
 
 
-def command(main, *argv: str) -> int:
-    r"""Exit status of a command called in this process."""
-    before = sys.argv
-    sys.argv = ["command", *map(str, argv)]
+def command(name: str, *argv: str) -> int:
+    r"""Exit status of a job's command line, in this process."""
+    from scoregen.command_line import run_job
+
     try:
-        main()
+        run_job(name, [str(argument) for argument in argv])
     except SystemExit as stop:
         return int(stop.code or 0)
-    finally:
-        sys.argv = before
     return 0
+
+
+def torchrun(cwd: Path, script: str, *argv: str) -> subprocess.Popen:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return subprocess.Popen(
+        [*launcher, str(ROOT / script), *argv], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def weights(folder: Path, name: str = "model") -> dict[str, torch.Tensor]:

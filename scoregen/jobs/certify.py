@@ -161,7 +161,7 @@ class Certify(Job):
         fresh = parallel.gather(not any(out.glob("certificates*.jsonl")))[0]  # before any process opens its file
         start = time.perf_counter()
         inputs = _On(self.data.test, parallel.device())
-        found = certify_dataset(g, inputs, indices, method, self.seed, out, description)
+        found = certify_dataset(g, inputs, indices, method, out, seed=self.seed, description=description)
         seconds = time.perf_counter() - start
         if not found.complete:
             raise UserError(

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from scoregen.checks import at_least
 from scoregen.config import Node, accepts, build
 from scoregen.data import Source
 from scoregen.description import built_option, node_option
@@ -58,8 +59,8 @@ class Evaluate(Job):
             raise UserError("samples, checkpoint: give one of samples=PATH and checkpoint=PATH, got both or neither.")
         if self.checkpoint is None:
             self.refuse_ignored(dict.fromkeys((*_SAMPLING, "sampler"), "needs checkpoint=..., which makes samples"))
-        elif self.n < 2:
-            raise UserError(f"n: must be >= 2 to be measured, got {self.n}.")
+        else:
+            at_least(3, n=self.n)  # the error of the kernel distance leaves one out
 
     def plan(self, out: Path) -> Plan:
         extractor = extractor_for(self.features, self.data)
@@ -103,7 +104,9 @@ def measured(job: Any, samples: str | Path, extractor: FeatureExtractor, file: P
     protocol = {"samples": str(samples), **_provenance(samples)}
     cache = None if job.cache is None else Path(job.cache)
     try:
-        report = evaluate(_read(samples), job.data, extractor, job.metrics, cache, device(), protocol)
+        report = evaluate(
+            _read(samples), job.data, extractor, job.metrics, cache=cache, device=device(), protocol=protocol
+        )
     except ValueError as error:
         raise error if isinstance(error, UserError) else UserError(f"samples: {error}") from error
     if isinstance(protocol.get("label"), str | list) and protocol["label"] != "random":

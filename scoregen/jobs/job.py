@@ -113,7 +113,9 @@ class Job(ABC):
 
     def check_folder(self, out: Path, plan: Plan) -> None:
         r"""Refuses a folder of another job."""
-        storage.claim(out, self.record(plan), self.known)
+        digested = {"weights_sha256": "checkpoint", "samples_sha256": "samples"}  # contents, which may move
+        moved = [place for digest, place in digested.items() if digest in plan.facts]
+        storage.claim(out, self.record(plan), self.known, moved)
 
     def take_folder(self, out: Path, plan: Plan) -> None:
         r"""Writes the record."""

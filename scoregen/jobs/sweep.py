@@ -49,7 +49,7 @@ class Sweep(Job):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(2, n=self.n)
+        at_least(3, n=self.n)  # the error of the kernel distance leaves one out
         for name in ("samplers", "calls"):
             if not getattr(self, name):
                 raise UserError(f"{name}: must not be an empty list.")

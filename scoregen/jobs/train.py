@@ -79,7 +79,7 @@ class Train(Job):
         seed_all(self.seed, Stream.WEIGHTS)
         model: Any = build_model(config)
         self._load_init(model, config, out, trainer.resume)
-        config["model"] = adapt(self.lora, Node(config["model"]), self.init, model)
+        config["model"] = dict(adapt(self.lora, Node(config["model"]), self.init, model))
         give_prompts(model, self.data)
         check_optimizer(trainer, model)
         check_loss(loss, model, self.data, trainer.steps)

@@ -18,6 +18,7 @@ stays the same.
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -155,6 +156,8 @@ class GeometricBrownianMotion(SDE):
 
     Reference: Shetty, Prasath, Seelamantula (2025), arXiv 2510.02730, with vol = 0.8, offset 1 for images.
     """
+
+    argument_attributes: ClassVar = {"drift": "drift_rate"}  # `drift` is the method
 
     def __init__(
         self,

@@ -1,17 +1,16 @@
 r"""The command line: classifiers from files, a run, its continuation and a comparison."""
 
-import copy
 import sys
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from tiny import job
 from torch import nn
 
-from scoregen.commands.certify import _listed, run
-from scoregen.config import build, conf_dir
+from scoregen.command_line import lists_of_paths
+from scoregen.config import build
+from scoregen.description import option
 from scoregen.errors import UserError
 from scoregen.smoothing.classifiers import probe, read_classifier
 from scoregen.smoothing.noise import AbstractNoise
@@ -35,98 +34,111 @@ def broken():
     return {}["weights"]
 
 
-@pytest.fixture(scope="module")
-def composed():
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("certify", ["data=digits", "classifier=brightest:network", "n=300", "max_inputs=5"])
-        noises = {
-            name: compose("certify", [f"noise={name}"]).noise
-            for name in ("gaussian", "uniform", "laplace", "log_normal", "gain", "gamma")
-        }
-    plain = OmegaConf.to_container(config, resolve=True)
-    return plain, {name: OmegaConf.to_container(node) for name, node in noises.items()}
+NOISES = ("gaussian", "uniform", "laplace", "log_normal", "gain", "gamma")
 
 
-@pytest.fixture
-def config(composed, monkeypatch):
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
     monkeypatch.setitem(sys.modules, "brightest", sys.modules[__name__])
-    return copy.deepcopy(composed[0])
 
 
-def test_every_noise_of_the_configuration_builds(composed):
-    for name, node in composed[1].items():
-        assert isinstance(build(node, where=name), AbstractNoise)
+def run(out, *overrides, **nodes):
+    r"""The job on five digits."""
+    return job(
+        "certify", "data=digits", "n=300", "max_inputs=5", *overrides, **{"classifier": "brightest:network"} | nodes
+    ).run(out)
 
 
-def test_a_run_leaves_certificates_table_curve_and_page_and_goes_on_where_it_stopped(config, tmp_path, capsys):
-    run(config, tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {"certificates.jsonl", "table.md", "curve.png", "report.html"}
+def comparison(out, *runs):
+    return job("compare", runs=[str(run) for run in runs]).run(out)
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_every_noise_of_the_configuration_builds(name):
+    assert isinstance(build(option("noise", name), where=name), AbstractNoise)
+
+
+def test_a_run_leaves_certificates_table_curve_and_page_and_goes_on_where_it_stopped(tmp_path, capsys):
+    run(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "job.json",
+        "certificates.jsonl",
+        "table.md",
+        "curve.png",
+        "report.html",
+    }
     first = (tmp_path / "certificates.jsonl").read_text()
     assert load(tmp_path).header["indices"] == [0, 36, 72, 108, 144]
     printed = capsys.readouterr().out
     assert (tmp_path / "table.md").read_text() in printed
     assert "s an input on 1 process(es)" in printed
-    run(config, tmp_path)
+    run(tmp_path)
     assert "s an input" not in capsys.readouterr().out  # nothing was left to do
     assert (tmp_path / "certificates.jsonl").read_text() == first
-    with pytest.raises(UserError, match=r"another job .*alpha: 0.001 there, 0.01 asked"):
-        run({**config, "alpha": 0.01}, tmp_path)
+    with pytest.raises(UserError, match=r"holds other results: alpha was 0.001, now 0.01"):
+        run(tmp_path, "alpha=0.01")
 
 
-def test_runs_are_compared_in_one_table(config, tmp_path, capsys):
+def test_runs_are_compared_in_one_table(tmp_path, capsys):
     for name, method in (("a", "ladder"), ("b", "fixed")):
-        run({**config, "method": method, "out": str(tmp_path / name)}, tmp_path)
+        run(tmp_path / name, f"method={method}")
     capsys.readouterr()
-    run({**config, "compare": [str(tmp_path / "a"), str(tmp_path / "b")]}, tmp_path / "both")
+    comparison(tmp_path / "both", tmp_path / "a", tmp_path / "b")
     assert capsys.readouterr().out.splitlines()[0] == "| radius (l2) | a | b |"
     assert (tmp_path / "both" / "curve.png").exists()
-    with pytest.raises(UserError, match="holds certificates"):
-        run({**config, "compare": [str(tmp_path / "b")], "out": str(tmp_path / "a")}, tmp_path)
+    with pytest.raises(UserError, match="holds other results: job was 'certify', now 'compare'"):
+        comparison(tmp_path / "a", tmp_path / "b")
 
 
-def test_radii_of_two_distances_are_not_compared(composed, config, tmp_path):
-    noises = {name: composed[1][name] for name in ("gain", "gamma")}
-    noises |= {f"offset {c}": {**composed[1]["log_normal"], "offset": c} for c in (0.1, 10.0)}
+def test_radii_of_two_distances_are_not_compared(tmp_path):
+    noises = {name: option("noise", name) for name in ("gain", "gamma")}
+    noises |= {f"offset {c}": {**option("noise", "log_normal"), "offset": c} for c in (0.1, 10.0)}
     for name, noise in noises.items():
-        run({**config, "noise": noise, "out": str(tmp_path / name)}, tmp_path)
+        run(tmp_path / name, noise=noise)
     for pair in (("gain", "gamma"), ("offset 0.1", "offset 10.0")):
         with pytest.raises(UserError, match="must have one norm of the radii"):
-            run({**config, "compare": [str(tmp_path / name) for name in pair]}, tmp_path / "both")
+            comparison(tmp_path / "both", *(tmp_path / name for name in pair))
 
 
 def test_compare_is_a_list_and_no_sweep():
-    assert _listed("compare=a,runs/b=1") == "compare=['a','runs/b=1']"
-    assert _listed("compare=[a,b]") == "compare=[a,b]"
-    assert _listed("n=5") == "n=5"
+    given = ["compare=a,runs/b=1", "compare=[a,b]", "n=5"]
+    assert lists_of_paths(given, {"compare": "runs"}) == ["runs=['a','runs/b=1']", "runs=[a,b]", "n=5"]
+
+
+PURIFY = {"_target_": "scoregen.jobs.Purify"}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"nn": 1}, "nn: not a key"),
+        ({"nn": 1}, "nn: 'nn' is not an argument of scoregen.jobs.Certify"),
         ({"classifier": None}, "give one of checkpoint=PATH"),
         ({"checkpoint": "a"}, "give one of checkpoint=PATH"),
-        ({"precision": "int8"}, "precision: must be bf16 or fp16 or null"),
-        ({"purify": None}, "purify: must be a mapping, got None"),
-        ({"precision": ["bf16"]}, "precision: must be a text or null"),
-        ({"purify": {"chekpoint": "a"}}, "purify.chekpoint: not a key .* Did you mean 'checkpoint'"),
-        ({"purify": {"weights": "ema", "votes": "two", "seed": 0}}, "purify.votes: must be an integer, got 'two'"),
-        ({"compare": ["a", "a"]}, "compare: must name different folders"),
-        ({"step": 0.1, "method": "fixed"}, "method='fixed' has none"),
+        ({"precision": "int8"}, "precision: must be bf16, fp16 or null"),
+        ({"purify": None}, "purify: must be Purify, got null"),
+        (
+            {"purify": PURIFY | {"votes": 7}},
+            "purify.votes: needs purify.checkpoint=..., the denoiser, got purify.votes=7",
+        ),
+        ({"sampler": option("sampler", "heun")}, "sampler: needs purify.checkpoint=..., the denoiser"),
+        ({"weights": "model"}, "weights: needs checkpoint=..., whose weights they are"),
+        ({"precision": ["bf16"]}, "precision: must be bf16, fp16 or null"),
+        ({"purify": PURIFY | {"chekpoint": "a"}}, "purify.chekpoint: .* Did you mean 'checkpoint'"),
+        ({"purify": PURIFY | {"votes": "two"}}, "purify.votes: must be an integer, got 'two'"),
+        ({"step": 0.1, "method": "fixed"}, "step needs method='ladder', whose rungs it spaces"),
         ({"step": 1e-9}, "step must leave at most 1000 rungs"),
         ({"n": 5}, "n must be at least"),
         ({"method": "ladderr"}, "Did you mean 'ladder'"),
-        ({"compare": ["nowhere"]}, "no certificates in"),
         ({"alpha": "abc"}, "alpha: must be a number, got 'abc'"),
         ({"n": None}, "n: must be an integer, got null"),
         ({"seed": 0.5}, "seed: must be an integer"),
         ({"strict": "no"}, "strict: must be true or false"),
-        ({"max_radius": 3.5}, "no n is enough to certify radius 3.5: .* ask for a smaller radius"),
+        ({"max_radius": 3.5}, "no n is enough to certify radius 3.5: .* Choose a smaller radius"),
     ],
 )
-def test_mistakes_are_one_message(config, tmp_path, change, message):
+def test_mistakes_are_one_message(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
-        run({**config, **change}, tmp_path)
+        run(tmp_path, **change)
 
 
 def test_classifiers_from_files_answer_as_the_module_does(tmp_path):
@@ -170,18 +182,18 @@ def test_what_is_no_classifier_of_any_batch_is_refused(tmp_path):
             probe(read_classifier(str(tmp_path / "a.pt2")), torch.rand(1, 8, 8))
 
 
-def test_rows_are_the_rungs_that_were_asked_for(config, tmp_path, capsys):
-    run({**config, "max_radius": 0.25, "step": 0.1}, tmp_path)
+def test_rows_are_the_rungs_that_were_asked_for(tmp_path, capsys):
+    run(tmp_path, "max_radius=0.25", "step=0.1")
     rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("| 0")]
     assert rows[:4] == ["0", "0.1", "0.2", "0.25"]
 
 
-def test_an_unfinished_run_is_not_compared(config, tmp_path):
-    run({**config, "out": str(tmp_path / "a")}, tmp_path)
+def test_an_unfinished_run_is_not_compared(tmp_path):
+    run(tmp_path / "a")
     file = tmp_path / "a" / "certificates.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
     with pytest.raises(UserError, match="has 2 of 5 certificates"):
-        run({**config, "compare": [str(tmp_path / "a")]}, tmp_path / "both")
+        comparison(tmp_path / "both", tmp_path / "a")
 
 
 def few():
@@ -196,16 +208,16 @@ def exact():
     return network().double()
 
 
-def test_classifiers_that_do_not_fit_the_data_stop_before_any_work(config, tmp_path):
+def test_classifiers_that_do_not_fit_the_data_stop_before_any_work(tmp_path):
     with pytest.raises(UserError, match="has 5 classes, digits has 10"):
-        run({**config, "classifier": "brightest:few"}, tmp_path)
+        run(tmp_path, classifier="brightest:few")
     with pytest.raises(UserError, match=r"cannot take inputs of shape \(1, 8, 8\)"):
-        run({**config, "classifier": "brightest:coloured"}, tmp_path)
+        run(tmp_path, classifier="brightest:coloured")
     assert not list(tmp_path.iterdir())
-    run({**config, "classifier": "brightest:exact"}, tmp_path / "double")
+    run(tmp_path / "double", classifier="brightest:exact")
 
 
-def test_labels_are_part_of_the_job_and_none_is_negative(config, tmp_path):
+def test_labels_are_part_of_the_job_and_none_is_negative(tmp_path):
     pictures, label = (np.arange(12 * 64) * 7 % 256).astype("uint8").reshape(12, 8, 8), torch.arange(12) % 10
 
     def certify(labels, out):
@@ -213,10 +225,10 @@ def test_labels_are_part_of_the_job_and_none_is_negative(config, tmp_path):
             tmp_path / "a.npz", train_images=pictures, train_labels=labels, test_images=pictures, test_labels=labels
         )
         data = {"_target_": "scoregen.data.Npz", "path": str(tmp_path / "a.npz")}
-        run({**config, "data": data, "out": str(tmp_path / out)}, tmp_path)
+        run(tmp_path / out, data=data)
 
     certify(label.numpy(), "a")
-    with pytest.raises(UserError, match=r"another job .description.labels_hash"):
+    with pytest.raises(UserError, match="holds other results: labels_hash was"):
         certify((label + 1).numpy() % 10, "a")
     with pytest.raises(UserError, match="labels must be >= 0, got -1"):
         certify((label - 1).numpy(), "b")
@@ -232,3 +244,16 @@ def test_files_that_differ_in_a_constant_differ(tmp_path):
             torch.jit.freeze(torch.jit.script(module)).save(tmp_path / "a.pt")
         hashes.add(fingerprint(read_classifier(str(tmp_path / "a.pt"))))
     assert len(hashes) == 2
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        (["a", "a"], "runs: must name different folders"),
+        (["nowhere"], "no certificates in"),
+        ([], "runs: must not be empty"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, runs, message):
+    with pytest.raises(UserError, match=message):
+        comparison(tmp_path, *runs)

@@ -1,4 +1,4 @@
-r"""sample.py restore=: what a user gets for folders and archives of speckled images, and one message a mistake."""
+r"""Restoration: what a user gets for folders and archives of speckled images, and one message a mistake."""
 
 import json
 import re
@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import DIGITS, command, sample, train
+from tiny import DIGITS, command, job, train
 
 import scoregen
-from scoregen.commands.intensities import open_intensities
-from scoregen.commands.sample import main
-from scoregen.rng import generators
+from scoregen.jobs.intensities import open_intensities
+from scoregen.rng import Stream, generators
 from scoregen.samplers import DaleLangevin, Despeckler, Karras, Tiled, speckle
 
 DRAWS = ["sampler=despeckle", "sampler.steps=2", "samples=3"]
@@ -33,6 +32,10 @@ def runs(tmp_path_factory):
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def restore(checkpoint: Path, out: Path, *overrides: str) -> Path:
+    return job("restore", f"checkpoint={checkpoint}", *overrides).run(out)
 
 
 def intensities(*shape: int, seed: int = 0) -> np.ndarray:
@@ -58,17 +61,17 @@ def stack(path: Path) -> dict[str, np.ndarray]:
 def test_an_archive_holds_mean_and_deviation_of_the_library(runs, here):
     x = intensities(3, 9, 14)
     np.savez(here / "x.npz", images=x)
-    out = sample(runs / "log", here / "out", "restore=x.npz", "looks=4", *DRAWS, "seed=5")
+    out = restore(runs / "log", here / "out", "images=x.npz", "looks=4", *DRAWS, "seed=5")
     found = stack(out / "restored.npz")
     tiled = Tiled(scoregen.load(runs / "log"), 8, channels=1)
     sampler = DaleLangevin(2, Karras(1.0))
     with torch.no_grad():
         mean, deviation = Despeckler(tiled, 4, sampler).sample_mean(
-            torch.from_numpy(x)[:, None], 3, generators(5, 17, 0, range(3))
+            torch.from_numpy(x)[:, None], 3, generators(5, Stream.RESTORE, 0, range(3))
         )
     np.testing.assert_allclose(found["images"], mean[:, 0], rtol=1e-5)
     np.testing.assert_allclose(found["std"], deviation[:, 0], rtol=1e-4, atol=1e-6)
-    assert json.loads((out / "restored.json").read_text())["looks"] == 4.0
+    assert json.loads((out / "job.json").read_text())["looks"] == 4.0
 
 
 @pytest.mark.parametrize("options", [[], ["probes=0"], ["samples=1", "sampler=despeckle"], DRAWS], ids=str)
@@ -77,9 +80,9 @@ def test_the_result_does_not_depend_on_batches_and_company(options, runs, here):
     np.savez(here / "all.npz", images=x)
     np.savez(here / "one.npz", images=x[:1])
     options = ["looks=16", *options]
-    whole = stack(sample(runs / "log", here / "a", "restore=all.npz", *options) / "restored.npz")
+    whole = stack(restore(runs / "log", here / "a", "images=all.npz", *options) / "restored.npz")
     for name, other in (("all", ["batch_size=1"]), ("one", ["batch_size=2"])):
-        part = stack(sample(runs / "log", here / f"b{name}", f"restore={name}.npz", *options, *other) / "restored.npz")
+        part = stack(restore(runs / "log", here / f"b{name}", f"images={name}.npz", *options, *other) / "restored.npz")
         for key in whole:
             np.testing.assert_allclose(part[key], whole[key][: len(part[key])], rtol=1e-3, atol=1e-5)
 
@@ -92,7 +95,7 @@ def test_the_result_does_not_depend_on_batches_and_company(options, runs, here):
 def test_deviations_are_there_where_the_estimate_has_them(options, keys, runs, here):
     np.savez(here / "x.npz", images=intensities(1, 8, 8))
     assert (
-        stack(sample(runs / "log", here / "out", "restore=x.npz", "looks=4", *options) / "restored.npz").keys() == keys
+        stack(restore(runs / "log", here / "out", "images=x.npz", "looks=4", *options) / "restored.npz").keys() == keys
     )
 
 
@@ -131,20 +134,20 @@ def test_pictures_come_back_by_name_size_and_mode(here):
 def test_a_folder_is_restored_resumed_and_left_alone(runs, here, capsys):
     pictures(here / "in")
     before = {p: p.read_bytes() for p in (here / "in").rglob("*") if p.is_file()}
-    options = ["restore=in", "looks=16", *DRAWS]
-    sample(runs / "log", here / "out", *options, "dry_run=true")
+    options = ["images=in", "looks=16", *DRAWS]
+    restore(runs / "log", here / "out", *options, "dry_run=true")
     assert not (here / "out").exists() and "images: 4, 0 already there" in capsys.readouterr().out
-    out = sample(runs / "log", here / "out", *options)
+    out = restore(runs / "log", here / "out", *options)
     made = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     assert {str(p.relative_to(out)) for p in made} == {
-        "restored.json",
+        "job.json",
         *(f"images/{name}" for name in ("deep.tif", "float.tiff", "grey.png", "sub/colour.jpg")),
         *(f"std/{name}.npy" for name in ("deep.tif", "float.tiff", "grey.png", "sub/colour.jpg")),
     }
     (out / "images" / "grey.png").unlink()
     (out / "images" / "deep.tif").write_bytes(b"mine")
     capsys.readouterr()
-    sample(runs / "log", out, *options)
+    restore(runs / "log", out, *options)
     assert "images: 4, 3 already there" in capsys.readouterr().out
     assert (out / "images" / "grey.png").read_bytes() == made[out / "images" / "grey.png"]
     assert (out / "images" / "deep.tif").read_bytes() == b"mine"
@@ -159,7 +162,7 @@ def test_scale_and_floor_are_in_the_units_of_the_images(runs, here):
     for k, (images, options) in enumerate([(x, ["floor=0.01"]), (50 * x, ["floor=0.5", "scale=50"]), (raised, [])]):
         np.savez(here / f"{k}.npz", images=images)
         found.append(
-            stack(sample(runs / "log", here / f"o{k}", f"restore={k}.npz", "looks=4", *options) / "restored.npz")
+            stack(restore(runs / "log", here / f"o{k}", f"images={k}.npz", "looks=4", *options) / "restored.npz")
         )
     for key in ("images", "std"):
         np.testing.assert_allclose(found[1][key], 50 * found[0][key], rtol=1e-4)
@@ -167,41 +170,35 @@ def test_scale_and_floor_are_in_the_units_of_the_images(runs, here):
 
 
 MISTAKES = {
-    "no-looks": (["LOG", "restore=x.npz"], "looks: must be > 0, .* got None"),
-    "looks": (["LOG", "restore=x.npz", "looks=0"], "looks: must be > 0, .* got 0.0"),
-    "looks-type": (["LOG", "restore=x.npz", "looks=many"], "looks: must be a number or null, got 'many'"),
-    "looks-alone": (["LOG", "looks=4"], "looks: needs restore=..., the speckled images, got looks=4.0; leave it out"),
-    "samples-alone": (["LOG", "samples=9"], r"the speckled images \(the number of samples is n\), got samples=9"),
-    "both": (["LOG", "restore=SPECKLED", "looks=4", "interpolate=[0,1]"], "give one of them, got both"),
-    "n-restored": (["LOG", "restore=SPECKLED", "looks=4", "n=3"], "n: is not used by restore=, got n=3"),
-    "frames-alone": (
-        ["LOG", "interpolation.frames=9"],
-        "interpolation: needs interpolate=..., two seeds or two images",
-    ),
-    "looks-many": (["LOG", "restore=x.npz", "looks=1e9"], "looks: .*there is nothing to remove"),
-    "additive": (["ADDITIVE", "restore=x.npz", "looks=4"], "checkpoint: despeckling needs a multiplicative process"),
-    "missing": (["LOG", "restore=y.npz", "looks=4"], r"restore: '.*y.npz' does not exist. Did you mean 'x.npz'\?"),
+    "no-draws": (["LOG", "images=x.npz", "looks=4", "sampler=ddim"], "sampler: needs samples=1 or more"),
+    "key": (["LOG", "images=x.npz", "looks=4", "+label=3"], "label: .* is not an argument of scoregen.jobs.Restore"),
+    "no-input": (["LOG", "looks=4"], "images: a value is required"),
+    "no-looks": (["LOG", "images=x.npz"], "looks: must be > 0, .* got None"),
+    "looks": (["LOG", "images=x.npz", "looks=0"], "looks: must be > 0, .* got 0.0"),
+    "looks-type": (["LOG", "images=x.npz", "looks=many"], "looks: must be a number or null, got 'many'"),
+    "looks-many": (["LOG", "images=x.npz", "looks=1e9"], "looks: .*There is nothing to remove"),
+    "additive": (["ADDITIVE", "images=x.npz", "looks=4"], "checkpoint: despeckling needs a multiplicative process"),
+    "missing": (["LOG", "images=y.npz", "looks=4"], r"images: '.*y.npz' does not exist. Did you mean 'x.npz'\?"),
     "zeros": (
-        ["LOG", "restore=zero.npz", "looks=4"],
-        r"restore: 'images\[1\]': intensities must be finite and > 0, got 64 of 64 .*floor=0.002",
+        ["LOG", "images=zero.npz", "looks=4"],
+        r"images: 'images\[1\]': intensities must be finite and > 0, got 64 of 64 .*floor=0.002",
     ),
-    "infinite": (["LOG", "restore=inf.npz", "looks=4", "floor=0.1"], r"'images\[0\]': intensities must be finite"),
-    "no-images": (["LOG", "restore=other.npz", "looks=4"], r"must hold 'images', got \['x'\]"),
-    "signed": (["LOG", "restore=signed.npz", "looks=4"], r"of unsigned integers or floats, got \(2, 8, 8\) of int64"),
-    "vectors": (["LOG", "restore=flat.npz", "looks=4"], r"must be \(N, H, W\), .* got \(2, 8\)"),
-    "no-archive": (["LOG", "restore=text.npz", "looks=4"], "is not a readable .npz file"),
-    "empty": (["LOG", "restore=empty", "looks=4"], r"no pictures \(.png, .*\) and no .npz at '.*empty'"),
-    "alpha": (["LOG", "restore=rgba", "looks=4"], "'a.png' has mode RGBA; convert it"),
-    "broken": (["LOG", "restore=broken", "looks=4"], "'b.png' is not a readable picture"),
+    "infinite": (["LOG", "images=inf.npz", "looks=4", "floor=0.1"], r"'images\[0\]': intensities must be finite"),
+    "no-images": (["LOG", "images=other.npz", "looks=4"], r"must hold 'images', got \['x'\]"),
+    "signed": (["LOG", "images=signed.npz", "looks=4"], r"of unsigned integers or floats, got \(2, 8, 8\) of int64"),
+    "vectors": (["LOG", "images=flat.npz", "looks=4"], r"must be \(N, H, W\), .* got \(2, 8\)"),
+    "no-archive": (["LOG", "images=text.npz", "looks=4"], "is not a readable .npz file"),
+    "empty": (["LOG", "images=empty", "looks=4"], r"no pictures \(.png, .*\) and no .npz at '.*empty'"),
+    "alpha": (["LOG", "images=rgba", "looks=4"], "'a.png' has mode RGBA; convert it"),
+    "broken": (["LOG", "images=broken", "looks=4"], "'b.png' is not a readable picture"),
     "sampler": (
-        ["LOG", "restore=x.npz", "looks=4", "samples=2"],
+        ["LOG", "images=x.npz", "looks=4", "samples=2", "sampler=exponential_abm"],
         "sampler: the sampler must be stochastic .*ExponentialABM.*sampler=despeckle",
     ),
-    "samples": (["LOG", "restore=x.npz", "looks=4", "samples=-1"], "samples: must be >= 0, got -1"),
-    "floor": (["LOG", "restore=x.npz", "looks=4", "floor=0"], "floor: must be > 0 and finite, got 0.0"),
-    "tile": (["LOG", "restore=x.npz", "looks=4", "tile=8", "overlap=5"], r"tile: overlap must lie in 0..4"),
-    "label": (["LOG", "restore=x.npz", "looks=4", "label=3"], "label: not used by restore="),
-    "out": (["LOG", "restore=rgb", "looks=4", "out=rgb/out"], "out: '.*' lies in the folder to restore"),
+    "samples": (["LOG", "images=x.npz", "looks=4", "samples=-1"], "samples must be >= 0, got samples=-1"),
+    "floor": (["LOG", "images=x.npz", "looks=4", "floor=0"], "floor must be > 0 and finite, got floor=0.0"),
+    "tile": (["LOG", "images=x.npz", "looks=4", "tile=8", "overlap=5"], r"tile: overlap must lie in 0..4"),
+    "out": (["LOG", "images=rgb", "looks=4", "out=rgb/out"], "out: '.*' lies in the folder to restore"),
 }
 
 
@@ -227,7 +224,7 @@ def test_a_mistake_is_one_message_and_nothing_is_written(case, runs, here, capsy
     known = {"LOG": f"checkpoint={runs / 'log'}", "ADDITIVE": f"checkpoint={runs / 'additive'}"}
     before = sorted(here.rglob("*"))
     capsys.readouterr()
-    assert command(main, *[known.get(a, a) for a in argv]) == 1
+    assert command("restore", *[known.get(a, a) for a in argv]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and re.search(text, err), err
     assert sorted(here.rglob("*")) == before
@@ -235,8 +232,8 @@ def test_a_mistake_is_one_message_and_nothing_is_written(case, runs, here, capsy
 
 def test_results_of_something_else_are_refused(runs, here, capsys):
     np.savez(here / "x.npz", images=intensities(1, 8, 8))
-    sample(runs / "log", here / "out", "restore=x.npz", "looks=4")
-    again = [f"checkpoint={runs / 'log'}", "restore=x.npz", "out=out"]
+    restore(runs / "log", here / "out", "images=x.npz", "looks=4")
+    again = [f"checkpoint={runs / 'log'}", "images=x.npz", "out=out"]
     for argv, text in ((["looks=8"], "looks was 4.0, now 8.0"), (["looks=4", "floor=0.1"], "floor was None, now 0.1")):
-        assert command(main, *again, *argv) == 1
+        assert command("restore", *again, *argv) == 1
         assert text in capsys.readouterr().err

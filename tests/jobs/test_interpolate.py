@@ -6,19 +6,21 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import DIGITS, command, compose, sample, train
+from tiny import DIGITS, command, compose, job, sample, train
 
-from scoregen.commands.sample import main as sample_main
 from scoregen.errors import UserError
-from scoregen.metrics.__main__ import main as metrics_main
 
 FAST = ["sampler=ddim", "sampler.steps=3"]
-SHORT = ["interpolation.frames=4", *FAST]
+SHORT = ["frames=4", *FAST]
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     return train(tmp_path_factory.mktemp("runs") / "digits", *DIGITS, "trainer.steps=2")
+
+
+def interpolate(checkpoint, out, *overrides):
+    return job("interpolate", f"checkpoint={checkpoint}", *overrides).run(out)
 
 
 def frames(out):
@@ -33,7 +35,7 @@ def first_image(digits, out, seed, *overrides):
 
 @pytest.mark.parametrize("blend", ["slerp", "linear"])
 def test_the_ends_of_a_path_are_the_images_of_the_seeds(digits, tmp_path, blend):
-    out = sample(digits, tmp_path / "path", *SHORT, "interpolate=[3,8]", f"interpolation.blend={blend}")
+    out = interpolate(digits, tmp_path / "path", *SHORT, "between=[3,8]", f"blend={blend}")
     (path,) = frames(out)
     assert path.shape == (4, 1, 8, 8)
     for end, seed in ((0, 3), (-1, 8)):
@@ -43,16 +45,16 @@ def test_the_ends_of_a_path_are_the_images_of_the_seeds(digits, tmp_path, blend)
 
 def test_a_row_for_each_label_under_guidance(digits, tmp_path):
     options = ["label=[2,7]", "guidance=2"]
-    found = frames(sample(digits, tmp_path / "path", *SHORT, "interpolate=[3,8]", *options))
+    found = frames(interpolate(digits, tmp_path / "path", *SHORT, "between=[3,8]", *options))
     assert found.shape == (2, 4, 1, 8, 8)
     one = first_image(digits, tmp_path / "one", 8, "label=7", "guidance=2")
     np.testing.assert_allclose(found[1, -1], one, atol=1e-6)
-    everything = frames(sample(digits, tmp_path / "all", *SHORT, "interpolate=[3,8]", "label=all", "guidance=2"))
+    everything = frames(interpolate(digits, tmp_path / "all", *SHORT, "between=[3,8]", "label=all", "guidance=2"))
     np.testing.assert_allclose(everything[[2, 7]], found, atol=1e-6)
 
 
 def test_pictures_show_the_frames(digits, tmp_path):
-    out = sample(digits, tmp_path / "path", *SHORT, "interpolate=[3,8]", "label=[1,2]")
+    out = interpolate(digits, tmp_path / "path", *SHORT, "between=[3,8]", "label=[1,2]")
     with Image.open(out / "path.gif") as gif:
         assert gif.n_frames == 6  # 4 forth, 2 back
         assert gif.size[0] == 2 * gif.size[1]
@@ -62,9 +64,9 @@ def test_pictures_show_the_frames(digits, tmp_path):
 
 
 def test_constant_speed_keeps_the_ends_and_evens_the_steps(digits, tmp_path):
-    options = ["interpolate=[3,8]", *FAST, "interpolation.frames=11"]
-    (even,) = frames(sample(digits, tmp_path / "even", *options))
-    (steady,) = frames(sample(digits, tmp_path / "steady", *options, "interpolation.constant_speed=true"))
+    options = ["between=[3,8]", *FAST, "frames=11"]
+    (even,) = frames(interpolate(digits, tmp_path / "even", *options))
+    (steady,) = frames(interpolate(digits, tmp_path / "steady", *options, "constant_speed=true"))
     np.testing.assert_allclose(steady[[0, -1]], even[[0, -1]], atol=1e-6)
     spread = [np.linalg.norm(np.diff(x, axis=0).reshape(10, -1), axis=1).std() for x in (even, steady)]
     assert spread[1] < spread[0]
@@ -79,23 +81,23 @@ def test_two_images_are_ends_of_their_path(digits, tmp_path):
     np.save(tmp_path / "b.npy", x[1])
     for ends in ("[A,A]", "[B,B]"):
         files = ends.replace("A", str(tmp_path / "a.png")).replace("B", str(tmp_path / "b.npy"))
-        (path,) = frames(sample(digits, tmp_path / ends[1], *SHORT, f"interpolate={files}"))
+        (path,) = frames(interpolate(digits, tmp_path / ends[1], *SHORT, f"between={files}"))
         expected = x[0] if "A" in ends else x[1]
         assert np.abs(path - expected).max() < 0.02
     files = f"[{tmp_path / 'a.png'},{tmp_path / 'a.png'}]"
-    with pytest.raises(UserError, match="constant_speed: must be false for two images"):
-        sample(digits, tmp_path / "no", *SHORT, f"interpolate={files}", "interpolation.constant_speed=true")
+    with pytest.raises(UserError, match="constant_speed: is for two seeds, not for images"):
+        interpolate(digits, tmp_path / "no", *SHORT, f"between={files}", "constant_speed=true")
 
 
 BAD = {
-    "one": (["interpolate=[1]"], r"interpolate: must be two seeds \[0,1\] or two images"),
-    "mixed": (["interpolate=[1,a.png]"], "interpolate: must be two seeds"),
-    "number": (["interpolate=1"], "interpolate: must be two seeds"),
-    "missing": (["interpolate=[a.png,b.png]"], "interpolate: 'a.png' does not exist"),
-    "blend": (["interpolate=[0,1]", "interpolation.blend=slurp"], "blend must be slerp or linear, got 'slurp'"),
-    "frames": (["interpolate=[0,1]", "interpolation.frames=1"], "frames must be >= 2"),
-    "stochastic": (["interpolate=[0,1]", "sampler=ancestral"], "sampler: sampler must be deterministic"),
-    "label": (["interpolate=[0,1]", "label=11"], "label: must lie in 0..9"),
+    "one": (["between=[1]"], r"between: must be two seeds \[0,1\] or two images"),
+    "mixed": (["between=[1,a.png]"], "between: must be two seeds"),
+    "number": (["between=1"], "between: must be two seeds"),
+    "missing": (["between=[a.png,b.png]"], "between: 'a.png' does not exist"),
+    "blend": (["between=[0,1]", "blend=slurp"], "blend: must be slerp or linear, got 'slurp'"),
+    "frames": (["between=[0,1]", "frames=1"], "frames must be >= 2"),
+    "stochastic": (["between=[0,1]", "sampler=ancestral"], "sampler: sampler must be deterministic"),
+    "label": (["between=[0,1]", "label=11"], "label: must lie in 0..9"),
 }
 
 
@@ -104,29 +106,29 @@ def test_a_mistake_in_interpolation_is_one_message(case, digits, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     argv, text = BAD[case]
     sampler = [] if case == "stochastic" else FAST
-    assert command(sample_main, f"checkpoint={digits}", *sampler, *argv) == 1
+    assert command("interpolate", f"checkpoint={digits}", *sampler, *argv) == 1
     assert re.search(text, capsys.readouterr().err)
 
 
 def test_a_refused_interpolation_leaves_the_folder_free(digits, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(UserError, match="sampler: sampler must be deterministic"):
-        sample(digits, out, "interpolate=[0,1]", "sampler=ancestral")
-    sample(digits, out, *FAST, "interpolate=[0,1]")
+        interpolate(digits, out, "between=[0,1]", "sampler=ancestral")
+    interpolate(digits, out, *FAST, "between=[0,1]")
     assert (out / "strip.png").is_file()
 
 
 def test_a_picture_of_another_size_is_refused(digits, tmp_path):
     Image.new("L", (9, 8)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"'.*a.png' has shape \(1, 8, 9\), the model makes \(1, 8, 8\); resize it"):
-        sample(digits, tmp_path / "out", *SHORT, f"interpolate=[{tmp_path / 'a.png'},{tmp_path / 'a.png'}]")
+    with pytest.raises(UserError, match=r"'.*a.png' has shape \(1, 8, 9\), the model makes \(1, 8, 8\). Resize it"):
+        interpolate(digits, tmp_path / "out", *SHORT, f"between=[{tmp_path / 'a.png'},{tmp_path / 'a.png'}]")
 
 
 def test_smoothness_is_reported(digits, tmp_path, monkeypatch, capsys):
     r"""The command line as the page has it."""
     monkeypatch.chdir(tmp_path)
     options = ["data=digits", *FAST, "pairs=4", "points=5", "inversion=2", "out=report"]
-    assert command(metrics_main, "smoothness", f"checkpoint={digits}", *options) == 0
+    assert command("smoothness", f"checkpoint={digits}", *options) == 0
     shown = capsys.readouterr().out
     names = ["ISTD", "CV", "largest/mean step", "mean step", "end-to-end distance"]
     names += ["FD-pixels at midpoints", "FD-pixels at ends"]
@@ -139,16 +141,16 @@ def test_smoothness_is_reported(digits, tmp_path, monkeypatch, capsys):
     assert len(found["details"]["inversion"]) == 7
     for name in ("strips.png", "strips_constant_speed.png"):
         assert (tmp_path / "report" / name).is_file()
-    assert command(metrics_main, "smoothness", f"checkpoint={digits}", *options, "seed=1") != 0
-    assert "(seed was 0, now 1); give another out" in capsys.readouterr().err
+    assert command("smoothness", f"checkpoint={digits}", *options, "seed=1") != 0
+    assert "seed was 0, now 1. Choose another out" in capsys.readouterr().err
     assert json.loads((tmp_path / "report" / "smoothness.json").read_text()) == found
 
 
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        ([], "checkpoint: give checkpoint="),
-        (["RUN", "pairs=1"], "pairs: must be >= 2, got 1"),
+        ([], "checkpoint: a value is required. Give checkpoint="),
+        (["RUN", "pairs=1"], "pairs must be >= 2, got pairs=1"),
         (["RUN", "label=10"], r"label: must lie in 0\.\.9, got 10"),
         (["RUN", "pears=1"], "pears: there is no key 'pears'. Did you mean 'pairs'"),
         (["RUN", "data=toy2d"], "data: .* has shape"),
@@ -159,13 +161,13 @@ def test_smoothness_is_reported(digits, tmp_path, monkeypatch, capsys):
 def test_a_mistake_in_the_report_is_one_message(argv, text, digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = [a.replace("RUN", f"checkpoint={digits}") for a in argv]
-    assert command(metrics_main, "smoothness", *arguments) == 1
+    assert command("smoothness", *arguments) == 1
     assert re.search(text, capsys.readouterr().err)
 
 
 def test_the_evaluation_is_still_there(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert command(metrics_main, "pairs=1") == 1
+    assert command("evaluate", "pairs=1") == 1
     assert "pairs: there is no key 'pairs'" in capsys.readouterr().err
 
 
