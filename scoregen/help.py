@@ -1,7 +1,6 @@
 r"""Help of the jobs, read from their configuration files: quick, without Hydra and torch."""
 
 import re
-from pathlib import Path
 
 from scoregen.config import conf_dir
 
@@ -23,6 +22,8 @@ def help_of(job: str) -> str:
     text = _text(job)
     what, *examples = _head(text)
     groups = [_group(name, default, comment) for name, default, comment in _defaults(text)]
+    if job == "train":
+        groups.append(_group("+experiment", "NAME", "a recipe; its file has command, time and result"))
     keys = _keys(text)
     groups_part = ["", "Groups (GROUP=OPTION):", *groups] if groups else []
     return "\n".join([what, "", *examples, *groups_part, "", "Keys (KEY=VALUE):", *keys, "", FLAGS + "."])
@@ -50,9 +51,14 @@ def _defaults(text: str) -> list[tuple[str, str, str]]:
 
 
 def _group(name: str, default: str, comment: str) -> str:
-    options = " ".join(option.stem for option in sorted(Path(conf_dir() / name).glob("*.yaml")))
     note = f" ({comment})" if comment else ""
-    return f"  {name}={default}{note}\n      {options}"
+    return f"  {name}={default}{note}\n      {' '.join(options_of(name.lstrip('+')))}"
+
+
+def options_of(group: str) -> list[str]:
+    r"""The options of a configuration group, those in its folders too: TOPIC/NAME."""
+    folder = conf_dir() / group
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
 
 
 def _keys(text: str) -> list[str]:

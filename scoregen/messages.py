@@ -4,12 +4,13 @@ import re
 import traceback
 from typing import Any
 
-from scoregen.errors import UserError, closest
+from scoregen.errors import Interrupted, UserError, closest
+from scoregen.help import options_of
 
 
 def user_message(error: BaseException) -> str | None:
     r"""The one message for a user's mistake, None for anything else."""
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | Interrupted):
         return str(error)
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -21,8 +22,9 @@ def user_message(error: BaseException) -> str | None:
         return f"{error}." if isinstance(error, OSError) else None
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    if "Could not find '" in lines[0] and any("Available options in" in line for line in lines):
-        return _no_such_option(lines)
+    missing = re.match(r"In '(?:[\w/]+': Could not find|\w+': Could not load) '([^']+)'", lines[0])
+    if missing:
+        return _no_such_option(missing.group(1), lines)
     if lines[0].startswith("Could not override '"):
         return _no_such_key(lines[0], cause)
     if lines[0].startswith("Error parsing override '"):
@@ -38,12 +40,15 @@ def _raised_in(error: BaseException) -> str:
     return str(frames[-1][0].f_globals.get("__name__")) if frames else ""
 
 
-def _no_such_option(lines: list[str]) -> str:
-    r"""Of "Could not find 'sde/vpp'", "Available options in 'sde':", one option a line."""
-    group, _, wanted = lines[0].split("Could not find '")[1].split("'")[0].rpartition("/")
-    start = next(i for i, line in enumerate(lines) if "Available options in" in line)
-    options = [line for line in lines[start + 1 :] if " " not in line and "=" not in line]
-    nearest = closest(wanted, options)
+def _no_such_option(path: str, lines: list[str]) -> str:
+    r"""Of "sde/vpp" or "experiment/rrcm/prob", and the lines after "Available options in 'sde':", one option a line."""
+    start = next((i for i, line in enumerate(lines) if "Available options in" in line), None)
+    group = path.split("/")[0] if start is None else lines[start].split("'")[1]
+    listed = [] if start is None else [line for line in lines[start + 1 :] if " " not in line and "=" not in line]
+    options = sorted({*listed, *options_of(group)})
+    wanted = path.removeprefix(f"{group}/")
+    same_end = [option for option in options if option.endswith(f"/{wanted}")]
+    nearest = f"Did you mean '{same_end[0]}'?" if same_end else closest(wanted, options)
     rest = "" if nearest.startswith("Choices") else f" Choices: {', '.join(options)}."
     return f"{group}: there is no option '{wanted}'. {nearest}{rest}"
 

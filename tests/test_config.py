@@ -1,5 +1,7 @@
 r"""From YAML nodes to objects: names, types, missing values; and every configuration builds and takes a step."""
 
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ OF_PIPELINES = ("captions", "latent", "latent_diffusion", "smooth_lora")  # they
 
 
 def options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted(path.relative_to(CONF / group).with_suffix("").as_posix() for path in (CONF / group).rglob("*.yaml"))
 
 
 def steps_of(group: str) -> list[str]:
@@ -242,6 +244,11 @@ def test_every_logger_is_built(name):
 
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_experiment_composes(name):
-    config = compose(f"+experiment={name}", "data.root=x") if "mnist" in name else compose(f"+experiment={name}")
-    for group in ("sde", "loss", "sampler", "trainer"):
-        build(config[group], where=group)
+    r"""By each of the commands in its head."""
+    text = (CONF / "experiment" / f"{name}.yaml").read_text()
+    commands = re.findall(r"^# .*?python train\.py ([^()\n]*)", text, re.MULTILINE)
+    assert commands and all("+experiment=" in command and name in command for command in commands)
+    for command in commands:
+        config = compose(*shlex.split(command))
+        for group in ("sde", "loss", "sampler", "trainer"):
+            build(config[group], where=group)

@@ -16,7 +16,7 @@ from scoregen.models import merge_adapters
 OWN = ["data=digits", "model.network.channels=[4,8]", "model.network.attention=[false,true]", "model.network.layers=1"]
 OWN += ["trainer.precision=no", "trainer.batch_size=8", "trainer.log_every=1", "preview.every=null"]
 OWN += ["trainer=lora", "trainer.workers=0", "trainer.optimizer.lr=0.05"]
-SMALL = ["+experiment=smooth_lora", "data.size=8", "model.rank=2", "trainer.precision=no", "trainer.batch_size=4"]
+SMALL = ["+experiment=smooth/lora", "data.size=8", "model.rank=2", "trainer.precision=no", "trainer.batch_size=4"]
 SMALL += ["trainer.log_every=1", "trainer.workers=0", "trainer.checkpoint_every=2", "sampler.steps=2", "preview.n=2"]
 
 
@@ -201,7 +201,7 @@ def test_images_without_captions_are_an_error(place, tmp_path):
 
 
 def test_the_loss_without_the_regulariser_is_the_default_of_captions(place, tmp_path):
-    small = [part for part in SMALL if part not in ("+experiment=smooth_lora", "preview.n=2")]
+    small = [part for part in SMALL if part not in ("+experiment=smooth/lora", "preview.n=2")]
     train(tmp_path, "data=captions", *small, *inputs(place), "trainer.steps=1", "preview.every=null")
     assert not any("jacobian" in key for key in numbers(tmp_path)[0])
     assert all(".lora_" in name for name in weights(tmp_path))
@@ -232,7 +232,7 @@ def test_the_examples_of_the_page_run(smooth, place, tmp_path, monkeypatch):
 
 
 def test_the_experiment_is_the_recipe_of_the_paper():
-    config = compose("+experiment=smooth_lora", "data.path=x", "model.pipeline=y", "trainer.steps=1")
+    config = compose("+experiment=smooth/lora", "data.path=x", "model.pipeline=y", "trainer.steps=1")
     optimizer = config["trainer"]["optimizer"]
     assert (optimizer["lr"], optimizer["weight_decay"], config["trainer"]["clip"]) == (1e-4, 1e-4, 1.0)
     assert (config["model"]["rank"], config["loss"]["base_loss"]["base_loss"]["label_dropout"]) == (8, 0.1)

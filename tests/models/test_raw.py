@@ -94,7 +94,9 @@ def test_it_samples_in_single_precision_and_carries_its_classes():
 
 @pytest.mark.parametrize("data", ["mnist", "fashion_mnist", "kmnist"])
 def test_the_experiments_differ_in_form_and_not_in_budget(data):
-    dale, ours, edm = (compose(f"+experiment={form}_{data}") for form in ("dale", "multiplicative", "edm"))
+    dale, ours, edm = (
+        compose(f"+experiment=images/{form}", f"data={data}") for form in ("dale", "multiplicative", "edm")
+    )
     assert dale["trainer"] == ours["trainer"] == edm["trainer"]
     network = dale["model"]["network"]
     assert network == ours["model"]["network"] == edm["model"]["network"]
