@@ -10,8 +10,8 @@ from typing import Any
 
 from scoregen.config import build, conf_dir, typed
 from scoregen.errors import UserError, closest
-from scoregen.help import JOBS, help_of, list_of_jobs
-from scoregen.messages import user_message
+from scoregen.help import JOBS, help_of, list_of_jobs, options_of
+from scoregen.messages import unreadable, user_message
 
 _FLAGS = (
     *("--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m"),
@@ -103,9 +103,32 @@ def _check_arguments(job: str, overrides: list[str]) -> None:
         raise UserError("--multirun cannot run inside torchrun: only its first job would start. Start them one by one.")
 
 
+def _check_grammar(overrides: list[str]) -> None:
+    r"""Refuses what Hydra's grammar cannot read, and values of groups that are no options."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for text in overrides:
+        if text.startswith("-"):
+            continue
+        try:
+            (override,) = parser.parse_overrides([text])
+            value = None if override.is_sweep_override() else override.value()
+        except HydraException:
+            raise UserError(unreadable(text)) from None
+        group = override.key_or_group
+        plain = override.is_sweep_override() or override.is_delete() or isinstance(value, str | list | dict)
+        if not plain and (conf_dir() / group).is_dir():
+            choices = ", ".join(options_of(group))
+            given = "null" if value is None else value
+            raise UserError(f"{group}: must be an option of conf/{group}, got {given}. Choices: {choices}.")
+
+
 def _compose_and_run(job: str, overrides: list[str], failures: list[Exception]) -> None:
     import hydra
 
+    _check_grammar(overrides)
     whole, rest = _whole_nodes(overrides)
     if int(os.environ.get("RANK", 0)) > 0:
         rest += ["hydra.run.dir=.", "hydra.output_subdir=null"]

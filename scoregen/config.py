@@ -9,7 +9,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def _call(node: Mapping, trusted: bool, where: str, arguments: dict[str, Any]) -
     given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
     for key in given:
         if key not in parameters and not open_ended:
-            raise UserError(f"{_join(where, key)}: {_unknown(key, target, parameters, node)}")
+            raise UserError(f"{_join(where, key)}: {_unknown(key, where, parameters, node)}")
     values = {}
     for key in sorted(given, key=lambda key: isinstance(given[key], Mapping | list)):  # quick checks first
         if given[key] == "???":
@@ -154,16 +154,16 @@ def _call(node: Mapping, trusted: bool, where: str, arguments: dict[str, Any]) -
         raise UserError(f"{where}: {error}" if where else str(error)) from error
 
 
-def _unknown(key: str, target: str, parameters: Iterable[str], node: Mapping[str, Any]) -> str:
+def _unknown(key: str, where: str, parameters: Mapping[str, inspect.Parameter], node: Mapping[str, Any]) -> str:
     r"""What to do about a key that a target does not take; where none is near, the whole node to write."""
-    text = f"'{key}' is not an argument of {target}."
-    known = [name for name in parameters if name not in ("self", "args", "kwargs")]
-    if closest(key, known).startswith("Did"):
+    text = f"'{key}' is not an argument of {node['_target_']}."
+    known = {name: p for name, p in parameters.items() if name not in ("self", "args", "kwargs")}
+    if not where or closest(key, known).startswith("Did"):
         return f"{text} {closest(key, known)}"
     kept = [f"{name}: {node[name]}" for name in known if isinstance(node.get(name), int | float | str)]
     rest = [f"{name}: ..." for name in known if name not in node]
-    whole = ", ".join([f"_target_: {target}", *kept, *rest])
-    return f"{text} Write the node whole, with what it takes: {{{whole}}}."
+    whole = ", ".join([f"_target_: {node['_target_']}", *kept, *rest])
+    return f"{text} Write the node whole, with what it takes: '{where}={{{whole}}}'."
 
 
 def _hints(function: Callable) -> dict[str, Any]:

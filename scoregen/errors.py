@@ -9,6 +9,19 @@ class UserError(ValueError):
     r"""A mistake in what the user asked for: shown as one message without a traceback by the command line."""
 
 
+class Interrupted(Exception):
+    r"""The work was ended before it was done, and can be resumed.
+
+    Args:
+        status: exit status of the program: 128 + n for signal n, 75 ("not finished") for a limit of time.
+        message: one line that says where to go on.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def closest(name: str, choices: Iterable[str]) -> str:
     r"""The sentence "Did you mean 'x'?" or the list of choices, whichever helps."""
     choices = sorted(str(choice) for choice in choices)

@@ -73,7 +73,7 @@ MISTAKES = {
     "group": (["dta=mnist"], r"dta: there is no key 'dta'. Did you mean 'data'\?"),
     "option": (["sde=edmm"], r"sde: there is no option 'edmm'. Did you mean 'edm'\? Choices: .*edm.*"),
     "option+": (["+experiment=dmo"], r"experiment: there is no option 'dmo'. Did you mean 'demo'\? Choices: .*demo"),
-    "no-option": (["sampler=null"], r"sampler|Config group override must be"),
+    "no-option": (["sampler=null"], "sampler: must be an option of conf/sampler, got null"),
     "syntax": (["trainer.steps"], "trainer.steps: an override has the form key=value"),
     "delete-part": (["~sde"], "~sde: a key of the job cannot be removed. Give it another value"),
     "delete": (["~trainer.foo"], "Could not delete from config. 'trainer.foo' does not exist"),
@@ -87,7 +87,7 @@ MISTAKES = {
     "type-seed": (["seed=one"], "seed: must be an integer, got 'one'"),
     "type-flag": (["conditional=maybe"], "conditional: must be true or false, got 'maybe'"),
     "type-node": (["sde.chart=5"], "sde.chart: must be Chart or null, got 5"),
-    "type-group": (["loss=5"], "Config group override must be a string"),
+    "type-group": (["loss=5"], "loss: must be an option of conf/loss, got 5"),
     "range-steps": (["trainer.steps=0"], "trainer: steps must be >= 1, got steps=0"),
     "range-batch": (
         ["trainer.accumulate=3"],
