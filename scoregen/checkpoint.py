@@ -4,150 +4,125 @@ r"""Checkpoints: a folder of safetensors and text, written beside its place and 
     model.safetensors      weights of the last step
     ema.safetensors        their exponential moving average (what samples well)
     optimizer.safetensors  state for resuming, with its scalars in state.json
-    state.json             format, step, counters
+    state.json             format, step, counters, and the SHA-256 of the other files
 
 Nothing in it is code: loading builds only allow-listed classes (`scoregen.config`) and reads tensors.
 """
 
-import json
-import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from scoregen.checkpoint_files import (
+    FORMAT,
+    find,
+    last_whole,
+    point_last,
+    read_config,
+    read_state,
+    verify,
+    write_state,
+)
+from scoregen.checks import one_of
 from scoregen.config import accepts, build, check_targets
-from scoregen.errors import UserError, absent
+from scoregen.errors import UserError
+from scoregen.optimizer_state import pack, unpack
+from scoregen.sde import SDE
+from scoregen.storage import put_folder, write_text
 
-FORMAT = "scoregen-checkpoint-1"
+__all__ = [
+    "FORMAT",
+    "accepts_sde",
+    "build_model",
+    "find",
+    "last_whole",
+    "load",
+    "load_optimizer",
+    "load_weights",
+    "point_last",
+    "read_config",
+    "read_state",
+    "read_tensors",
+    "save",
+    "verify",
+]
+
 _SDE = "sde."  # moments of the data, which the prior needs, travel with the weights
+_MEAN, _VARIANCE = f"{_SDE}data_mean", f"{_SDE}data_var"
 
 
 def save(
     folder: Path | str,
     model: nn.Module,
-    ema: dict[str, Tensor],
+    ema: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
-    config: dict[str, Any],
-    state: dict[str, Any],
+    *,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
     loss: nn.Module | None = None,
 ) -> Path:
     r"""Writes a checkpoint; an interrupted write leaves nothing at `folder`.
 
     Args:
         folder: where it goes, .../step_00001000.
-        model: its `state_dict` is written. ema: averaged parameters by name.
-        optimizer: its state. config: plain data. state: plain data (step, counters). loss: a loss with buffers of its
-            own.
+        model: its `state_dict` is written.
+        ema: averaged parameters by name.
+        optimizer: its state.
+        config: plain data.
+        state: plain data (step, counters).
+        loss: a loss with buffers of its own.
+
+    Raises:
+        UserError: it cannot be written, as on a full disk.
     """
-    import yaml
-    from safetensors.torch import save_file
+    from safetensors import SafetensorError
 
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    weights = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
-    extra = _moments(model) | {f"loss.{k}": v.detach().cpu() for k, v in (loss.state_dict() if loss else {}).items()}
-    averaged = {k: v.detach().contiguous().cpu() for k, v in ema.items()}
-    save_file(weights | extra, partial / "model.safetensors")
-    save_file(weights | averaged | extra, partial / "ema.safetensors")
-    tensors, scalars = _pack_optimizer(optimizer)
-    save_file(tensors, partial / "optimizer.safetensors")
-    (partial / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    (partial / "state.json").write_text(json.dumps({"format": FORMAT, **state, "optimizer": scalars}, indent=1))
-    _put(partial, folder)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _write_tensors(partial, model, ema, loss)
+        scalars = _write_optimizer(partial, optimizer)
+        _write_config(partial, config)
+        write_state(partial, {**state, "optimizer": scalars})
+        put_folder(partial, folder)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"checkpoint: '{folder}' cannot be written ({' '.join(str(error).split())}). Mend this, then resume "
+            f"the run with trainer.resume=auto."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
-def _put(partial: Path, folder: Path) -> None:
-    r"""Renames a finished folder into place; one that stands there is out of the way only for the time of a rename."""
-    for path in (*partial.iterdir(), partial):
-        _sync(path)
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    _sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+def _write_tensors(folder: Path, model: nn.Module, ema: Mapping[str, Tensor], loss: nn.Module | None) -> None:
+    from safetensors.torch import save_file
+
+    weights = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
+    extra = _moments(model) | {f"loss.{k}": v.detach().cpu() for k, v in (loss.state_dict() if loss else {}).items()}
+    averaged = {k: v.detach().contiguous().cpu() for k, v in ema.items()}
+    save_file(weights | extra, folder / "model.safetensors")
+    save_file(weights | averaged | extra, folder / "ema.safetensors")
 
 
-def _sync(path: Path) -> None:
-    r"""Waits until a file or folder is on the disk, before older checkpoints go; the power may fail."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _write_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    from safetensors.torch import save_file
+
+    tensors, scalars = pack(optimizer)
+    save_file(tensors, folder / "optimizer.safetensors")
+    return scalars
 
 
-def point_last(folder: Path) -> None:
-    r"""Makes `last` beside the checkpoint a link to it, atomically."""
-    last = folder.parent / "last"
-    if last.is_dir() and not last.is_symlink():  # in a copy of a run that followed links
-        own = last.with_name(f"step_{read_state(last)['step']:08d}")
-        shutil.rmtree(last) if own.exists() else os.replace(last, own)
-    link = folder.parent / ".last.partial"
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder.name)
-    os.replace(link, last)
-
-
-def find(path: Path | str, name: str = "checkpoint") -> Path:
-    r"""The checkpoint folder that a path means: itself, or the last one of a run folder.
-
-    Args:
-        path: a checkpoint folder or a run folder. name: what the path is called in messages.
-
-    Raises:
-        UserError: it does not exist or is no checkpoint.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{name}: {absent(path)}")
-    for candidate in (path, path / "last", path / "checkpoints" / "last"):
-        if (candidate / "state.json").is_file():
-            return candidate
-    raise UserError(
-        f"{name}: '{path}' is not a checkpoint of scoregen (no state.json in it or in its checkpoints/last); "
-        f"give {name}=outputs/.../checkpoints/last, or the run folder."
-    )
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    r"""state.json of a checkpoint, its format checked."""
-    try:
-        state = json.loads((folder / "state.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"checkpoint: '{folder}/state.json' is damaged ({error}); use an earlier checkpoint."
-        ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else state
-        raise UserError(f"checkpoint: '{folder}' has format {found!r}, this version reads '{FORMAT}'.")
-    missing = [key for key in ("step", "skipped", "skipped_in_a_row", "optimizer") if key not in state]
-    if missing:
-        raise UserError(f"checkpoint: '{folder}/state.json' lacks '{missing[0]}'; use an earlier checkpoint.")
-    return state
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    r"""config.yaml of a checkpoint, as plain data."""
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     import yaml
 
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"checkpoint: '{folder}/config.yaml' is missing or damaged ({reason}); use an earlier one."
-        ) from error
-    if not isinstance(config, dict) or "model" not in config:
-        raise UserError(f"checkpoint: '{folder}/config.yaml' must be a mapping with 'model'; use an earlier one.")
-    return config
+    write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
 
 def build_model(config: dict[str, Any], trusted: bool = True) -> nn.Module:
@@ -155,10 +130,12 @@ def build_model(config: dict[str, Any], trusted: bool = True) -> nn.Module:
     node = config["model"]
     if accepts_sde(node):
         if "sde" not in config:
-            raise UserError("sde: the configuration has a denoiser and no process; use another checkpoint.")
+            raise UserError("sde: the configuration has a denoiser and no process. Use another checkpoint.")
         sde = build(config["sde"], trusted=trusted, where="sde")
-        return build(node, trusted=trusted, where="model", sde=sde)
-    return build(node, trusted=trusted, where="model")
+        model: nn.Module = build(node, trusted=trusted, where="model", sde=sde)
+        return model
+    model = build(node, trusted=trusted, where="model")
+    return model
 
 
 def accepts_sde(node: dict[str, Any]) -> bool:
@@ -170,7 +147,7 @@ def load(path: Path | str, weights: str = "ema", device: torch.device | str | No
     r"""The trained model of a checkpoint, in evaluation mode.
 
     Args:
-        path: a checkpoint folder, or a run folder (its last checkpoint).
+        path: a checkpoint folder, or a run folder (its last whole checkpoint).
         weights: "ema" or "model" (the last step's).
         device: where it goes; the CPU unless given.
 
@@ -178,15 +155,24 @@ def load(path: Path | str, weights: str = "ema", device: torch.device | str | No
         UserError: nothing there, another kind of file, damaged, or a configuration that asks for anything but models
             and processes of this package.
     """
-    if weights not in ("ema", "model"):
-        raise ValueError(f"weights must be 'ema' or 'model', got '{weights}'.")
+    one_of(("ema", "model"), weights=weights)
     folder = find(path)
-    read_state(folder)
+    try:
+        model = _read_model(folder, weights)
+    except UserError:
+        if folder.exists():
+            raise
+        model = _read_model(find(path), weights)  # a training that is going on has deleted it for a newer one
+    return model.to(device).eval() if device is not None else model.eval()
+
+
+def _read_model(folder: Path, weights: str) -> nn.Module:
+    verify(folder, ("config.yaml", f"{weights}.safetensors"))
     config = read_config(folder)
     _refuse_targets(config)
     model = build_model(config, trusted=False)
     load_weights(model, folder / f"{weights}.safetensors")
-    return model.to(device).eval() if device is not None else model.eval()
+    return model
 
 
 def load_weights(model: nn.Module, file: Path, loss: nn.Module | None = None) -> None:
@@ -200,8 +186,14 @@ def load_weights(model: nn.Module, file: Path, loss: nn.Module | None = None) ->
         raise UserError(
             f"checkpoint: the weights of '{file}' do not fit the model: {_misfit(model, tensors)}."
         ) from error
-    if moments and hasattr(model, "sde"):
-        model.sde.with_moments(moments[f"{_SDE}data_mean"], moments[f"{_SDE}data_var"])
+    sde: SDE | None = getattr(model, "sde", None)
+    if moments and sde is not None:
+        if moments.keys() != {_MEAN, _VARIANCE}:
+            raise UserError(
+                f"checkpoint: the moments of the data in '{file}' must be '{_MEAN}' and '{_VARIANCE}', got "
+                f"{sorted(moments)}. Use another checkpoint."
+            )
+        sde.with_moments(moments[_MEAN], moments[_VARIANCE])
     if loss is not None:
         loss.load_state_dict(states)
 
@@ -227,59 +219,26 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"checkpoint: '{file}' is missing or damaged ({error}); use an earlier checkpoint.") from error
+        raise UserError(f"checkpoint: '{file}' is missing or damaged ({error}). Use an earlier checkpoint.") from error
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path, state: dict[str, Any]) -> None:
     r"""Restores the optimizer of a checkpoint."""
     tensors = read_tensors(folder / "optimizer.safetensors")
     try:
-        _fill_optimizer(optimizer, tensors, state)
+        unpack(optimizer, tensors, state["optimizer"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"checkpoint: the optimizer state of '{folder}' does not fit ({type(error).__name__}: {error}); use an "
+            f"checkpoint: the optimizer state of '{folder}' does not fit ({type(error).__name__}: {error}). Use an "
             "earlier checkpoint, or start a new run with init=."
         ) from error
 
 
-def _fill_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    entries: dict[int, dict[str, Any]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        entries.setdefault(int(index), {})[name] = value
-    for key, value in state["optimizer"]["state"].items():
-        index, name = key.split(".", 1)
-        entries.setdefault(int(index), {})[name] = value
-    groups = [
-        {**current, **saved}
-        for current, saved in zip(optimizer.state_dict()["param_groups"], state["optimizer"]["groups"], strict=True)
-    ]
-    if tensors.keys() != set(state["optimizer"].get("tensors", tensors)):
-        raise ValueError("tensors are missing")
-    optimizer.load_state_dict({"state": entries, "param_groups": groups})
-
-
-def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    state = optimizer.state_dict()
-    tensors, scalars = {}, {}
-    for index, entry in state["state"].items():
-        for name, value in entry.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.detach().contiguous().cpu()
-            else:
-                scalars[f"{index}.{name}"] = value
-    groups = [
-        {k: v for k, v in g.items() if isinstance(v, int | float | bool | str | list | tuple | None)}
-        for g in state["param_groups"]
-    ]
-    return tensors, {"state": scalars, "groups": groups, "tensors": sorted(tensors)}
-
-
 def _moments(model: nn.Module) -> dict[str, Tensor]:
-    sde = getattr(model, "sde", None)
+    sde: SDE | None = getattr(model, "sde", None)
     if sde is None or not bool((sde.data_var > 0).any() or (sde.data_mean != 0).any()):
         return {}
-    return {f"{_SDE}data_mean": sde.data_mean.contiguous(), f"{_SDE}data_var": sde.data_var.contiguous()}
+    return {_MEAN: sde.data_mean.contiguous(), _VARIANCE: sde.data_var.contiguous()}
 
 
 def _refuse_targets(config: dict[str, Any]) -> None:

@@ -5,7 +5,9 @@ not depend on n. Processes are started by `torchrun` or `accelerate launch`; wit
 identity.
 """
 
+import functools
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -67,6 +69,13 @@ def share(*tensors: Iterable[torch.Tensor]) -> None:
     if dist.is_initialized() and world_size() > 1:
         for tensor in chain(*tensors):
             dist.broadcast(tensor, 0)
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    r"""Prints a line on standard error, on the first process, unless it was printed before."""
+    if rank() == 0:
+        print(text, file=sys.stderr)
 
 
 @dataclass(frozen=True)

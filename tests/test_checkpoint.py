@@ -10,6 +10,7 @@ from tiny import TOY, train, weights
 
 import scoregen
 from scoregen import checkpoint
+from scoregen.checkpoint_files import write_state
 from scoregen.errors import UserError
 
 SHORT = [*TOY, "trainer.steps=2", "trainer.checkpoint_every=1"]
@@ -23,6 +24,16 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def copy(finished, tmp_path):
     return shutil.copytree(finished / "checkpoints" / "step_00000002", tmp_path / "copy")
+
+
+def write_config(folder, config: object) -> None:
+    r"""Another config.yaml, and the digests that go with it, as whoever crafts a checkpoint would write them."""
+    (folder / "config.yaml").write_text(config if isinstance(config, str) else yaml.safe_dump(config))
+    sign(folder, json.loads((folder / "state.json").read_text()))
+
+
+def sign(folder, state: dict) -> None:
+    write_state(folder, {key: value for key, value in state.items() if key not in ("format", "files", "sha256")})
 
 
 def test_a_loaded_model_has_the_weights_the_process_and_the_moments_of_the_run(finished):
@@ -50,9 +61,11 @@ def test_an_interrupted_write_leaves_the_old_checkpoint(finished, monkeypatch):
     folder = finished / "checkpoints" / "step_00000002"
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     monkeypatch.setattr("json.dumps", lambda *a, **k: (_ for _ in ()).throw(OSError("No space left on device")))
-    with pytest.raises(OSError, match="No space"):
-        checkpoint.save(folder, model, {}, torch.optim.AdamW(model.parameters()), {}, {})
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)") as caught:
+        checkpoint.save(folder, model, {}, torch.optim.AdamW(model.parameters()), config={}, state={})
+    assert "\n" not in str(caught.value)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert not [path for path in folder.parent.iterdir() if path.name.endswith(".partial")]
 
 
 def truncate(path) -> None:
@@ -87,9 +100,9 @@ def test_resuming_from_a_damaged_checkpoint_is_refused(finished, copy, tmp_path,
 @pytest.mark.parametrize(
     "state, text",
     [
-        ({"format": "other-2", "step": 1}, "has format 'other-2', this version reads 'scoregen-checkpoint-1'"),
+        ({"format": "other-2", "step": 1}, "has format 'other-2', this version reads 'scoregen-checkpoint-2'"),
         ([1], r"has format \[1\]"),
-        ({"format": checkpoint.FORMAT}, "lacks 'step'"),
+        ({"format": checkpoint.FORMAT}, "step must be a whole number >= 0, got None"),
     ],
     ids=["format", "list", "keys"],
 )
@@ -101,7 +114,7 @@ def test_a_checkpoint_of_another_kind_is_refused(copy, state, text):
 
 @pytest.mark.parametrize("config", ["[1, 2]", "5", "{}", "{model: 3}", "{model: {width: 3}}", "{model: [1]}"])
 def test_a_configuration_without_a_model_is_refused(copy, config):
-    (copy / "config.yaml").write_text(config)
+    write_config(copy, config)
     with pytest.raises(UserError, match="must be a mapping"):
         scoregen.load(copy)
 
@@ -109,18 +122,18 @@ def test_a_configuration_without_a_model_is_refused(copy, config):
 def test_weights_of_another_model_are_refused_in_one_line(copy):
     config = yaml.safe_load((copy / "config.yaml").read_text())
     config["model"]["network"]["width"] = 16
-    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(copy, config)
     with pytest.raises(UserError, match=r"do not fit the model: '.*' is \(8,?.*\) in the file and \(16,?.*\) in the"):
         scoregen.load(copy)
     config["model"]["network"] |= {"width": 8, "depth": 2}
-    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(copy, config)
     with pytest.raises(UserError, match=r"the file lacks 'network.into.1.bias' and 3 more") as caught:
         scoregen.load(copy)
     assert "\n" not in str(caught.value)
 
 
 def test_unknown_weights_are_refused(finished):
-    with pytest.raises(ValueError, match="weights must be 'ema' or 'model', got 'last'"):
+    with pytest.raises(ValueError, match="weights must be ema or model, got weights='last'"):
         scoregen.load(finished, weights="last")
 
 
@@ -138,7 +151,7 @@ HOSTILE = [
     "scoregen.models",
     "scoregen.sde.path.torch.load",
     "scoregen.checkpoint.save",
-    "scoregen.commands.train.run",
+    "scoregen.jobs.train.Train",
     "scoregen.modelsx.Denoiser",
     "scoregen.models.__init__.os",
     "",
@@ -160,7 +173,7 @@ def test_a_crafted_checkpoint_builds_nothing(copy, tmp_path, monkeypatch, target
         config[outer][inner] = evil
     else:
         config[place] = evil
-    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(copy, config)
     monkeypatch.setattr("os.system", lambda command: pytest.fail("os.system was called"))
     with pytest.raises(UserError, match=r"_target_: .*(is refused|cannot be found)"):
         scoregen.load(copy)
@@ -168,7 +181,7 @@ def test_a_crafted_checkpoint_builds_nothing(copy, tmp_path, monkeypatch, target
 
 
 def test_yaml_tags_are_not_obeyed(copy, tmp_path):
-    (copy / "config.yaml").write_text(f"model: !!python/object/apply:os.system ['touch {tmp_path}/mark']\n")
+    write_config(copy, f"model: !!python/object/apply:os.system ['touch {tmp_path}/mark']\n")
     with pytest.raises(UserError, match="damaged"):
         scoregen.load(copy)
     assert not (tmp_path / "mark").exists()
@@ -176,6 +189,7 @@ def test_yaml_tags_are_not_obeyed(copy, tmp_path):
 
 def test_pickles_are_never_read(copy, monkeypatch):
     torch.save({"a": torch.zeros(1)}, copy / "ema.safetensors")
+    sign(copy, json.loads((copy / "state.json").read_text()))
     monkeypatch.setattr("pickle.Unpickler", lambda *a, **k: pytest.fail("a pickle was read"))
     monkeypatch.setattr("torch.load", lambda *a, **k: pytest.fail("a pickle was read"))
     with pytest.raises(UserError, match=r"ema.safetensors' is missing or damaged"):
@@ -192,6 +206,6 @@ def test_a_new_run_may_start_from_the_averages_of_another(finished, tmp_path):
 def test_a_denoiser_without_a_process_is_refused(copy):
     config = yaml.safe_load((copy / "config.yaml").read_text())
     del config["sde"]
-    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    write_config(copy, config)
     with pytest.raises(UserError, match="sde: the configuration has a denoiser and no process"):
         scoregen.load(copy)

@@ -1,10 +1,17 @@
 r"""The checkpoints of a run: written, pointed to, and pruned."""
 
+import os
 import shutil
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from scoregen import checkpoint
-from scoregen.parallel import rank
+from scoregen.errors import UserError
+from scoregen.parallel import gather, rank
 from scoregen.training.parts import Parts
 
 
@@ -18,36 +25,78 @@ class Keeper:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.folder = parts.folder / "checkpoints"
+        if rank() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)  # its absence beside a log tells that checkpoints are gone
+            self._place = _identity(parts.folder)
+
+    def check_folder(self) -> None:
+        r"""Refuses to go on where the run folder was renamed or deleted; called on every process.
+
+        Raises:
+            UserError: on every process.
+        """
+        if gather(rank() == 0 and _identity(self.parts.folder) != self._place)[0]:
+            raise UserError(
+                f"hydra.run.dir: '{self.parts.folder}' was renamed or deleted during the run, which ends after step "
+                f"{self.parts.progress.step}. Leave the folder in place while a run writes there."
+            )
 
     def save_step(self) -> None:
-        r"""Writes the checkpoint of this step, and deletes older ones; called on every process."""
+        r"""Writes the checkpoint of this step, and deletes older ones; called on every process.
+
+        Raises:
+            UserError: on every process, where the run folder is gone or the weights or averages are not finite.
+        """
+        self.check_folder()
+        bad = gather(self._not_finite() if rank() == 0 else None)[0]
+        if bad is not None:
+            raise self.diverged(f"'{bad}' is not finite after step {self.parts.progress.step}: the training diverged.")
         if rank() == 0:
             folder = self.folder / f"step_{self.parts.progress.step:08d}"
             self._save(folder)
             checkpoint.point_last(folder)
-            self._prune()
+            if self.parts.progress.skipped_in_a_row == 0:  # what these weights are worth is not known
+                self._prune()
         self.parts.accelerator.wait_for_everyone()
 
     def save_named(self, name: str) -> None:
         r"""Writes checkpoints/NAME from within a hook, while the model holds the averages."""
         self.parts.ema.swap()
         try:
-            if rank() == 0:
+            bad = self._not_finite() if rank() == 0 else None
+            if bad is not None:
+                print(f"checkpoints/{name} is not written: '{bad}' is not finite.", file=sys.stderr)
+            elif rank() == 0:
                 self._save(self.folder / name)
         finally:
             self.parts.ema.swap()
 
-    def last(self) -> str:
-        r"""The sentence that names the last checkpoint."""
-        last = self.folder / "last"
-        if not last.exists():
-            return "No checkpoint was written yet."
-        return f"The last checkpoint, '{last.resolve()}', is intact."
+    def diverged(self, what: str) -> UserError:
+        r"""The message of a run that cannot go on: what happened, what to do, and the last checkpoint."""
+        last = checkpoint.last_whole(self.folder)
+        kept = f"The last finite checkpoint is '{last.resolve()}'." if last else "No checkpoint was written yet."
+        return UserError(
+            f"{what} Look for bad values in the data, or start a new run from good weights (init=CHECKPOINT) with a "
+            f"lower trainer.optimizer.lr or trainer.precision=no. {kept}"
+        )
+
+    def _not_finite(self) -> str | None:
+        r"""The name of a weight or average that is not finite, or None."""
+        model, averages = self.parts.model.state_dict(), self.parts.ema.weights
+        return _first_not_finite(model) or _first_not_finite(averages)
 
     def _save(self, folder: Path) -> None:
         parts = self.parts
         state = {"kind": type(parts.model).__name__, **vars(parts.progress)}
-        checkpoint.save(folder, parts.model, parts.ema.weights, parts.optimizer, parts.config, state, parts.loss)
+        checkpoint.save(
+            folder,
+            parts.model,
+            parts.ema.weights,
+            parts.optimizer,
+            config=parts.config,
+            state=state,
+            loss=parts.loss,
+        )
 
     def _prune(self) -> None:
         # by modification time: after a return to an earlier step, stale checkpoints of later steps go first
@@ -57,3 +106,20 @@ class Keeper:
             every = self.parts.settings.keep_every
             if every is None or int(old.name.removeprefix("step_")) % every:
                 shutil.rmtree(old)
+
+
+def _first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    if not floats:
+        return None
+    finite = torch.stack([tensor.isfinite().all() for tensor in floats.values()]).tolist()  # one wait for the device
+    return next((name for name, good in zip(floats, finite, strict=True) if not good), None)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    r"""What tells a folder from another one of its name; None where there is none."""
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

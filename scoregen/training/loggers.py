@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from urllib.parse import urlparse
 
 from scoregen.checks import one_of
+from scoregen.parallel import say_once
 from scoregen.storage import write_text
 
 
@@ -59,14 +60,26 @@ class JSONLines(Logger):
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    r"""The lines of a run's metrics.jsonl."""
+    r"""The lines of a run's metrics.jsonl; damaged ones are left out, and that is said on standard error."""
     path, lines = folder / "metrics.jsonl", []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:  # the torn last line of a killed run
-            break
-    return lines
+    *whole, torn = path.read_text(errors="replace").split("\n") if path.exists() else [""]
+    for number, text in enumerate(whole, start=1):
+        line = _parsed(text)
+        if line is None:
+            say_once(f"metrics.jsonl: line {number} of '{path}' is damaged and left out.")
+        else:
+            lines.append(line)
+    last = _parsed(torn)  # without a line end where the run was killed while it wrote
+    return lines if last is None else [*lines, last]
+
+
+def _parsed(text: str) -> dict[str, float] | None:
+    r"""A line of the log, None for a damaged one."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) and type(line.get("step")) is int else None
 
 
 _MODES = ("online", "offline", "disabled")

@@ -1,12 +1,14 @@
 r"""The order of a run: steps, log lines, hooks, checkpoints."""
 
 import math
+import signal
 import sys
 from pathlib import Path
 
-from scoregen.errors import UserError
+from scoregen.errors import Interrupted, UserError
 from scoregen.parallel import rank
 from scoregen.progress import progress
+from scoregen.training.ending import NOT_FINISHED, Ending
 from scoregen.training.hooks import Hook, Moment
 from scoregen.training.keeper import Keeper
 from scoregen.training.meter import Meter
@@ -20,10 +22,11 @@ class Loop:
 
     Args:
         parts: of the training.
+        ending: what may end it from outside.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+    def __init__(self, parts: Parts, ending: Ending) -> None:
+        self.parts, self.ending = parts, ending
         self.step, self.keeper, self.watch = Step(parts), Keeper(parts), Watch(parts)
         settings, done = parts.settings, parts.progress
         self.meter = Meter(settings.steps, settings.batch_size, parts.accelerator.device, done.window)
@@ -33,26 +36,31 @@ class Loop:
         r"""Runs it.
 
         Raises:
-            UserError: the gradient was not finite `max_skipped` times in a row, or a hook failed on another process.
+            UserError: the training diverged, the run folder is gone, or a hook failed on another process.
+            Interrupted: a signal or the limit of time ended it, after a checkpoint.
         """
         settings, done = self.parts.settings, self.parts.progress
         self.parts.model.train()
         self.watch.begin()
         if done.hooks_due:
             self._make_up()
+        waiting = False  # a checkpoint, for a step that is not skipped
         while done.step < settings.steps and not self.watch.stop:
             self._step()
             if done.step % settings.log_every == 0 or done.step == settings.steps:
                 self._log()
+            self._end_if_asked()
             self._run_hooks(self.watch.due())
-            if done.step % settings.checkpoint_every == 0 or done.step == settings.steps or self.watch.stop:
+            waiting = waiting or done.step % settings.checkpoint_every == 0
+            if (waiting and done.skipped_in_a_row == 0) or done.step == settings.steps or self.watch.stop:
                 self._save_step()
+                waiting = False
         self.bar.close()
         if self.watch.stop and rank() == 0:
             print(f"stopped early, after {done.step} of {settings.steps} steps", file=sys.stderr)
 
     def _make_up(self) -> None:
-        r"""Runs the hooks that had not run at the step of the checkpoint because one before them failed."""
+        r"""Runs the hooks that had not run at the step of the checkpoint from which the run was resumed."""
         names, self.parts.progress.hooks_due = self.parts.progress.hooks_due, []
         self._run_hooks(self.watch.due(names))
         self._save_step()
@@ -61,12 +69,29 @@ class Loop:
         try:
             value, norm = self.step()
         except UserError as error:
-            raise UserError(
-                f"{error} Look for bad values in the data, or start a new run from good weights (init=CHECKPOINT) with "
-                f"a lower trainer.optimizer.lr or trainer.precision=no. {self.keeper.last()}"
-            ) from error
+            raise self.keeper.diverged(str(error)) from error
         self.meter.add(value, norm, skipped=self.parts.progress.skipped_in_a_row > 0)
         self.bar.update()
+
+    def _end_if_asked(self) -> None:
+        r"""Writes a checkpoint and raises Interrupted where the processes have agreed to end.
+
+        The hooks of this step may take long; they run when the run is resumed.
+        """
+        done, status = self.parts.progress, self.ending.agreed()
+        hooks = self.watch.due()
+        if not status or (done.step == self.parts.settings.steps and not hooks):
+            return
+        done.hooks_due = [type(hook).__name__ for hook in hooks]
+        self._save_step()
+        self.bar.close()
+        hours = self.parts.settings.max_hours
+        cause = f"trainer.max_hours={hours}" if status == NOT_FINISHED else signal.Signals(status - 128).name
+        raise Interrupted(
+            status,
+            f"{cause} ended the run after step {done.step} of {self.parts.settings.steps}. Resume it with "
+            f"trainer.resume=auto hydra.run.dir={self.parts.folder}.",
+        )
 
     def _run_hooks(self, hooks: list[Hook]) -> None:
         if not hooks:
@@ -76,6 +101,7 @@ class Loop:
             parts.progress.step, parts.model, parts.folder, self._write, self._picture, self.keeper.save_named
         )
         self.meter.pause()
+        self.keeper.check_folder()
         failed = self.watch.run(hooks, moment)
         if failed is not None:  # a picture that cannot be drawn must not cost the steps before it
             parts.progress.hooks_due = failed.due
@@ -93,6 +119,7 @@ class Loop:
         self.meter.resume()
 
     def _log(self) -> None:
+        self.keeper.check_folder()
         done = self.parts.progress
         values = self.meter.read(done.step)
         values["lr"] = self.parts.optimizer.param_groups[0]["lr"]

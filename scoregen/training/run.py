@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from scoregen.checkpoint import find, read_config, read_state
+from scoregen.checkpoint import find, last_whole, read_config, read_state, verify
+from scoregen.checkpoint_files import damage, newest_first
 from scoregen.errors import UserError
 from scoregen.storage import difference, short, write_text
+from scoregen.training.loggers import read_metrics
 
 # What a resumed run may do differently without ceasing to be the same run.
 FREE = ("logger", "sampler", "preview", "early_stopping", "quality", "accuracy", "few_calls", "lora_export", "dry_run")
@@ -18,6 +20,7 @@ FREE_IN_TRAINER = (
     "checkpoint_every",
     "keep_last",
     "keep_every",
+    "max_hours",
     "workers",
     "accumulate",
 )
@@ -64,18 +67,40 @@ def prepare(folder: Path, config: dict[str, Any], resume: str | None) -> Path | 
 
 
 def resume_point(folder: Path, resume: str | None) -> Path | None:
-    r"""The checkpoint that `resume` means in a run folder, or None for the first step."""
+    r"""The checkpoint that `resume` means in a run folder, read and checked, or None for the first step.
+
+    Raises:
+        UserError: the checkpoint is missing or damaged, or the checkpoints of the run are gone.
+    """
     if resume is None:
         return None
     if resume != "auto":
-        return find(resume, "trainer.resume").resolve()
+        start = find(resume, "trainer.resume").resolve()
+        verify(start)
+        return start
     checkpoints = folder.resolve() / "checkpoints"  # which may lie elsewhere; what is in it is of this folder
-    last = checkpoints / "last"
-    if last.is_symlink() and last.exists():
-        return checkpoints / last.resolve().name
-    # a copy of a run may have lost the link, or have a folder in its place
-    found = [path.parent for path in checkpoints.glob("*/state.json") if path.parent.name.startswith(("step_", "last"))]
-    return max(found, key=lambda path: (read_state(path)["step"], path.name), default=None)
+    found = last_whole(checkpoints)
+    if found is None:
+        _refuse_loss(folder, checkpoints)
+    return found
+
+
+def _refuse_loss(folder: Path, checkpoints: Path) -> None:
+    r"""Refuses to start a run anew over what is left of it; one that was killed before its first checkpoint may."""
+    there = newest_first(checkpoints)
+    if there:
+        raise UserError(f"trainer.resume: no checkpoint of '{folder}' is whole: {damage(there[0])}")
+    lines = read_metrics(folder)
+    if not lines:
+        return
+    every = read_config(folder)["trainer"].get("checkpoint_every") if (folder / "config.yaml").exists() else None
+    # while steps are skipped no checkpoint is written; the folder is made before the first line of the log
+    waited = every is None or lines[-1]["step"] <= every or lines[-1].get("skipped", 0) > 0
+    if not checkpoints.exists() or not waited:
+        raise UserError(
+            f"trainer.resume: '{folder}' has a log of {int(lines[-1]['step'])} steps, but its checkpoints are gone. "
+            "Put them back, or start anew with another hydra.run.dir."
+        )
 
 
 def inherit(folder: Path, start: Path | None) -> None:
@@ -83,7 +108,8 @@ def inherit(folder: Path, start: Path | None) -> None:
     if start is None or start.parent.name != "checkpoints" or folder.resolve() in start.parents:
         return
     run, step = start.parent.parent, read_state(start)["step"]
-    best = [p.parent for p in run.glob("checkpoints/best*/state.json") if read_state(p.parent)["step"] <= step]
+    kept = [path for path in run.glob("checkpoints/best*") if damage(path) is None]
+    best = [path for path in kept if read_state(path)["step"] <= step]
     for old in (*run.glob("metrics.jsonl"), *best):
         new, partial = folder / old.relative_to(run), folder / f".{old.name}.partial"
         shutil.copytree(old, partial, dirs_exist_ok=True) if old.is_dir() else shutil.copy(old, partial)

@@ -32,6 +32,8 @@ class Settings:
         keep_last: number of checkpoints kept.
         keep_every: checkpoints at multiples of this step are never deleted; None: none.
         max_skipped: steps with a non-finite gradient are skipped; abort after this many consecutive ones.
+        max_hours: hours after which the run writes a checkpoint and ends with exit status 75, "not finished"; choose
+            it below the limit of the queue by the time of a step, the hooks and a checkpoint. None: no limit.
         workers: processes that read data.
         resume: None, "auto" or a checkpoint (decided by `prepare`).
 
@@ -55,6 +57,7 @@ class Settings:
     keep_last: int = 2
     keep_every: int | None = None
     max_skipped: int = 10
+    max_hours: float | None = None
     workers: int = 0
     resume: str | None = None
 
@@ -66,6 +69,8 @@ class Settings:
         at_least(0, workers=self.workers, ema_halflife=self.ema_halflife, ema_warmup=self.ema_warmup)
         if self.keep_every is not None:
             at_least(1, keep_every=self.keep_every)
+        if self.max_hours is not None:
+            positive(max_hours=self.max_hours)
         if self.clip is not None:
             positive(clip=self.clip)
         if self.layer_decay is not None:

@@ -18,6 +18,7 @@ from scoregen import checkpoint
 from scoregen.data import Source
 from scoregen.losses import Loss
 from scoregen.training.ema import EMA
+from scoregen.training.ending import Ending
 from scoregen.training.hooks import Hook
 from scoregen.training.loggers import Logger
 from scoregen.training.loop import Loop
@@ -60,7 +61,9 @@ class Trainer(Settings):
             The averaged weights.
 
         Raises:
-            UserError: the gradient was not finite `max_skipped` times in a row.
+            UserError: the training diverged, the run folder was renamed or deleted, or a hook failed on another
+                process.
+            Interrupted: a signal or `max_hours` ended it, after a checkpoint.
         """
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
@@ -91,10 +94,11 @@ class Trainer(Settings):
             hooks=hooks,
         )
         with ExitStack() as opened:
+            ending = opened.enter_context(Ending(self.max_hours))
             for logger in loggers:
                 logger.open(folder, config, parts.progress.step)
                 opened.callback(logger.close)
-            Loop(parts).run()
+            Loop(parts, ending).run()
         return ema
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -126,6 +130,7 @@ def _adamw(parameters: Any) -> torch.optim.Optimizer:
 
 def restored(start: Path, model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, ema: EMA) -> Progress:
     r"""Reads a checkpoint into the objects of a training; how far it had come."""
+    checkpoint.verify(start)
     state = checkpoint.read_state(start)
     checkpoint.load_weights(model, start / "model.safetensors", loss)
     ema.load(checkpoint.read_tensors(start / "ema.safetensors"))

@@ -3,10 +3,10 @@ r"""What a run folder may be used for."""
 import pytest
 import yaml
 
+from scoregen.checkpoint_files import write_state
 from scoregen.errors import UserError
 from scoregen.training import inherit, prepare, write_config
 
-STATE = '{"format": "scoregen-checkpoint-1", "step": %d, "skipped": 0, "skipped_in_a_row": 0, "optimizer": {}}'
 CONFIG = {
     "seed": 0,
     "model": {"width": 3},
@@ -14,6 +14,15 @@ CONFIG = {
     "trainer": {"steps": 5, "batch_size": 8},
     "logger": {"a": 1},
 }
+
+
+def write_checkpoint(folder, step: int):
+    r"""Files that are whole; what the weights are does not matter here."""
+    write_config(folder, CONFIG)
+    for name in ("model", "ema", "optimizer"):
+        (folder / f"{name}.safetensors").write_bytes(b"weights")
+    write_state(folder, {"step": step, "skipped": 0, "skipped_in_a_row": 0, "optimizer": {}})
+    return folder
 
 
 def changed(**values) -> dict:
@@ -67,10 +76,7 @@ def test_what_does_not_change_the_computation_may_change(tmp_path, new):
 def test_a_checkpoint_of_another_run_is_not_continued_in_an_occupied_folder(tmp_path):
     for name in ("a", "b"):
         write_config(tmp_path / name, CONFIG)
-    step = tmp_path / "a" / "checkpoints" / "step_00000005"
-    step.mkdir(parents=True)
-    (step / "state.json").write_text(STATE % 5)
-    write_config(step, CONFIG)
+    step = write_checkpoint(tmp_path / "a" / "checkpoints" / "step_00000005", 5)
     assert prepare(tmp_path / "a", CONFIG, str(step)) == step
     assert prepare(tmp_path / "c", CONFIG, str(step)) == step
     with pytest.raises(UserError, match="holds another run than the checkpoint"):
@@ -80,9 +86,7 @@ def test_a_checkpoint_of_another_run_is_not_continued_in_an_occupied_folder(tmp_
 def test_a_run_without_its_link_goes_on_from_its_newest_step(tmp_path):
     write_config(tmp_path, CONFIG)
     for step in (3, 5):
-        folder = tmp_path / "checkpoints" / f"step_{step:08d}"
-        write_config(folder, CONFIG)
-        (folder / "state.json").write_text(STATE % step)
+        write_checkpoint(tmp_path / "checkpoints" / f"step_{step:08d}", step)
     assert prepare(tmp_path, CONFIG, "auto").name == "step_00000005"
 
 
@@ -99,9 +103,7 @@ def test_config_is_written_whole(tmp_path):
 
 
 def test_checkpoints_on_another_disk_are_continued(tmp_path):
-    step = tmp_path / "far" / "checkpoints" / "step_00000005"
-    write_config(step, CONFIG)
-    (step / "state.json").write_text(STATE % 5)
+    step = write_checkpoint(tmp_path / "far" / "checkpoints" / "step_00000005", 5)
     (step.parent / "last").symlink_to(step.name)
     write_config(tmp_path / "run", CONFIG)
     (tmp_path / "run" / "checkpoints").symlink_to(step.parent)
@@ -111,11 +113,8 @@ def test_checkpoints_on_another_disk_are_continued(tmp_path):
 
 
 def test_a_run_behind_a_link_is_continued(tmp_path):
-    step = tmp_path / "far" / "run" / "checkpoints" / "step_00000005"
-    write_config(step, CONFIG)
-    (step / "state.json").write_text(STATE % 5)
-    (step.parent / "best").mkdir()
-    (step.parent / "best" / "state.json").write_text(STATE % 5)
+    step = write_checkpoint(tmp_path / "far" / "run" / "checkpoints" / "step_00000005", 5)
+    write_checkpoint(step.parent / "best", 5)
     (tmp_path / "outputs").symlink_to(tmp_path / "far")
     for last in (False, True):
         if last:
@@ -126,9 +125,7 @@ def test_a_run_behind_a_link_is_continued(tmp_path):
 
 
 def test_checkpoints_without_a_configuration_are_not_overwritten(tmp_path):
-    step = tmp_path / "checkpoints" / "step_00000005"
-    write_config(step, CONFIG)
-    (step / "state.json").write_text(STATE % 5)
+    step = write_checkpoint(tmp_path / "checkpoints" / "step_00000005", 5)
     with pytest.raises(UserError, match=r"holds another run. Give trainer.resume=auto"):
         prepare(tmp_path, CONFIG, None)
     with pytest.raises(UserError, match=r"seed: the run in .* has 0, now it is 1"):
