@@ -5,11 +5,11 @@ from scoregen.metrics.classes import ClassBalance, class_balance, confidence
 from scoregen.metrics.evaluation import evaluate
 from scoregen.metrics.extraction import as_unit, extract_features, uint8_round_trip
 from scoregen.metrics.features import (
+    CheckpointFeatures,
     ClassifierFeatures,
     FeatureExtractor,
     Pixels,
     RandomConvolution,
-    classifier_features,
 )
 from scoregen.metrics.frechet import frechet_distance, frechet_distance_gaussian
 from scoregen.metrics.inception import Inception
@@ -26,6 +26,7 @@ from scoregen.metrics.samples import read_record, read_samples
 from scoregen.metrics.smoothness import Smoothness, constant_speed_path, istd
 
 __all__ = [
+    "CheckpointFeatures",
     "ClassBalance",
     "ClassifierFeatures",
     "DensityCoverage",
@@ -46,7 +47,6 @@ __all__ = [
     "as_unit",
     "bits_per_dim",
     "class_balance",
-    "classifier_features",
     "confidence",
     "constant_speed_path",
     "density_coverage",

@@ -10,17 +10,16 @@ from typing import NamedTuple
 
 import torch
 
+from scoregen.checks import inside, whole
 from scoregen.metrics.distances import Features, feature_matrix
 from scoregen.metrics.frechet import as_moments, frechet_distance, frechet_distance_gaussian
 from scoregen.metrics.moments import Moments
 from scoregen.parallel import gather, shard
-from scoregen.rng import generator
-
-_STREAM = 401
+from scoregen.rng import Stream, generator
 
 
 class Interval(NamedTuple):
-    r"""A value with the interval it would fall into again, and its estimated bias."""
+    r"""A value with the interval that other images of the same law would give, and its estimated bias."""
 
     value: float
     low: float
@@ -35,21 +34,21 @@ def frechet_interval(
 
     Args:
         generated: (N, D); reference: (M, D) or moments.
-        resamples: R >= 2, shared between the processes; each costs one Frechet distance.
+        resamples: R >= 2, shared between the processes, each at the cost of a Frechet distance.
         level: of the interval, in (0, 1).
         seed: of the resampling.
 
     Reference: Efron, Tibshirani (1993), "An introduction to the bootstrap", chapters 10 and 13.
     """
-    if resamples < 2 or not 0 < level < 1:
-        raise ValueError(f"resamples must be >= 2 and level in (0, 1), got {resamples} and {level}.")
+    whole(2, resamples=resamples)
+    inside(0, 1, "()", level=level)
     x, target = feature_matrix(generated, "generated", least=2), as_moments(reference, "reference")
     value = frechet_distance(x, target)
     centre = x.mean(0)
     centred, mean, covariance = x - centre, target.mean.to(x.device), target.covariance
     found = {}
     for index in shard(range(resamples)):
-        rows = torch.randint(len(x), (len(x),), generator=generator(seed, _STREAM, index)).to(x.device)
+        rows = torch.randint(len(x), (len(x),), generator=generator(seed, Stream.BOOTSTRAP, index)).to(x.device)
         weight = torch.bincount(rows, minlength=len(x)).to(x.dtype)
         shift = weight @ centred / len(x)
         scatter = (centred * weight[:, None]).T @ centred - len(x) * torch.outer(shift, shift)

@@ -26,12 +26,12 @@ def feature_matrix(features: Features, name: str = "features", least: int = 1) -
 
     Args:
         features: (N, D) tensor or array of finite real numbers.
-        name: what the caller calls it, for the error.
-        least: the smallest number of rows that makes sense.
+        name: of the argument, for messages.
+        least: the smallest number of rows.
 
     Raises:
-        TypeError: when it is neither a tensor nor an array of numbers.
-        ValueError: when it is not a matrix, has too few rows or is not finite.
+        TypeError: neither a tensor nor an array of numbers.
+        ValueError: not a matrix, too few rows, or values that are not finite.
     """
     if isinstance(features, np.ndarray):
         features = torch.as_tensor(features)
@@ -39,7 +39,7 @@ def feature_matrix(features: Features, name: str = "features", least: int = 1) -
         raise TypeError(f"{name} must be a real tensor or array of shape (N, D), got {type(features).__name__}.")
     if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(
-            f"{name} must have shape (N, D), got {tuple(features.shape)}; flatten images or pass them "
+            f"{name} must have shape (N, D), got {tuple(features.shape)}. Flatten images or pass them "
             "through a feature extractor."
         )
     if len(features) < least:
@@ -47,7 +47,7 @@ def feature_matrix(features: Features, name: str = "features", least: int = 1) -
     features = double(features.detach())
     if not torch.isfinite(features).all():
         bad = int((~torch.isfinite(features)).any(1).sum())
-        raise ValueError(f"{name} must be finite, got {bad} rows with nan or inf; check the samples for nan.")
+        raise ValueError(f"{name} must be finite, got {bad} rows with NaN or infinity. Check the samples.")
     return features
 
 
@@ -59,7 +59,7 @@ def feature_pair(
     if a.shape[1] != b.shape[1]:
         raise ValueError(
             f"{names[0]} and {names[1]} must have the same number of features, got {tuple(a.shape)} and "
-            f"{tuple(b.shape)}; use one extractor for both."
+            f"{tuple(b.shape)}. Use one extractor for both."
         )
     return a, b.to(a.device)
 
@@ -78,7 +78,7 @@ def row_blocks(n: int, columns: int) -> Iterator[slice]:
 
 
 def tie_slack(*matrices: Tensor) -> float:
-    r"""What a squared distance may be off by through round-off; closer than this counts as equal."""
+    r"""The round-off of a squared distance; distances closer than this count as equal."""
     return 1e-13 * max(float(m.square().sum(1).max()) for m in matrices)
 
 
@@ -88,13 +88,13 @@ def nearest(a: Tensor, b: Tensor, k: int, same: bool = False) -> tuple[Tensor, T
     Args:
         a: (N, D); b: (M, D).
         k: number of neighbours.
-        same: a and b are one set: a row is not its own neighbour.
+        same: a and b are one set, in which a row is not its own neighbour.
 
     Returns:
         (N, k) squared distances and (N, k) indices into b.
 
     Raises:
-        ValueError: when b has too few rows for k neighbours.
+        ValueError: b has too few rows for k neighbours.
     """
     available = len(b) - int(same)
     if not 1 <= k <= available:

@@ -22,6 +22,7 @@ def evaluate(
     source: Source,
     extractor: FeatureExtractor,
     settings: Settings | None = None,
+    *,
     cache: Path | None = None,
     device: torch.device | str = "cpu",
     protocol: dict[str, Any] | None = None,
@@ -32,25 +33,26 @@ def evaluate(
         generated: (N, C, H, W), float in [0, 1] or uint8; or vectors (N, D) with `Pixels`.
         source: the data set; its training part is the reference, its test part gives the floor.
         extractor: of the features.
-        settings: what is measured and how; the defaults of `Settings` unless given.
+        settings: of the measurement; the defaults of `Settings` unless given.
         cache: folder for the features of the data, or None.
         device: where the extractor runs.
-        protocol: what is known about the samples (sampler, calls, seed), added to the report.
+        protocol: origin of the samples (sampler, calls, seed), added to the report.
 
     Raises:
-        ValueError: when samples and data differ in shape.
+        ValueError: samples and data differ in shape.
     """
     settings = settings or Settings()
     if generated.shape[1:] != source.shape:
         raise ValueError(
             f"samples must have the shape of the data, got {tuple(generated.shape[1:])} and "
-            f"{source.shape} of {source.name}; choose the data they were trained on."
+            f"{source.shape} of {source.name}. Choose the data that their model was trained on."
         )
-    options = {"batch_size": settings.batch_size, "device": device}
-    uint8 = settings.uint8 and generated.ndim == 4
-    training = reference_features(source.train, extractor, cache, uint8, **options)
-    held_out = reference_features(source.test, extractor, cache, uint8, **options)
-    features = extract_features(extractor, uint8_round_trip(generated) if uint8 else generated, **options)
+    size, uint8 = settings.batch_size, settings.uint8 and generated.ndim == 4
+    training, held_out = (
+        reference_features(part, extractor, cache, uint8, batch_size=size, device=device)
+        for part in (source.train, source.test)
+    )
+    features = extract_features(extractor, uint8_round_trip(generated) if uint8 else generated, size, device)
     measured = Measurement(settings, features, training, held_out, extractor)
     numbers = measured.numbers()
     facts = {"data": source.name, "data_hash": source.train.fingerprint(), "uint8_round_trip": uint8}

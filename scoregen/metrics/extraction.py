@@ -15,13 +15,13 @@ def extract_features(
     r"""Features of many images, batch by batch, shared between the processes.
 
     Args:
-        extractor: what to compute.
+        extractor: of the features.
         images: (N, C, H, W), float in [0, 1] or uint8.
         batch_size: images at a time.
         device: where the extractor runs.
 
     Returns:
-        (N, D) float64 on the CPU, in the order of the images whatever the number of processes.
+        (N, D) float64 on the CPU, in the order of the images.
     """
     starts = shard(range(0, len(images), batch_size))
     return in_order(gather(features_at(extractor.to(device), images, starts, batch_size, device)), extractor.name)
@@ -52,13 +52,11 @@ def uint8_round_trip(images: Tensor) -> Tensor:
     r"""The uint8 images that a file would hold: clamped to [0, 1], times 255, rounded to the nearest.
 
     Raises:
-        ValueError: values that are not finite, which a file would hold as black.
+        ValueError: values that are not finite, which a file would show as black.
     """
     if images.dtype == torch.uint8:
         return images
     bad = int((~images.reshape(len(images), -1).isfinite().all(1)).sum())
     if bad:
-        raise ValueError(
-            f"images must be finite, got {bad} of {len(images)} with NaN or infinity; look at the sampler."
-        )
+        raise ValueError(f"images must be finite, got {bad} of {len(images)} with NaN or infinity. Check the sampler.")
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -1,36 +1,37 @@
 r"""Feature extractors: images in [0, 1] to vectors in which distances are taken.
 
-A number means nothing without its extractor, so each has a name and a hash of everything that decides its output. Only
-Inception with the published weights gives numbers called FID and KID; all others are FD-<name> and KD-<name>.
+A number means nothing without its extractor, so each has a name and a hash of everything that determines its output.
+Only Inception with the published weights gives numbers called FID and KID; all others are FD-<name> and KD-<name>.
 """
 
 import hashlib
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scoregen.checks import whole
 from scoregen.errors import UserError
 from scoregen.models.classifier import Classifier
-from scoregen.rng import generator
+from scoregen.rng import Stream, generator
 
 
 class FeatureExtractor(nn.Module, ABC):
     r"""Images (B, C, H, W) in [0, 1] -> features (B, D).
 
     Args:
-        name: short name that stands in "FD-<name>".
-        resize: side that images are resized to first (bilinear, antialiased), or None.
+        name: short name, as in "FD-<name>".
+        resize: side to which images are resized first (bilinear, antialiased), or None.
     """
 
-    def __init__(self, name: str, resize: int | None = None):
+    def __init__(self, name: str, resize: int | None = None) -> None:
         super().__init__()
-        if resize is not None and resize < 1:
-            raise ValueError(f"resize must be a positive side length or null, got {resize}.")
+        if resize is not None:
+            whole(1, resize=resize)
         self.name, self.resize = name, resize
 
     @abstractmethod
@@ -38,7 +39,7 @@ class FeatureExtractor(nn.Module, ABC):
         r"""Features (B, D) of checked and resized images."""
 
     def logits(self, features: Tensor) -> Tensor | None:
-        r"""Class logits (B, K) of features, or None when the extractor is no classifier."""
+        r"""Class logits (B, K) of features, or None if the extractor is no classifier."""
         return None
 
     @torch.no_grad()
@@ -46,7 +47,7 @@ class FeatureExtractor(nn.Module, ABC):
         if images.ndim != 4 or not images.is_floating_point():
             raise ValueError(
                 "images must be floating point of shape (B, C, H, W) in [0, 1], "
-                f"got {images.dtype} {tuple(images.shape)}; as_unit converts uint8."
+                f"got {images.dtype} {tuple(images.shape)}. Use as_unit for uint8."
             )
         if self.resize is not None and images.shape[-2:] != (self.resize, self.resize):
             size = (self.resize, self.resize)
@@ -55,12 +56,12 @@ class FeatureExtractor(nn.Module, ABC):
 
     @property
     def frechet_name(self) -> str:
-        r"""What the Frechet distance in these features is called."""
+        r"""The name of the Frechet distance in these features."""
         return f"FD-{self.name}"
 
     @property
     def kernel_name(self) -> str:
-        r"""What the kernel distance in these features is called."""
+        r"""The name of the kernel distance in these features."""
         return f"KD-{self.name}"
 
     @property
@@ -76,7 +77,7 @@ class FeatureExtractor(nn.Module, ABC):
 class Pixels(FeatureExtractor):
     r"""The flattened image itself; vectors (B, D) as they are."""
 
-    def __init__(self, resize: int | None = None):
+    def __init__(self, resize: int | None = None) -> None:
         super().__init__("pixels", resize)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ class Pixels(FeatureExtractor):
 
 
 class RandomConvolution(FeatureExtractor):
-    r"""Features of an untrained convolutional network, the same on every machine: needs no weights, good for tests.
+    r"""Features of an untrained convolutional network, the same on every machine; for tests, since it needs no weights.
 
     Args:
         channels: of the images.
@@ -96,9 +97,14 @@ class RandomConvolution(FeatureExtractor):
         resize: as `FeatureExtractor`.
     """
 
-    def __init__(self, channels: int, features: int = 64, seed: int = 0, resize: int | None = None):
+    weight_0: Tensor
+    weight_1: Tensor
+
+    def __init__(self, channels: int, features: int = 64, seed: int = 0, resize: int | None = None) -> None:
         super().__init__("random", resize)
-        draws = generator(seed, 0x52434F4E)
+        whole(1, channels=channels, features=features)
+        self.channels, self.features, self.seed = channels, features, seed
+        draws = generator(seed, Stream.WEIGHTS, channels, features)  # not the key of a network's first weights
         widths = (channels, 32, features)
         for i in range(2):
             shape = (widths[i + 1], widths[i], 3, 3)
@@ -110,20 +116,20 @@ class RandomConvolution(FeatureExtractor):
         return functional.conv2d(x, self.weight_1, stride=2, padding=1).relu().mean((2, 3))
 
 
-class ClassifierFeatures(FeatureExtractor):
+class AbstractClassifierFeatures(FeatureExtractor):
     r"""The penultimate layer of a trained classifier.
 
     Args:
-        classifier: trained; put into evaluation mode.
+        model: the classifier, put into evaluation mode.
         name: by convention that of its data: "mnist" gives "FD-mnist".
         resize: as `FeatureExtractor`.
     """
 
-    def __init__(self, classifier: Classifier, name: str, resize: int | None = None):
+    def __init__(self, model: Classifier, name: str, resize: int | None) -> None:
         super().__init__(name, resize)
-        self.classifier = classifier.eval().requires_grad_(False)
+        self.classifier = model.eval().requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "ClassifierFeatures":
+    def train(self, mode: bool = True) -> Self:
         r"""Stays in evaluation mode: features of an image must not depend on its batch."""
         return super().train(False)
 
@@ -134,29 +140,45 @@ class ClassifierFeatures(FeatureExtractor):
         return self.classifier.classify(features)
 
 
-def classifier_features(
-    checkpoint: str | Path, name: str | None = None, weights: str = "ema", resize: int | None = None
-) -> ClassifierFeatures:
-    r"""The features of a trained classifier's checkpoint.
+class ClassifierFeatures(AbstractClassifierFeatures):
+    r"""The penultimate layer of a trained classifier.
+
+    Args:
+        classifier: trained; put into evaluation mode.
+        name: by convention that of its data: "mnist" gives "FD-mnist".
+        resize: as `FeatureExtractor`.
+    """
+
+    def __init__(self, classifier: Classifier, name: str, resize: int | None = None) -> None:
+        super().__init__(classifier, name, resize)
+
+
+class CheckpointFeatures(AbstractClassifierFeatures):
+    r"""The penultimate layer of the classifier in a checkpoint.
 
     Args:
         checkpoint: its folder, or the run folder.
-        name: as `ClassifierFeatures`; that of the data it was trained on unless given.
+        name: as `ClassifierFeatures`; None: that of the data it was trained on.
         weights: "ema" or "model".
         resize: as `FeatureExtractor`.
 
     Raises:
-        UserError: when it is no checkpoint of a classifier.
+        UserError: it is no checkpoint of a classifier.
     """
-    from scoregen.checkpoint import find, load, read_config
 
-    model = load(checkpoint, weights)
-    if not isinstance(model, Classifier):
-        raise UserError(
-            f"features.checkpoint: '{checkpoint}' holds a {type(model).__name__}; give one of "
-            "`python train.py +experiment=classifier_...`."
-        )
-    return ClassifierFeatures(model, name or _data_name(read_config(find(checkpoint))), resize)
+    def __init__(
+        self, checkpoint: str | Path, name: str | None = None, weights: str = "ema", resize: int | None = None
+    ) -> None:
+        from scoregen.checkpoint import find, load, read_config
+
+        model = load(checkpoint, weights)
+        if not isinstance(model, Classifier):
+            raise UserError(
+                f"features.checkpoint: '{checkpoint}' must hold a classifier, got a {type(model).__name__}. Train one "
+                "with an experiment of the folder classifier/."
+            )
+        super().__init__(model, name or _data_name(read_config(find(checkpoint))), resize)
+        self.checkpoint, self.weights = checkpoint, weights
 
 
 def _data_name(config: dict[str, Any]) -> str:

@@ -28,28 +28,28 @@ def frechet_distance(generated: Features | Moments, reference: Features | Moment
         d^2 >= 0, computed in float64.
 
     Raises:
-        ValueError: when the widths differ or there are fewer than two rows.
+        ValueError: the widths differ, or there are fewer than two rows.
 
     Reference: Dowson, Landau (1982); Heusel et al. (2017), arXiv 1706.08500, equation 6.
     """
     a, b = as_moments(generated, "generated"), as_moments(reference, "reference")
     if len(a.mean) != len(b.mean):
         raise ValueError(
-            f"generated and reference must have the same number of features, got {len(a.mean)} and {len(b.mean)}; "
-            "use one extractor for both."
+            f"generated and reference must have the same number of features, got {len(a.mean)} and {len(b.mean)}. "
+            "Use one extractor for both."
         )
     return frechet_distance_gaussian(a.mean, a.covariance, b.mean, b.covariance)
 
 
 def as_moments(features: Features | Moments, name: str) -> Moments:
-    r"""Moments as they are, features accumulated."""
+    r"""Moments as they are, or those of features."""
     return features if isinstance(features, Moments) else Moments.of(feature_matrix(features, name, least=2))
 
 
 def frechet_distance_gaussian(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> float:
-    r"""The same from means (D,) and symmetric positive semi-definite covariances (D, D) in float64.
+    r"""`frechet_distance` of means (D,) and symmetric positive semi-definite covariances (D, D) in float64.
 
-    Linear algebra runs on the CPU: at these sizes it is quick there, and not every device has it in float64.
+    Linear algebra runs on the CPU: it is quick there at these sizes, and not every device has it in float64.
     """
     mean_a, covariance_a, mean_b, covariance_b = (x.cpu() for x in (mean_a, covariance_a, mean_b, covariance_b))
     cross = torch.linalg.svdvals(_factor(covariance_a).T @ _factor(covariance_b)).sum()
@@ -61,4 +61,5 @@ def _factor(covariance: Tensor) -> Tensor:
     r"""F of shape (D, rank) with F F^T = covariance; eigenvalues below round-off are null."""
     values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
     keep = values > values.abs().max() * len(values) * torch.finfo(values.dtype).eps
-    return vectors[:, keep] * values[keep].sqrt()
+    factor: Tensor = vectors[:, keep] * values[keep].sqrt()
+    return factor

@@ -1,12 +1,12 @@
 r"""The features of the Inception network behind the FID: its weights are given or cached, never downloaded."""
 
-import hashlib
 import pickle
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from scoregen import storage
 from scoregen.compat import repair_torchvision
 from scoregen.metrics.features import FeatureExtractor
 
@@ -16,32 +16,33 @@ INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 class Inception(FeatureExtractor):
     r"""The 2048 pooled features of the Inception network of the FID, through torch-fidelity.
 
-        Nothing is downloaded. Only the published weights (known by their SHA-256) make numbers that are called FID and
+        Nothing is downloaded. Only with the published weights (known by their SHA-256) are the numbers called FID and
         KID; with other weights they are FD-inception and KD-inception.
 
     Args:
         weights: path of the weights file, or None for the copy in torch's hub cache.
 
     Raises:
-        ValueError: when there are no weights.
-        ImportError: when torch-fidelity is not installed.
+        ValueError: there are no weights, or the file holds more than tensors.
+        ImportError: torch-fidelity is not installed.
 
     Reference: Heusel et al. (2017), arXiv 1706.08500; weights as converted for torch-fidelity.
     """
 
     def __init__(self, weights: str | Path | None = None):
         super().__init__("inception")
+        self.weights = weights
         path = Path(weights) if weights is not None else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
         if not path.is_file():
             raise ValueError(
                 f"Inception features need their weights, got no file at {path}. Download {INCEPTION_FILE} from the "
-                "releases of torch-fidelity and give its path as features.weights=PATH, or use features=classifier "
+                "releases of torch-fidelity and set features.weights=PATH, or use features=classifier "
                 "(reported as FD, not FID)."
             )
         _refuse_code(path)
         self.network = _inception_network(path)
         published = INCEPTION_FILE.removesuffix(".pth").rsplit("-", 1)[1]
-        self._published = hashlib.sha256(path.read_bytes()).hexdigest().startswith(published)
+        self._published = storage.digest(path).startswith(published)
 
     @property
     def frechet_name(self) -> str:
@@ -53,17 +54,18 @@ class Inception(FeatureExtractor):
 
     def extract(self, images: Tensor) -> Tensor:
         images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        return self.network((images * 255).round().clamp(0, 255).to(torch.uint8))[0]
+        pooled: Tensor = self.network((images * 255).round().clamp(0, 255).to(torch.uint8))[0]
+        return pooled
 
 
 def _refuse_code(path: Path) -> None:
-    r"""torch-fidelity unpickles the file without restriction, so it is first read as tensors only."""
+    r"""Reads the file as tensors only, before torch-fidelity unpickles it without restriction."""
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"features.weights must be a file of tensors saved by torch.save, got {path}, which holds something else; "
-            f"download {INCEPTION_FILE} from the releases of torch-fidelity."
+            f"features.weights must be a file of tensors saved by torch.save, got {path}, which holds something else. "
+            f"Download {INCEPTION_FILE} from the releases of torch-fidelity."
         ) from error
 
 
@@ -73,4 +75,5 @@ def _inception_network(path: Path) -> nn.Module:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise ImportError("Inception features need torch-fidelity: pip install torch-fidelity.") from error
-    return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(path))
+    network: nn.Module = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(path))
+    return network

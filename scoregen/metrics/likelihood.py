@@ -10,6 +10,7 @@ import math
 
 from torch import Tensor
 
+from scoregen.checks import positive, whole
 from scoregen.rng import Generators, rand
 
 
@@ -18,7 +19,7 @@ def bits_per_dim(log_prob: Tensor, dimensions: int, levels: int = 256, width: fl
 
     Args:
         log_prob: log density of the dequantised images in nats, any shape, in the units that `width` describes
-            (with the chart's log-determinant when the model's coordinates are other ones).
+            (with the chart's log-determinant if the model has coordinates of its own).
         dimensions: numbers in an image, d.
         levels: discrete levels L of a number, 256 for 8 bits.
         width: length w of the interval that the levels fill: 1 for [0, 1], 2 for [-1, 1].
@@ -28,10 +29,9 @@ def bits_per_dim(log_prob: Tensor, dimensions: int, levels: int = 256, width: fl
 
     Reference: Theis, van den Oord, Bethge (2016), arXiv 1511.01844, section 3.1.
     """
-    if dimensions < 1 or levels < 2 or not width > 0:
-        raise ValueError(
-            f"bits_per_dim needs dimensions >= 1, levels >= 2 and width > 0, got {dimensions}, {levels} and {width}."
-        )
+    whole(1, dimensions=dimensions)
+    whole(2, levels=levels)
+    positive(width=width)
     return -log_prob / (math.log(2) * dimensions) + math.log2(levels / width)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoregen.checks import inside, whole
 from scoregen.metrics.bootstrap import frechet_interval
 from scoregen.metrics.classes import class_balance, confidence
 from scoregen.metrics.features import FeatureExtractor
@@ -19,9 +20,8 @@ from scoregen.metrics.manifold import density_coverage, precision_recall
 from scoregen.metrics.moments import Moments
 from scoregen.metrics.neighbours import nearest_neighbours
 from scoregen.metrics.report import Number
-from scoregen.rng import generator
+from scoregen.rng import Stream, generator
 
-_STREAM = 402
 _SUSPICIOUS = 10
 
 
@@ -30,11 +30,11 @@ class Settings:
     r"""The settings of an evaluation.
 
     Args:
-        bootstrap: resamples of the interval of the Frechet distance, each at the cost of one; 0 for none (Inception).
-        subset: at most so many generated and so many reference images in the numbers of quadratic cost.
+        bootstrap: resamples for the interval of the Frechet distance, each at the cost of one distance; 0: no interval.
+        subset: the most generated and the most reference images in the numbers of quadratic cost.
         k: neighbours of precision and recall. k_coverage: of density and coverage.
         alpha: share of images that memorisation flags by chance.
-        uint8: images are rounded to 8 bits, as in a file, before features are taken.
+        uint8: round images to 8 bits, as a file does, before features are taken.
         batch_size: images at a time.
         seed: of the subset and the resampling.
     """
@@ -49,15 +49,11 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.bootstrap < 0 or self.bootstrap == 1:
-            raise ValueError(f"bootstrap must be 0 or at least 2 resamples, got {self.bootstrap}.")
-        if self.subset < 10 or min(self.k, self.k_coverage, self.batch_size) < 1:
-            raise ValueError(
-                "subset must be >= 10 and k, k_coverage, batch_size >= 1, got "
-                f"{self.subset}, {self.k}, {self.k_coverage}, {self.batch_size}."
-            )
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must satisfy 0 < alpha < 1, got {self.alpha}.")
+        if self.bootstrap != 0:
+            whole(2, bootstrap=self.bootstrap)
+        whole(10, subset=self.subset)
+        whole(1, k=self.k, k_coverage=self.k_coverage, batch_size=self.batch_size)
+        inside(0, 1, "()", alpha=self.alpha)
 
 
 class Measurement:
@@ -82,7 +78,7 @@ class Measurement:
     def _some(self, x: Tensor, n: int, key: int) -> Tensor:
         if n >= len(x):
             return x
-        draws = generator(self.settings.seed, _STREAM, key)
+        draws = generator(self.settings.seed, Stream.SUBSET, key)
         return x[torch.randperm(len(x), generator=draws)[:n].sort().values]
 
     def numbers(self) -> list[Number]:
@@ -146,7 +142,7 @@ class Measurement:
 
     def _classes(self) -> list[Number]:
         logits, training, floor = (self._logits(x) for x in (self.generated, self.training, self.floor))
-        if logits is None:
+        if logits is None or floor is None:
             return []
         balance, floor_balance = class_balance(logits, training), class_balance(floor, training)
         self.details["class_shares"] = balance.shares.tolist()
@@ -175,15 +171,15 @@ class Measurement:
         }
 
     def warnings(self) -> list[str]:
-        r"""What keeps the numbers from being compared."""
+        r"""Reasons why the numbers cannot be compared with others."""
         n, width, found = len(self.generated), self.generated.shape[1], []
         if n < 10 * width:
             found.append(
-                f"{n} images are few for {width} features: the Frechet distance is biased upward; compare it with the "
-                f"floor and with numbers at the same n only, or generate at least {10 * width}."
+                f"{n} images are few for {width} features, so that the Frechet distance is biased upward. Compare it "
+                f"with the floor and with numbers at the same n only, or generate at least {10 * width}."
             )
         if n > len(self.floor):
-            found.append(f"the floor is measured at {len(self.floor)} images (all held-out ones), the numbers at {n}.")
+            found.append(f"the floor is of {len(self.floor)} images (all held-out ones), the numbers are of {n}.")
         if len(self.held_out) * self.settings.alpha < 1:
             found.append(
                 f"{len(self.held_out)} held-out images are too few for memorisation at alpha={self.settings.alpha}."

@@ -5,6 +5,8 @@ r"""Mean and covariance of a stream of feature vectors, mergeable over batches a
 with S the centred scatter matrix. Sums of squares are never formed, so nothing cancels when the mean is large.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -26,10 +28,9 @@ class Moments:
     Reference: Chan, Golub, LeVeque (1983), "Algorithms for computing the sample variance", equation 2.1.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 0
-        self._mean: Tensor | None = None
-        self._scatter: Tensor | None = None
+        self._seen: tuple[Tensor, Tensor] | None = None  # mean (D,) and scatter (D, D)
 
     @classmethod
     def of(cls, features: Features) -> "Moments":
@@ -47,8 +48,8 @@ class Moments:
 
     def merge(self, other: "Moments") -> "Moments":
         r"""Adds what another accumulator has seen."""
-        if other.count:
-            self._merge(other.count, other._mean, other._scatter)
+        if other._seen is not None:
+            self._merge(other.count, *other._seen)
         return self
 
     def gather(self) -> "Moments":
@@ -59,45 +60,44 @@ class Moments:
         return total
 
     def _merge(self, count: int, mean: Tensor, scatter: Tensor) -> None:
-        if self._mean is None:
-            self.count, self._mean, self._scatter = count, mean.clone(), scatter.clone()
+        if self._seen is None:
+            self.count, self._seen = count, (mean.clone(), scatter.clone())
             return
-        if mean.shape != self._mean.shape:
+        old_mean, old_scatter = self._seen
+        if mean.shape != old_mean.shape:
             raise ValueError(
-                f"features must keep their number of columns, got {len(mean)} after {len(self._mean)}; "
-                "use one extractor."
+                f"features must keep their number of columns, got {len(mean)} after {len(old_mean)}. Use one extractor."
             )
         total = self.count + count
-        difference = mean.to(self._mean.device) - self._mean
+        difference = mean.to(old_mean.device) - old_mean
         outer = torch.outer(difference, difference)
-        self._scatter = self._scatter + scatter.to(self._mean.device) + outer * (self.count * count / total)
-        self._mean = self._mean + difference * (count / total)
-        self.count = total
+        new_scatter = old_scatter + scatter.to(old_mean.device) + outer * (self.count * count / total)
+        self.count, self._seen = total, (old_mean + difference * (count / total), new_scatter)
 
     @property
     def mean(self) -> Tensor:
         r"""The mean (D,)."""
-        self._require(1)
-        return torch.as_tensor(self._mean)
+        return self._require(1)[0]
 
     @property
     def covariance(self) -> Tensor:
         r"""The unbiased covariance (D, D), divisor n - 1."""
-        self._require(2)
-        return self._scatter / (self.count - 1)
+        return self._require(2)[1] / (self.count - 1)
 
-    def _require(self, least: int) -> None:
-        if self.count < least:
-            raise ValueError(f"Moments must have seen at least {least} rows, got {self.count}; call update first.")
+    def _require(self, least: int) -> tuple[Tensor, Tensor]:
+        if self.count < least or self._seen is None:
+            raise ValueError(f"Moments must have seen at least {least} rows, got {self.count}. Call update first.")
+        return self._seen
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         r"""count, mean and scatter, on the CPU, for a cache or another process."""
-        tensors = {"mean": self._mean, "scatter": self._scatter}
-        return {"count": self.count} | {k: v if v is None else v.cpu() for k, v in tensors.items()}
+        mean, scatter = (None, None) if self._seen is None else (x.cpu() for x in self._seen)
+        return {"count": self.count, "mean": mean, "scatter": scatter}
 
     @classmethod
-    def from_state_dict(cls, state: dict) -> "Moments":
+    def from_state_dict(cls, state: dict[str, Any]) -> "Moments":
         r"""The accumulator that `state_dict` describes."""
         moments = cls()
-        moments.count, moments._mean, moments._scatter = int(state["count"]), state["mean"], state["scatter"]
+        moments.count = int(state["count"])
+        moments._seen = None if state["mean"] is None else (state["mean"], state["scatter"])
         return moments

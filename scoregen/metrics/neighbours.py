@@ -11,11 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from scoregen.checks import inside
 from scoregen.metrics.distances import Features, feature_pair, nearest
 
 
 class NearestNeighbours(NamedTuple):
-    r"""Nearest training images of generated ones, and what is suspicious about them."""
+    r"""Nearest training images of generated ones, and which of these may be copies."""
 
     index: Tensor  # type: ignore[assignment]  # (N, k) into the training set, nearest first
     distance: Tensor  # (N, k)
@@ -32,15 +33,14 @@ def nearest_neighbours(
 
     Args:
         generated: (N, D) features or flattened pixels.
-        training: (M, D) what the model was trained on.
-        held_out: (H, D) of the same law, never trained on; at least 1/alpha of them make the threshold meaningful.
-        k: how many neighbours to return, k <= M.
+        training: (M, D), the data of the training.
+        held_out: (H, D) of the same law, never trained on; the threshold is meaningful with H >= 1/alpha.
+        k: neighbours to return, k <= M.
         alpha: share that is flagged by chance, in (0, 1).
 
     Reference: Meehan, Chaudhuri, Dasgupta (2020), arXiv 2004.05675, section 3 (the comparison with held-out data).
     """
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must satisfy 0 < alpha < 1, got {alpha}.")
+    inside(0, 1, "()", alpha=alpha)
     generated, training = feature_pair(generated, training, names=("generated", "training"))
     held_out, _ = feature_pair(held_out, training, least=2, names=("held_out", "training"))
     held_out = held_out.to(generated.device)

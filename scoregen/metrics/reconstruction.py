@@ -1,4 +1,4 @@
-r"""How much of an image is lost on the way to its noise and back, against the number of network calls.
+r"""The error of encoding an image to its noise and decoding it again, against the number of network calls.
 
 Reference: Song, Meng, Ermon (2021), arXiv 2010.02502, section 5.4; Wang et al. (2004), IEEE Trans. Image Processing 13
 (structural similarity).
@@ -6,13 +6,14 @@ Reference: Song, Meng, Ermon (2021), arXiv 2010.02502, section 5.4; Wang et al. 
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from scoregen.checks import whole
 from scoregen.metrics.distances import double
+from scoregen.models import DenoiserLike
 from scoregen.samplers.inversion import decode, encode
 from scoregen.samplers.ode import RK4, Field, ODESolver
 
@@ -25,9 +26,8 @@ class DDIMInversion(ODESolver):
     """
 
     def __init__(self, steps: int = 50) -> None:
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise ValueError(f"steps must be an integer >= 1, got steps={steps}.")
-        self.steps = steps
+        whole(1, steps=steps)
+        self.steps = int(steps)
 
     def __call__(self, field: Field, y: Tensor, start: float, end: float) -> Tensor:
         h = (end - start) / self.steps
@@ -53,12 +53,12 @@ class Reconstruction:
 
 
 def reconstruction_error(
-    denoiser: Any, x: Tensor, *, steps: int = 50, solver: ODESolver | None = None, label: Tensor | None = None
+    denoiser: DenoiserLike, x: Tensor, *, steps: int = 50, solver: ODESolver | None = None, label: Tensor | None = None
 ) -> Reconstruction:
     r"""Encodes images to noise at s_max and decodes them again with the same solver.
 
     Args:
-        denoiser: anything with `denoiser(u, s, label)` and `denoiser.sde`.
+        denoiser: D(u, s) of a process.
         x: images (B, C, H, W) in [0, 1].
         steps: of DDIM in log s, each way, unless a solver is given.
         solver: any solver of the probability-flow ODE. label: (B,) or None, for both ways.
@@ -72,7 +72,7 @@ def reconstruction_error(
     return Reconstruction(name, counted.calls, error.mean().item(), psnr.item(), ssim(back, x).mean().item())
 
 
-def reconstruction_sweep(denoiser: Any, x: Tensor, label: Tensor | None = None) -> list[Reconstruction]:
+def reconstruction_sweep(denoiser: DenoiserLike, x: Tensor, label: Tensor | None = None) -> list[Reconstruction]:
     r"""Error against calls: DDIM with 10 to 100 steps and RK4 with 5 to 25, each way."""
     solvers: list[ODESolver] = [*(DDIMInversion(k) for k in (10, 20, 50, 100)), *(RK4(k) for k in (5, 12, 25))]
     return [reconstruction_error(denoiser, x, solver=solver, label=label) for solver in solvers]
@@ -88,7 +88,7 @@ def sweep_table(found: list[Reconstruction]) -> str:
 def ssim(a: Tensor, b: Tensor, sigma: float = 1.5, window: int = 11) -> Tensor:
     r"""Structural similarity of images in [0, 1], (B,): Gaussian window, data range 1, k = .01 and .03.
 
-        Only windows that lie inside the image count; the window shrinks to the smallest odd side below the image's.
+        Only windows inside the image count. A window larger than the image shrinks to the largest odd side that fits.
 
     Args:
         a, b: (B, C, H, W). sigma: of the window, pixels. window: its side, odd.
@@ -110,17 +110,18 @@ def ssim(a: Tensor, b: Tensor, sigma: float = 1.5, window: int = 11) -> Tensor:
     var_a, var_b, cov = smooth(a * a) - mean_a**2, smooth(b * b) - mean_b**2, smooth(a * b) - mean_a * mean_b
     c_1, c_2 = 0.01**2, 0.03**2
     found = (2 * mean_a * mean_b + c_1) * (2 * cov + c_2) / ((mean_a**2 + mean_b**2 + c_1) * (var_a + var_b + c_2))
-    return found.flatten(1).mean(1)
+    mean: Tensor = found.flatten(1).mean(1)
+    return mean
 
 
 class _Counted:
     r"""A denoiser that counts its calls."""
 
-    def __init__(self, denoiser: Any) -> None:
+    def __init__(self, denoiser: DenoiserLike) -> None:
         self._denoiser, self.calls = denoiser, 0
         self.sde = denoiser.sde
         self.num_classes = getattr(denoiser, "num_classes", None)
 
-    def __call__(self, u: Tensor, s: Tensor, label: Tensor | None = None) -> Tensor:
+    def __call__(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         self.calls += 1
         return self._denoiser(u, s, label)

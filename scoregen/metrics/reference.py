@@ -1,7 +1,7 @@
 r"""Features of a data set, computed once: a file for each (data, extractor, conversion), named by their hashes."""
 
-import os
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from scoregen.data import Dataset
 from scoregen.metrics.extraction import extract_features, uint8_round_trip
 from scoregen.metrics.features import FeatureExtractor
 from scoregen.parallel import barrier, gather, rank
+from scoregen.storage import sync, write_atomically
 
 
 def reference_features(
@@ -17,16 +18,17 @@ def reference_features(
     extractor: FeatureExtractor,
     cache: Path | None = None,
     uint8: bool = True,
+    *,
     batch_size: int = 250,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     r"""Features (N, D) of all samples of a data set.
 
     Args:
-        data: its content is hashed, so changed data never meet an old file.
+        data: a hash of their content is part of the file's name.
         extractor: its hash is part of the file's name.
-        cache: folder of the files, or None to compute without one.
-        uint8: images are rounded to 8 bits first, as generated ones are.
+        cache: folder of the files; None: always computed.
+        uint8: round images to 8 bits first, as generated ones are.
         batch_size, device: as `extract_features`.
     """
     images = uint8_round_trip(data.x) if uint8 else data.x
@@ -44,7 +46,7 @@ def reference_features(
 
 
 def _read(file: Path) -> Tensor | None:
-    r"""The features of a file; None where there is none, or a damaged one, which is written anew."""
+    r"""The features of a file; None if it is missing or damaged, so that it is written anew."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -55,10 +57,10 @@ def _read(file: Path) -> Tensor | None:
 
 
 def _write(file: Path, features: Tensor) -> None:
-    r"""Writes beside its place and renames."""
     from safetensors.torch import save_file
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    save_file({"features": features.contiguous()}, partial)
-    os.replace(partial, file)
+    def write(opened: IO[bytes]) -> None:
+        save_file({"features": features.contiguous()}, opened.name)  # by name: as bytes they would take memory twice
+        sync(Path(opened.name))  # safetensors may have put another file of that name there
+
+    write_atomically(file, write)

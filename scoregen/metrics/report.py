@@ -1,13 +1,13 @@
 r"""Numbers with their protocol: a table to read, JSON to keep.
 
-The protocol stands beside every number in the JSON, so that a number that is copied out keeps what makes it comparable.
+The JSON repeats the protocol beside every number, so that a number that is copied out stays comparable.
 """
 
-import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from scoregen.storage import write_json
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Report:
         numbers: in the order of the table.
         protocol: extractor, hashes, counts, resize, seed, sampler, calls, round trip.
         details: class shares, the most suspicious neighbours.
-        warnings: what keeps the numbers from being compared.
+        warnings: reasons why the numbers cannot be compared with others.
     """
 
     numbers: list[Number]
@@ -77,12 +77,8 @@ class Report:
         }
 
     def write(self, file: Path) -> Path:
-        r"""Writes the JSON beside its place and renames it."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.partial")
-        partial.write_text(json.dumps(self.as_dict(), indent=1))
-        os.replace(partial, file)
-        return file
+        r"""Writes the JSON, whole or not at all."""
+        return write_json(file, self.as_dict())
 
 
 def _short(value: float) -> str:
@@ -90,4 +86,6 @@ def _short(value: float) -> str:
 
 
 def _interval(number: Number) -> str:
-    return "" if number.low is None else f"{_short(number.low)} .. {_short(number.high)}"
+    if number.low is None or number.high is None:
+        return ""
+    return f"{_short(number.low)} .. {_short(number.high)}"

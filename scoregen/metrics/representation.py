@@ -1,22 +1,41 @@
-r"""A representation along the path from data to noise: how much it moves, and how much of the class it keeps.
+r"""A representation along the path from data to noise: its distance from the start, and the class that it still tells.
 
 u_t = y + t eps, the eps of a sample the same at all t
 similarity(t) = mean cosine of c(u_t, t) and c(u_low, low),   accuracy(t) = of a linear probe trained at that t
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from scoregen.checks import positive
 from scoregen.data import Dataset
 from scoregen.pictures import figure
-from scoregen.rng import generators, randn
+from scoregen.rng import Stream, generators, randn
 
-_NOISE = 31  # stream of the paths' noise
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class Encoder(Protocol):
+    r"""A network with a chart and a class token, such as a vision transformer that is told the noise level."""
+
+    def to_chart(self, x: Tensor) -> Tensor:
+        r"""Data (B, *S) to model coordinates."""
+        ...
+
+    def represent(self, u: Tensor, t: Tensor | float) -> Tensor:
+        r"""The class tokens (B, width) of u = y + t eps (B, *S)."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        r"""The weights, whose device is that of the network."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,7 +43,7 @@ class Trajectory:
     r"""Numbers along the paths.
 
     Args:
-        times: noise levels in model coordinates (twice those of pixels in [0, 1]), rising.
+        times: noise levels in model coordinates (twice those of pixels in [0, 1]), increasing.
         similarity: mean cosine with the representation at the lowest time.
         accuracy: of a linear probe on held-out data at the same time.
     """
@@ -36,18 +55,19 @@ class Trajectory:
 
 @torch.no_grad()
 def representations(
-    model: nn.Module, x: Tensor, t: float, seed: int = 0, first: int = 0, batch_size: int = 250
+    model: Encoder, x: Tensor, t: float, *, seed: int = 0, first: int = 0, batch_size: int = 250
 ) -> Tensor:
     r"""Class tokens (B, width) of x at time t, float64 on the CPU; image k's noise is that of number first + k.
 
     Args:
-        model: with `to_chart` and `represent`. x: (B, C, H, W) in its own units. t: > 0.
+        model: of the representation. x: (B, C, H, W) in its own units. t: > 0.
         seed: of the noise, which does not depend on t. first: number of the first image. batch_size: images at a time.
     """
     device, parts = next(model.parameters()).device, []
     for start in range(0, len(x), batch_size):
         part = x[start : start + batch_size]
-        eps = randn(part.shape, generators(seed, _NOISE, 0, range(first + start, first + start + len(part))))
+        places = range(first + start, first + start + len(part))
+        eps = randn(part.shape, generators(seed, Stream.REPRESENTATION, 0, places))
         parts.append(model.represent((model.to_chart(part) + t * eps).to(device), t).cpu().double())
     return torch.cat(parts)
 
@@ -65,42 +85,42 @@ def linear_probe(train: Tensor, train_label: Tensor, test: Tensor, test_label: T
         ridge: penalty, in units of the mean variance of the features, > 0.
 
     Raises:
-        ValueError: ridge is not positive.
+        ValueError: ridge is not > 0.
     """
-    if not ridge > 0:
-        raise ValueError(f"ridge must be > 0, got ridge={ridge}.")
+    positive(ridge=ridge)
     train, test = train.double(), test.double()
     mean, std = train.mean(0), train.std(0).clamp_min(1e-12)
     a, b = ((v - mean) / std for v in (train, test))
     targets = nn.functional.one_hot(train_label, int(max(train_label.max(), test_label.max())) + 1).double()
     gram = a.T @ a + ridge * len(a) * torch.eye(a.shape[1], dtype=a.dtype)
-    weights = torch.linalg.solve(gram, a.T @ (targets - targets.mean(0)))
+    weights: Tensor = torch.linalg.solve(gram, a.T @ (targets - targets.mean(0)))
     answer = (b @ weights + targets.mean(0)).argmax(1)
     return (answer == test_label).double().mean().item()
 
 
 def along_trajectory(
-    model: nn.Module, train: Dataset, test: Dataset, times: Sequence[float], n: int = 2000, seed: int = 0
+    model: Encoder, train: Dataset, test: Dataset, times: Sequence[float], *, n: int = 2000, seed: int = 0
 ) -> Trajectory:
     r"""Similarity on held-out data, and accuracy of a probe trained on n images and tested on n others, at each time.
 
     Args:
-        model: with `to_chart` and `represent`. train, test: labelled data. times: rising, > 0; the lowest is the
-            reference. n: images of each part. seed: of the noise.
+        model: of the representation. train, test: labelled data.
+        times: increasing, > 0; the lowest is the reference.
+        n: images of each part. seed: of the noise.
 
     Raises:
-        ValueError: times that do not rise from above 0, or data without labels.
+        ValueError: times that do not increase from above 0, or data without labels.
     """
     times = [float(t) for t in times]
     if not times or times[0] <= 0 or any(a >= b for a, b in pairwise(times)):
-        raise ValueError(f"times must rise from above 0, got {times}.")
-    if train.label is None or test.label is None:
-        raise ValueError("train and test must have labels for a linear probe, got data without.")
+        raise ValueError(f"times must be > 0 and increasing, got times={times}.")
     (x, label), (held_out, held_out_label) = train[:n], test[:n]
+    if label is None or held_out_label is None:
+        raise ValueError("train and test must have labels for a linear probe, got data without them.")
     reference, similarity, accuracy = None, [], []
     for t in times:
-        known = representations(model, x, t, seed)
-        found = representations(model, held_out, t, seed, first=n)
+        known = representations(model, x, t, seed=seed)
+        found = representations(model, held_out, t, seed=seed, first=n)
         reference = found if reference is None else reference
         similarity.append(cosine_similarity(found, reference))
         accuracy.append(linear_probe(known, label, found, held_out_label))
@@ -110,7 +130,7 @@ def along_trajectory(
 def save_trajectories(found: dict[str, Trajectory], path: Path) -> Path:
     r"""Writes both curves of each named model against the noise level on pixels in [0, 1]."""
 
-    def draw(axes) -> None:
+    def draw(axes: "Axes") -> None:
         for k, (name, one) in enumerate(found.items()):
             sigma = [t / 2 for t in one.times]
             axes.plot(sigma, one.accuracy, color=f"C{k}", marker=".", label=f"{name}: linear probe, accuracy")

@@ -1,23 +1,25 @@
-r"""How evenly images change along a path between two noises, and what that says about a generator.
+r"""How evenly the images of a generator change along a path between two noises.
 
     d_k = |x_{k+1} - x_k|_2,   x_k = G(slerp(z_a, z_b, k/10)),   k = 0..9
     ISTD = mean over pairs of std_k d_k,   CV = mean of std/mean,   largest/mean = mean of max/mean
 
-ISTD alone can be gamed: re-spacing the weights by image distance, without any training, takes most of it away, a pixel
-cross-fade scores 0, and images that differ less have a smaller one. So it comes with numbers that show this: CV (free
-of scale), the largest step over the mean one, the distance between the ends, the mean step, and the Frechet distance
-of the midpoints to data.
+ISTD alone can be gamed. Re-spacing the weights by image distance, without any training, removes most of it; a pixel
+cross-fade scores 0; images that differ less have a smaller one. So it comes with numbers that show this: CV (free of
+scale), the largest step over the mean one, the distance between the ends, the mean step, and the Frechet distance of
+the midpoints to data.
 
 Reference: Guo et al. (2024), arXiv 2312.04410, section 4.2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from scoregen.checks import whole
 from scoregen.data import Dataset
 from scoregen.metrics.extraction import extract_features, uint8_round_trip
 from scoregen.metrics.features import FeatureExtractor, Pixels
@@ -26,11 +28,19 @@ from scoregen.metrics.reference import reference_features
 from scoregen.metrics.report import Number
 from scoregen.parallel import gather, shard
 from scoregen.progress import progress
-from scoregen.rng import generators, randn
+from scoregen.rng import Stream, generators, randn
 from scoregen.samplers.inversion import Blend, slerp
 
 Generate = Callable[[Tensor], Tensor]
-_STREAM = 403
+
+
+class PathNumbers(TypedDict):
+    r"""The numbers of `path_numbers`."""
+
+    istd: float
+    cv: float
+    largest: float
+    step: float
 
 
 @dataclass(frozen=True)
@@ -39,13 +49,14 @@ class Smoothness:
 
     Attributes:
         istd: standard deviation (ddof 0) of the steps of a path.
-        cv: the same over their mean.
+        cv: standard deviation over mean.
         largest: largest step over the mean one.
         step: mean step.
         distance: between the ends.
-        frechet: Frechet distance of the midpoints to the data; frechet_ends: of the ends, as many images.
+        frechet: Frechet distance of the midpoints to the data.
+        frechet_ends: of the first ends, for as many images as there are midpoints.
         midpoints: images (N, *S).
-        protocol: everything the numbers depend on.
+        protocol: everything that the numbers depend on.
     """
 
     istd: float
@@ -62,13 +73,13 @@ class Smoothness:
         r"""For a report."""
         name = self.protocol["features"]
         return [
-            Number("ISTD", self.istd, "lower", note="std of the steps; can be gamed, read it with the rows below"),
+            Number("ISTD", self.istd, "lower", note="std of the steps; can be gamed, so read it with the rows below"),
             Number("CV", self.cv, "lower", note="std / mean"),
             Number("largest/mean step", self.largest, "lower", floor=1.0),
             Number("mean step", self.step, "none"),
             Number("end-to-end distance", self.distance, "none"),
             Number(f"FD-{name} at midpoints", self.frechet, "lower"),
-            Number(f"FD-{name} at ends", self.frechet_ends, "lower", note="as many images"),
+            Number(f"FD-{name} at ends", self.frechet_ends, "lower", note="first ends, same number of images"),
         ]
 
 
@@ -91,11 +102,12 @@ def istd(
         Choices: pixels in the units of the data (images: [0, 1]), neither clamped nor rounded for the distances,
         clamped and rounded to 8 bits for the Frechet distances; Euclidean norm over all pixels and channels; `points`
         equidistant weights of slerp, ends included; standard deviation with ddof 0 in each path, then the mean over
-        pairs; pair i has the noises of (seed, i) alone, so all models see the same. The sampler and its steps are
-        those of `generate`; the paper's are DDIM with 50.
+        pairs. The noises of pair i depend on (seed, i) alone, so that all models see the same ones. The sampler and
+        its steps are those of `generate`; the paper uses DDIM with 50.
 
     Args:
-        generate: standard normal noise (B, *S) to data: `samplers.from_noise.FromNoise`; of a pipeline, then its decoder.
+        generate: standard normal noise (B, *S) to data: `samplers.from_noise.FromNoise`, for a pipeline followed by its
+            decoder.
         data: the reference of the Frechet distances. shape: S of the noise; that of the data unless given.
         pairs: number of paths. points: images on each, >= 3.
         seed: of the noises. blend: of two noises.
@@ -107,11 +119,11 @@ def istd(
 
     Reference: Guo et al. (2024), arXiv 2312.04410, section 4.2.
     """
-    if pairs < 2 or points < 3:
-        raise ValueError(f"istd needs pairs >= 2 and points >= 3, got pairs={pairs}, points={points}.")
+    whole(2, pairs=pairs)
+    whole(3, points=points)
     shape, parts = tuple(data[:1][0].shape[1:]) if shape is None else tuple(shape), {}
     for first in progress(shard(range(0, pairs, batch_size)), description="paths", unit="batch"):
-        a, b = noise_pairs(min(batch_size, pairs - first), shape, seed, first, dtype, device)
+        a, b = noise_pairs(min(batch_size, pairs - first), shape, seed, first, dtype=dtype, device=device)
         images = path_images(generate, a, b, points, blend).cpu()
         middle = generate(blend(a, b, 0.5)).cpu() if points % 2 == 0 else images[points // 2]
         parts[first] = (steps_of(images), _distance(images[0], images[-1]), middle, images[[0, -1]])
@@ -131,23 +143,31 @@ def istd(
         "midpoint_images": len(middle),
     }
     real = reference_features(data, extractor, uint8=data.x.ndim == 4)
-    distances = [frechet_distance(_features(extractor, x), real) for x in (middle, both[0])]
-    return Smoothness(**path_numbers(steps), distance=ends.mean().item(), **_named(distances, middle, protocol))
+    return Smoothness(
+        **path_numbers(steps),
+        distance=ends.mean().item(),
+        frechet=frechet_distance(_features(extractor, middle), real),
+        frechet_ends=frechet_distance(_features(extractor, both[0]), real),
+        midpoints=middle,
+        protocol=protocol,
+    )
 
 
-def path_numbers(steps: Tensor) -> dict[str, float]:
-    r"""ISTD, CV, largest/mean and mean of steps (points - 1, B), means over paths; one that stands still has CV 0."""
+def path_numbers(steps: Tensor) -> PathNumbers:
+    r"""ISTD, CV, largest/mean and mean of steps (points - 1, B), means over paths; a constant path has CV 0."""
     std, mean = steps.std(0, correction=0), steps.mean(0)
     still = mean == 0
     safe = torch.where(still, 1.0, mean)
     largest = torch.where(still, 1.0, steps.amax(0) / safe)
-    values = {"istd": std, "cv": std / safe, "largest": largest, "step": mean}
-    return {name: value.mean().item() for name, value in values.items()}
+    return PathNumbers(
+        istd=std.mean().item(), cv=(std / safe).mean().item(), largest=largest.mean().item(), step=mean.mean().item()
+    )
 
 
 def steps_of(images: Tensor) -> Tensor:
     r"""Distances (points - 1, B) between neighbours on paths (points, B, *S), float64."""
-    return (images[1:] - images[:-1]).double().flatten(2).norm(dim=2)
+    distances: Tensor = torch.linalg.vector_norm((images[1:] - images[:-1]).double().flatten(2), dim=2)
+    return distances
 
 
 def noise_pairs(
@@ -155,11 +175,12 @@ def noise_pairs(
     shape: tuple[int, ...],
     seed: int = 0,
     first: int = 0,
+    *,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""The two noises (pairs, *S) of pairs first, first + 1, ..."""
-    ends = (generators(seed, _STREAM, end, range(first, first + pairs)) for end in (0, 1))
+    ends = (generators(seed, Stream.PATHS, end, range(first, first + pairs)) for end in (0, 1))
     a, b = (randn((pairs, *shape), g, dtype, device) for g in ends)
     return a, b
 
@@ -174,7 +195,7 @@ def constant_speed_path(
 ) -> tuple[Tensor, Tensor]:
     r"""Weights at which images change evenly: equal parts of the cumulative image distance over equidistant probes.
 
-        Needs no training, and shows how little ISTD alone says.
+        Needs no training; its small ISTD shows that ISTD alone proves little.
 
     Args:
         generate, a, b, blend: as for `path_images`.
@@ -186,8 +207,7 @@ def constant_speed_path(
     Raises:
         ValueError: fewer than 2 points or probes.
     """
-    if points < 2 or probes < 2:
-        raise ValueError(f"constant_speed_path needs points and probes >= 2, got points={points}, probes={probes}.")
+    whole(2, points=points, probes=probes)
     found = path_images(generate, a, b, probes, blend)
     length = torch.cat([torch.zeros(1, len(a), dtype=torch.float64), steps_of(found.cpu()).cumsum(0)])
     weights = torch.stack([_inverse(column, points) for column in length.unbind(1)], dim=1)
@@ -200,8 +220,6 @@ def constant_speed_path(
 
 def _inverse(length: Tensor, points: int) -> Tensor:
     r"""Where a piecewise linear, increasing function on [0, 1] takes equidistant values."""
-    import numpy as np
-
     if length[-1] == 0:
         return torch.linspace(0, 1, points, dtype=torch.float64)
     wanted = np.linspace(0, float(length[-1]), points)
@@ -209,19 +227,16 @@ def _inverse(length: Tensor, points: int) -> Tensor:
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
-    return (b - a).double().flatten(1).norm(dim=1)
+    distances: Tensor = torch.linalg.vector_norm((b - a).double().flatten(1), dim=1)
+    return distances
 
 
-def _sorted(found: dict[int, tuple]) -> list[list[Tensor]]:
+def _sorted(found: Mapping[int, tuple[Tensor, ...]]) -> list[list[Tensor]]:
     return [list(column) for column in zip(*(found[first] for first in sorted(found)), strict=True)]
 
 
 def _features(extractor: FeatureExtractor, x: Tensor) -> Tensor:
     return extract_features(extractor, uint8_round_trip(x) if x.ndim == 4 else x)
-
-
-def _named(distances: list[float], middle: Tensor, protocol: dict[str, Any]) -> dict[str, Any]:
-    return {"frechet": distances[0], "frechet_ends": distances[1], "midpoints": middle, "protocol": protocol}
 
 
 def as_row(found: Smoothness) -> dict[str, float]:

@@ -2,8 +2,13 @@ r"""Quality against cost: the Frechet distance over network calls, one line a sa
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scoregen.metrics.report import Number
+from scoregen.pictures import figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -11,7 +16,7 @@ class Point:
     r"""One evaluation of a sweep.
 
     Args:
-        sampler: name. steps, calls: of it; calls are network calls an image.
+        sampler: its name. steps: of the sampler. calls: of the network, for each image.
         frechet: the Frechet distance.
     """
 
@@ -23,17 +28,19 @@ class Point:
 
 def save_figure(points: list[Point], path: Path) -> Path:
     r"""Writes the PNG: lines with their bootstrap intervals, and the floor."""
-    from scoregen.pictures import figure
 
-    def draw(axes) -> None:
+    def draw(axes: "Axes") -> None:
         for name in dict.fromkeys(point.sampler for point in points):
             line = sorted((p for p in points if p.sampler == name), key=lambda p: p.calls)
             calls, values = [p.calls for p in line], [p.frechet.value for p in line]
             drawn = axes.plot(calls, values, marker="o", label=name)[0]
-            if all(p.frechet.low is not None for p in line):
-                low, high = [p.frechet.low for p in line], [p.frechet.high for p in line]
-                axes.fill_between(calls, low, high, alpha=0.2, color=drawn.get_color())
-        axes.axhline(points[0].frechet.floor, linestyle="--", color="grey", label="floor (held-out data)")
+            bounds = [(p.frechet.low, p.frechet.high) for p in line]
+            known = [(low, high) for low, high in bounds if low is not None and high is not None]
+            if len(known) == len(line):
+                lows, highs = zip(*known, strict=True)
+                axes.fill_between(calls, lows, highs, alpha=0.2, color=drawn.get_color())
+        if (floor := points[0].frechet.floor) is not None:
+            axes.axhline(floor, linestyle="--", color="grey", label="floor (held-out data)")
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("network calls an image")

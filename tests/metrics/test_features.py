@@ -1,7 +1,12 @@
 import pytest
 import torch
 
+from scoregen.checkpoint import save
+from scoregen.config import build
+from scoregen.description import plain
+from scoregen.errors import UserError
 from scoregen.metrics import (
+    CheckpointFeatures,
     ClassifierFeatures,
     Inception,
     Pixels,
@@ -12,7 +17,7 @@ from scoregen.metrics import (
 )
 from scoregen.metrics import inception as inception_module
 from scoregen.metrics.extraction import features_at, in_order
-from scoregen.models.classifier import Classifier
+from scoregen.models import MLP, Classifier
 
 
 def images(n=11, channels=1, size=8):
@@ -22,6 +27,20 @@ def images(n=11, channels=1, size=8):
 def classifier():
     torch.manual_seed(0)
     return Classifier((1, 8, 8), 10, channels=(8, 16), blocks=(0, 1))
+
+
+def checkpoint(folder, model):
+    r"""A checkpoint of a model trained on digits."""
+    config = {"model": plain(model), "data": {"_target_": "scoregen.data.Digits"}}
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    return save(
+        folder,
+        model,
+        dict(model.named_parameters()),
+        optimizer,
+        config=config,
+        state={"step": 1, "skipped": 0, "skipped_in_a_row": 0},
+    )
 
 
 EXTRACTORS = [Pixels(), RandomConvolution(1, features=16), ClassifierFeatures(classifier(), "digits")]
@@ -120,3 +139,19 @@ def _sha256(path):
 def test_other_images_are_refused(x):
     with pytest.raises(ValueError, match=r"floating point of shape \(B, C, H, W\)"):
         Pixels()(x)
+
+
+def test_features_of_a_checkpoint_are_those_of_its_classifier_under_the_name_of_its_data(tmp_path):
+    found = CheckpointFeatures(checkpoint(tmp_path / "step_00000001", classifier()))
+    assert found.frechet_name == "FD-digits"
+    assert torch.equal(found(images()), ClassifierFeatures(classifier(), "digits")(images()))
+    other = checkpoint(tmp_path / "step_00000002", MLP((2,)))
+    with pytest.raises(UserError, match="must hold a classifier, got a MLP"):
+        CheckpointFeatures(other)
+
+
+def test_an_extractor_is_described_by_its_arguments(tmp_path):
+    folder = checkpoint(tmp_path / "step_00000001", classifier())
+    for extractor in (Pixels(resize=4), RandomConvolution(1, 16, seed=3), CheckpointFeatures(folder, weights="model")):
+        again = build(plain(extractor))
+        assert type(again) is type(extractor) and again.hash == extractor.hash

@@ -103,7 +103,7 @@ def test_moments_arrays_and_tensors_give_one_number():
     [
         (torch.zeros(4, 3), "got 3 and 5"),
         (torch.zeros(4, 1, 5, 5), "shape \\(N, D\\), got \\(4, 1, 5, 5\\)"),
-        (torch.full((4, 5), float("nan")), "got 4 rows with nan"),
+        (torch.full((4, 5), float("nan")), "got 4 rows with NaN"),
         (torch.zeros(1, 5), "at least 2 rows, got 1"),
     ],
     ids=["width", "images", "nan", "one row"],

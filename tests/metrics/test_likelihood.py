@@ -28,5 +28,5 @@ def test_dequantised_images_stay_in_their_bin():
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="width > 0, got 12, 256 and 0"):
+    with pytest.raises(ValueError, match="width must be > 0 and finite, got width=0"):
         bits_per_dim(torch.zeros(1), 12, width=0)

@@ -45,7 +45,7 @@ def test_neighbours_and_ratio_agree_with_cdist():
 
 def test_bad_arguments_are_refused():
     x = draws(5, 2, 0)
-    with pytest.raises(ValueError, match=r"0 < alpha < 1, got 1.0"):
+    with pytest.raises(ValueError, match=r"alpha must lie in \(0, 1\), got alpha=1.0"):
         nearest_neighbours(x, x, x, alpha=1.0)
     with pytest.raises(ValueError, match="generated and training must have the same number of features"):
         nearest_neighbours(x, x[:, :1], x)

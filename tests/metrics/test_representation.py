@@ -75,9 +75,9 @@ def test_along_the_path_similarity_and_accuracy_fall_as_noise_drowns_the_class(t
 
 def test_bad_arguments_are_refused():
     data = ArrayDataset(torch.zeros(4, 1, 2, 2), torch.arange(4) % 2)
-    with pytest.raises(ValueError, match=r"times must rise from above 0, got \[1.0, 1.0\]"):
+    with pytest.raises(ValueError, match=r"times must be > 0 and increasing, got times=\[1.0, 1.0\]"):
         along_trajectory(Identity(), data, data, [1.0, 1.0])
     with pytest.raises(ValueError, match="must have labels"):
         along_trajectory(Identity(), ArrayDataset(torch.zeros(4, 1, 2, 2)), data, [1.0])
-    with pytest.raises(ValueError, match="ridge must be > 0, got ridge=0"):
+    with pytest.raises(ValueError, match="ridge must be > 0 and finite, got ridge=0"):
         linear_probe(torch.zeros(2, 2), torch.zeros(2).long(), torch.zeros(2, 2), torch.zeros(2).long(), 0.0)

@@ -28,7 +28,7 @@ def test_a_folder_of_sample_py_is_its_images_without_the_grid(tmp_path):
     images = torch.full((2, 1, 5, 5), 7, dtype=torch.uint8)
     pictures(tmp_path / "images", images)
     pictures(tmp_path / "grids", torch.zeros(1, 3, 9, 9, dtype=torch.uint8))
-    (tmp_path / "samples.json").write_text(json.dumps({"seed": 3}))
+    (tmp_path / "job.json").write_text(json.dumps({"seed": 3}))
     assert read_samples(tmp_path).equal(images)
     assert read_record(tmp_path) == {"seed": 3}
 
@@ -59,7 +59,7 @@ def test_other_archives_are_refused(tmp_path, arrays, text):
 
 
 def test_what_is_not_there_or_damaged_is_one_message(tmp_path):
-    with pytest.raises(UserError, match=r"does not exist; give the \.npz"):
+    with pytest.raises(UserError, match=r"samples: .*nothing\.npz' does not exist"):
         read_samples(tmp_path / "nothing.npz")
     (tmp_path / "bad.npz").write_text("no archive")
     with pytest.raises(UserError, match=r"not a readable \.npz"):
@@ -77,10 +77,10 @@ def test_a_damaged_archive_is_one_message(tmp_path, kept):
 
 
 def test_a_record_is_of_the_samples_that_sample_py_wrote(tmp_path):
-    (tmp_path / "samples.json").write_text('{"sampler": {"_target_": "x"}, "seed": 3}')
+    (tmp_path / "job.json").write_text('{"sampler": {"_target_": "x"}, "seed": 3}')
     assert read_record(tmp_path / "samples.npz") == read_record(tmp_path / "images") == read_record(tmp_path)
     assert read_record(tmp_path)["seed"] == 3
     assert read_record(tmp_path / "other.npz") == {}
     for text in ("", "[1]", "{"):
-        (tmp_path / "samples.json").write_text(text)
+        (tmp_path / "job.json").write_text(text)
         assert read_record(tmp_path) == {}

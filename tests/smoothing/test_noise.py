@@ -7,6 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
+from scoregen.config import build
+from scoregen.description import plain
 from scoregen.smoothing import Gaussian, Laplace, LogNormal, LogNormalGain, LogNormalGamma, SmoothedClassifier, Uniform
 
 NOISES = [
@@ -67,6 +69,11 @@ def test_all_bits_of_a_seed_count(strict):
     r"""Of the seed of a generator on a CPU torch's own stream keeps 32 bits: two chunks in a large run would meet."""
     a, b = (Gaussian(0.5).sample(X, 4, torch.Generator().manual_seed(5 + high), strict) for high in (0, 2**32))
     assert not torch.equal(a, b)
+
+
+@pytest.mark.parametrize("noise", NOISES, ids=repr)
+def test_a_noise_is_described_by_its_arguments(noise):
+    assert repr(build(plain(noise))) == repr(noise)
 
 
 def half_space(noise, p):
