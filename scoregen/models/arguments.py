@@ -9,7 +9,7 @@ def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     r"""The shape (C, H, W) of an image.
 
     Raises:
-        ValueError: another number of entries, or one that is not positive.
+        ValueError: not three entries, or an entry that is not positive.
     """
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(

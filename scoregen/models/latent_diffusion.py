@@ -56,16 +56,16 @@ class LatentDiffusion(DenoiserWrapper):
         revision: str | None = None,
     ) -> None:
         parts = read_pipeline(pipeline, revision)
-        path = DiscretePath.from_scheduler(parts["scheduler"])
-        unet = parts["unet"].requires_grad_(False)
+        path = DiscretePath.from_scheduler(parts.scheduler)
+        unet = parts.unet.requires_grad_(False)
         if rank is not None:
             add_adapters(unet, rank, targets)
         if gradient_checkpointing:
             unet.enable_gradient_checkpointing(recomputed)
-        prompts = Prompts(parts["tokenizer"], parts["text_encoder"])
-        prediction = prediction_of(parts["scheduler"].config.get("prediction_type"))
+        prompts = Prompts(parts.tokenizer, parts.text_encoder)
+        prediction = prediction_of(parts.scheduler.config.get("prediction_type"))
         super().__init__(Denoiser(_PromptedNetwork(unet, prompts, path), path, 1.0, prediction))
-        self.vae = parts["vae"].requires_grad_(False)
+        self.vae = parts.vae.requires_grad_(False)
         self.sigma_data = 1.0
         self.pipeline, self.rank, self.targets = pipeline, rank, tuple(targets)
         self.gradient_checkpointing, self.revision = gradient_checkpointing, revision

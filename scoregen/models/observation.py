@@ -7,7 +7,7 @@ is the gradient in D of log N(z; A D, R + r^2 A_y A_y'), which Pi-GDM needs.
 
 For affine charts (identity, images in [-1, 1]) everything is exact. For a log chart single values stay single values,
 so an `Inpainting` is exact up to its noise, which is carried over to first order (noise / (x + offset)); sums of values
-are not linear in log x, so the other observations are refused there.
+are not linear in log x, so that other observations are refused there.
 """
 
 from abc import ABC, abstractmethod

@@ -4,6 +4,7 @@ Each part is read with its own class of diffusers or transformers, weights from 
 that came with it are run.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,25 @@ from scoregen.errors import UserError, absent
 from scoregen.models.lora import require_peft
 
 
-def read_pipeline(pipeline: str, revision: str | None) -> dict[str, Any]:
-    r"""The parts of a pipeline: unet, vae, text_encoder, tokenizer, scheduler.
+@dataclass(frozen=True)
+class Parts:
+    r"""The parts of a pipeline, objects of diffusers and transformers, which have no common types."""
+
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+
+
+def read_pipeline(pipeline: str, revision: str | None) -> Parts:
+    r"""The parts of a pipeline.
 
     Args:
         pipeline: a folder of `save_pretrained`, or a hub id. revision: of a hub id.
 
     Raises:
-        UserError: no such pipeline, one of another kind, weights that are not safetensors, a missing package.
+        UserError: no such pipeline, a pipeline of another kind, weights that are not safetensors, a missing package.
     """
     _check_place(pipeline)
     require_peft()
@@ -30,24 +42,25 @@ def read_pipeline(pipeline: str, revision: str | None) -> dict[str, Any]:
 
     weights: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     plain: dict[str, Any] = {"tokenizer": CLIPTokenizer, "scheduler": DDPMScheduler}
-    parts = {}
+    read = {}
     for name, kind in (weights | plain).items():
         options = {"use_safetensors": True} if name in weights else {}
         try:
-            parts[name] = kind.from_pretrained(pipeline, subfolder=name, revision=revision, **options)
+            read[name] = kind.from_pretrained(pipeline, subfolder=name, revision=revision, **options)
         except (OSError, ValueError, TypeError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"model.pipeline: the {name} ({kind.__name__}) of '{pipeline}' cannot be read: {reason} Give a folder "
                 "that save_pretrained(..., safe_serialization=True) wrote, or a hub id with safetensors."
             ) from error
+    parts = Parts(**read)
     _check_kind(pipeline, parts)
     _check_schedule(pipeline, revision)
     return parts
 
 
 def _check_schedule(pipeline: str, revision: str | None) -> None:
-    r"""A scheduler of another process would be read with betas that it does not have."""
+    r"""Refuses the scheduler of another process, which diffusers would read with betas of its own."""
     from diffusers import DDPMScheduler
 
     config = DDPMScheduler.load_config(pipeline, subfolder="scheduler", revision=revision)
@@ -71,8 +84,8 @@ def _check_place(pipeline: str) -> None:
         )
 
 
-def _check_kind(pipeline: str, parts: dict[str, Any]) -> None:
-    unet, vae, text = (parts[name].config for name in ("unet", "vae", "text_encoder"))
+def _check_kind(pipeline: str, parts: Parts) -> None:
+    unet, vae, text = parts.unet.config, parts.vae.config, parts.text_encoder.config
     unlike = {
         f"its U-Net also needs '{unet.addition_embed_type}' conditions (SDXL)": unet.addition_embed_type is not None,
         f"its U-Net takes {unet.in_channels} channels, its autoencoder gives {vae.latent_channels} (inpainting)": (

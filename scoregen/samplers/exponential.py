@@ -71,7 +71,7 @@ class ExponentialAB(Sampler):
         damped: for order 2, the weights of the published DPM-Solver++(2M): smaller errors below about 10 steps.
 
     Raises:
-        ValueError: an order outside 1..3, or damped weights for another order than 2.
+        ValueError: an order outside 1..3, or damped weights of an order other than 2.
 
     Reference: Lu et al. (2022), arXiv 2211.01095, algorithm 2.
     """

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from scoregen.models.protocol import DenoiserLike
-from scoregen.samplers.base import Bound, CountingZeroDenoiser, Sampler, check_label, prior_moments
+from scoregen.samplers.base import Bound, CountingZeroDenoiser, Sampler
+from scoregen.samplers.start import check_label, prior_moments
 
 
 class FromNoise:

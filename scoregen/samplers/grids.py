@@ -207,13 +207,13 @@ class TimeTravel(Grid):
         levels = self.grid(sde, steps, start)
         if bool((levels.diff() >= 0).any()):
             raise ValueError(
-                f"grid must decrease to be travelled, got {type(self.grid).__name__} with jumps of its own."
+                f"grid must decrease, got {type(self.grid).__name__} with jumps upward. Give TimeTravel a grid without."
             )
         steps = len(levels) - 1  # of given levels, their number
         order = list(range(len(levels)))
         walk = order[:1]
         for first in range(0, steps, self.length):
-            # the final 0 ends the walk and is not travelled back from
+            # no jump leads back from the final 0, which ends the walk
             last = min(first + self.length, steps - 1)
             for _ in range(self.repeats if last > first else 0):
                 walk += order[first + 1 : last + 1] + order[first : first + 1]

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from scoregen.checks import whole
 from scoregen.models.protocol import DenoiserLike
-from scoregen.samplers.base import check_label, prior_moments
 from scoregen.samplers.likelihood import noise_range
 from scoregen.samplers.ode import RK4, ODESolver
+from scoregen.samplers.start import check_label, prior_moments
 from scoregen.sde.path import as_time, checked_time
 
 Blend = Callable[[Tensor, Tensor, float], Tensor]
@@ -166,7 +166,7 @@ def edit(
     target: Tensor | None = None,
     solver: ODESolver | None = None,
 ) -> Tensor:
-    r"""Data re-made from an intermediate time under another label: encode under the old one, decode under the new one.
+    r"""Data encoded to an intermediate time under one label and decoded under another.
 
         Deterministic, and the identity (up to the solver) for source = target. Editing with fresh noise is
         `sampler(denoiser, start=(sde.perturb(x, t, eps), t), label=target)`.

@@ -21,9 +21,9 @@ from torch import Tensor
 from scoregen.checks import at_least, increasing, whole
 from scoregen.models.protocol import DenoiserLike
 from scoregen.rng import Generators, random_signs
-from scoregen.samplers.base import check_label, prior_moments
 from scoregen.samplers.grids import check_ratios
 from scoregen.samplers.ode import RK4, ODESolver
+from scoregen.samplers.start import check_label, prior_moments
 from scoregen.sde.path import as_time, normal_log_prob
 from scoregen.sde.process import SDE
 

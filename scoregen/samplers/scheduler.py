@@ -130,7 +130,7 @@ class SamplerScheduler:
             calls.append((s, steps[0]))
             return torch.zeros_like(u)
 
-        def count(i: int, *_: Any) -> None:
+        def count(i: int, *_: Tensor) -> None:
             steps[0] = i + 1
 
         self.sampler.integrate(
@@ -145,7 +145,7 @@ class SamplerScheduler:
         self.timesteps = self.path.index_of(self._levels).to(torch.float32).to(device)
         self._progress: _Progress | None = None
 
-    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+    def scale_model_input(self, sample: Tensor, timestep: Tensor | float | None = None) -> Tensor:
         r"""The sample: it is the network's input already."""
         return sample
 
@@ -161,7 +161,7 @@ class SamplerScheduler:
         sample: Tensor,
         generator: Generators = None,
         return_dict: bool = True,
-    ) -> Any:
+    ) -> SimpleNamespace | tuple[Tensor]:
         r"""From one network call to the next.
 
         Args:

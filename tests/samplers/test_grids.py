@@ -130,5 +130,5 @@ def test_no_level_lies_below_the_least_noise_of_the_process(grid, sde, start):
 
 
 def test_a_grid_with_jumps_is_not_travelled_again():
-    with pytest.raises(ValueError, match="grid must decrease to be travelled, got Levels"):
+    with pytest.raises(ValueError, match="grid must decrease, got Levels with jumps upward"):
         TimeTravel(Levels([5.0, 1.0, 5.0, 0.5]), 2, 1)(VE(), 4)
