@@ -1,9 +1,9 @@
 r"""Despeckling beside what a user would pick (PSNR, SSIM): python benchmarks/despeckle.py --data DATA --breast FILE.npz
 
-`--part patches` writes the training data of +experiment=despeckle_textures; `--part table` needs the runs of
-+experiment=despeckle_{mnist,fashion_mnist,textures,breast} and leaves out those that are not there; `--part picture`
-draws; `--part spread` compares samplers with a known posterior. Parameters of the classical methods are the best on
-training images, of the same data and looks.
+`--part patches` writes the training data of the run despeckle_textures; `--part table` needs the runs that the head of
+conf/experiment/despeckle.yaml lists and leaves out those that are not there; `--part picture` draws; `--part spread`
+compares samplers with a known posterior. Parameters of the classical methods are the best on training images, of the
+same data and looks.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 r"""What smoothness penalties buy and cost on digits: python benchmarks/smooth_digits.py [--out FOLDER] [--steps 4000]
 
-Trains every variant of conf/experiment/smooth_digits*.yaml on three seeds, measures it and prints a table.
+Trains the variants of conf/experiment/smooth/digits.yaml, and others, on three seeds, measures it and prints a table.
 Finished runs are kept in the folder, so the command goes on where it stopped.
 """
 
@@ -17,41 +17,49 @@ import torch
 from torch import Tensor, nn
 
 from scoregen.checkpoint import build_model, read_tensors
-from scoregen.commands.train import fill_model
 from scoregen.config import build, conf_dir
 from scoregen.data import Digits
+from scoregen.jobs.picks import fill_model
 from scoregen.metrics.features import FeatureExtractor
 from scoregen.training.schedule import Cosine
 
 EDM_LOSS = {"noise_levels._target_": "scoregen.losses.LogNormal", "weighting._target_": "scoregen.losses.EDMWeighting"}
 EDM = ["sde=edm", *(f"loss.base_loss.{key}={value}" for key, value in EDM_LOSS.items())]
 WEIGHTING = "weighting._target_=scoregen.losses.EDMWeighting"
-OU = ["sde=geometric_ou", "model.sigma_data=0.78"]
-# name: (experiment, overrides)
+OU = ["sde=geometric_ou", "~sde.chart", "model.sigma_data=0.78"]
+LOSSES = {  # as in the head of conf/experiment/smooth/digits.yaml
+    "none": [],
+    "paper": ["loss=smooth_paper", "loss.strength=0.1"],
+    "eq8": ["loss=smooth_eq8"],
+    "latent": ["loss=smooth_eq8", "loss.weight=latent", "loss.target=per_level", "loss.strength=3"],
+    "penalty": ["loss=jacobian_penalty"],
+    "ot": ["loss=ot_pairing"],
+}
+# name: (loss, overrides)
 VARIANTS: dict[str, tuple[str, list[str]]] = {
-    "VP none": ("smooth_digits", []),
-    "VP paper .1": ("smooth_digits_paper", []),
-    "VP eq8 1": ("smooth_digits_eq8", []),
-    "VP eq8 2": ("smooth_digits_eq8", ["loss.strength=2.0"]),
-    "VP eq8 3": ("smooth_digits_eq8", ["loss.strength=3.0"]),
-    "VP latent per level 3": ("smooth_digits_latent", []),
-    "VP penalty .001": ("smooth_digits_penalty", []),
-    "VP OT pairing": ("smooth_digits_ot", []),
-    "EDM none": ("smooth_digits", ["sde=edm", *(f"loss.{key}={value}" for key, value in EDM_LOSS.items())]),
-    "EDM paper .1": ("smooth_digits_paper", EDM),
-    "EDM eq8 1": ("smooth_digits_eq8", EDM),
-    "EDM latent per level 3": ("smooth_digits_latent", EDM),
-    "EDM penalty .001": ("smooth_digits_penalty", EDM),
-    "EDM OT pairing": ("smooth_digits_ot", EDM),
-    "VP, EDM weighting, none": ("smooth_digits", [f"loss.{WEIGHTING}"]),
-    "VP, EDM weighting, paper .1": ("smooth_digits_paper", [f"loss.base_loss.{WEIGHTING}"]),
-    "VP, EDM weighting, eq8 1": ("smooth_digits_eq8", [f"loss.base_loss.{WEIGHTING}"]),
-    "geometric OU none": ("smooth_digits", OU),
-    "geometric OU paper .1": ("smooth_digits_paper", OU),
-    "geometric OU eq8 1": ("smooth_digits_eq8", OU),
-    "geometric OU latent per level 3": ("smooth_digits_latent", OU),
-    "geometric OU penalty .001": ("smooth_digits_penalty", OU),
-    "geometric OU OT pairing": ("smooth_digits_ot", OU),
+    "VP none": ("none", []),
+    "VP paper .1": ("paper", []),
+    "VP eq8 1": ("eq8", []),
+    "VP eq8 2": ("eq8", ["loss.strength=2.0"]),
+    "VP eq8 3": ("eq8", ["loss.strength=3.0"]),
+    "VP latent per level 3": ("latent", []),
+    "VP penalty .001": ("penalty", []),
+    "VP OT pairing": ("ot", []),
+    "EDM none": ("none", ["sde=edm", *(f"loss.{key}={value}" for key, value in EDM_LOSS.items())]),
+    "EDM paper .1": ("paper", EDM),
+    "EDM eq8 1": ("eq8", EDM),
+    "EDM latent per level 3": ("latent", EDM),
+    "EDM penalty .001": ("penalty", EDM),
+    "EDM OT pairing": ("ot", EDM),
+    "VP, EDM weighting, none": ("none", [f"loss.{WEIGHTING}"]),
+    "VP, EDM weighting, paper .1": ("paper", [f"loss.base_loss.{WEIGHTING}"]),
+    "VP, EDM weighting, eq8 1": ("eq8", [f"loss.base_loss.{WEIGHTING}"]),
+    "geometric OU none": ("none", OU),
+    "geometric OU paper .1": ("paper", OU),
+    "geometric OU eq8 1": ("eq8", OU),
+    "geometric OU latent per level 3": ("latent", OU),
+    "geometric OU penalty .001": ("penalty", OU),
+    "geometric OU OT pairing": ("ot", OU),
 }
 
 
@@ -60,11 +68,12 @@ def composed(name: str, seed: int, source: Digits) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    experiment, overrides = VARIANTS[name]
+    loss, overrides = VARIANTS[name]
+    command = ["+experiment=smooth/digits", f"seed={seed}", *LOSSES[loss], *overrides]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        found = compose("train", overrides=[f"+experiment={experiment}", f"seed={seed}", *overrides])
+        found = compose("train", overrides=command)
     config: dict[str, Any] = OmegaConf.to_container(found, resolve=True)
-    config["model"] = fill_model(config["model"], source, config["conditional"])
+    config["model"] = dict(fill_model(config["model"], source, config["conditional"]))
     return config
 
 
