@@ -1,23 +1,35 @@
 # Everything a fresh machine needs: Python 3.11 to 3.13, git, make.
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOWEST_STAMP := $(LOWEST)/.installed
 DATA ?= data
+# What the lowest versions are tried on: all but the tests that run whole programs
+FAST := tests/sde tests/models tests/losses tests/samplers tests/data tests/metrics tests/test_*.py
 
-.PHONY: help env demo test lint bench clean
+.PHONY: help env demo test test-lowest lint bench clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 env: $(STAMP) ## .venv with the package and its development tools, under constraints.txt
 
-$(STAMP): pyproject.toml constraints.txt
+# $(call install,FOLDER,CONSTRAINTS,EXTRA): the package in an environment of its own
+define install
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "Python 3.11 to 3.13 is needed, '$(PYTHON)' is $$($(PYTHON) --version); use make PYTHON=python3.12"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --constraint $(2) --editable '.[$(3)]'
 	@touch $@
+endef
+
+$(STAMP): pyproject.toml constraints.txt
+	$(call install,$(VENV),constraints.txt,dev)
+
+$(LOWEST_STAMP): pyproject.toml constraints-lowest.txt
+	$(call install,$(LOWEST),constraints-lowest.txt,test)
 
 demo: $(STAMP) ## trains on real digits, samples, writes outputs/demo/report.html (about 3 minutes on 2 cores)
 	$(BIN)/python train.py +experiment=demo
@@ -26,6 +38,9 @@ demo: $(STAMP) ## trains on real digits, samples, writes outputs/demo/report.htm
 
 test: $(STAMP) ## the tests, which are the specification
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-lowest: $(LOWEST_STAMP) ## the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile -m 'not slow' $(FAST)
 
 lint: $(STAMP) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -40,5 +55,5 @@ bench: $(STAMP) ## speed and quality beside peers; with DATA=FOLDER (of MNIST) a
 	test ! -d "$(DATA)" || for part in speed ladder attack; do \
 		echo "== certify, $$part"; $(BIN)/python benchmarks/certify.py --data "$(DATA)" --part $$part || exit 1; done
 
-clean: ## removes the environment
-	rm -rf $(VENV)
+clean: ## removes the environments
+	rm -rf $(VENV) $(LOWEST)
