@@ -19,7 +19,13 @@ from scoregen.metrics.manifold import DensityCoverage, PrecisionRecall, density_
 from scoregen.metrics.measurement import Settings
 from scoregen.metrics.moments import Moments
 from scoregen.metrics.neighbours import NearestNeighbours, nearest_neighbours
-from scoregen.metrics.reconstruction import Reconstruction, reconstruction_error, reconstruction_sweep, ssim
+from scoregen.metrics.reconstruction import (
+    DDIMInversion,
+    Reconstruction,
+    reconstruction_error,
+    reconstruction_sweep,
+    ssim,
+)
 from scoregen.metrics.reference import reference_features
 from scoregen.metrics.report import Number, Report
 from scoregen.metrics.samples import read_record, read_samples
@@ -29,6 +35,7 @@ __all__ = [
     "CheckpointFeatures",
     "ClassBalance",
     "ClassifierFeatures",
+    "DDIMInversion",
     "DensityCoverage",
     "Estimate",
     "FeatureExtractor",

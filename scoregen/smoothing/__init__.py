@@ -2,12 +2,13 @@ r"""Certified robustness by randomized smoothing."""
 
 from scoregen.smoothing.certificate import ABSTAIN, Certificate
 from scoregen.smoothing.multiplicative_noise import LogNormal, LogNormalGain, LogNormalGamma
-from scoregen.smoothing.noise import Gaussian, Laplace, Uniform
+from scoregen.smoothing.noise import AbstractNoise, Gaussian, Laplace, Uniform
 from scoregen.smoothing.purify import PurifiedClassifier
 from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 
 __all__ = [
     "ABSTAIN",
+    "AbstractNoise",
     "Certificate",
     "Gaussian",
     "Laplace",
