@@ -146,7 +146,7 @@ def _whole_nodes(overrides: list[str]) -> tuple[list[str], list[str]]:
     Hydra would merge such a node into the one that stands there, and refuses it for a group.
     """
     whole: list[str] = []
-    rest = []
+    rest: list[str] = []
     for override in overrides:
         key = override.lstrip("+").split("=")[0]
         below = any(key.startswith(f"{other.split('=')[0]}.") for other in whole)

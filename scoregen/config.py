@@ -4,12 +4,13 @@ A node is a mapping with a `_target_`; its other keys are constructor arguments.
 the signature before anything runs, so a slip is one message with the closest right name. Hydra composes the nodes.
 """
 
+import contextlib
 import functools
 import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +48,20 @@ def build(node: Any, *, trusted: bool = True, where: str = "", **arguments: Any)
     return node
 
 
-def accepts(node: Mapping, name: str, where: str = "") -> bool:
+def accepts(node: Mapping[str, Any], name: str, where: str = "") -> bool:
     r"""Whether the target of a node has an argument of this name; `where` is the path of the node, for messages."""
     return name in _parameters(locate(target_of(node, where), where))
 
 
-def target_of(node: Mapping, where: str = "") -> str:
+def target_of(node: Mapping[str, Any], where: str = "") -> str:
     r"""The `_target_` of a node; UserError where it has none."""
-    if not isinstance(node.get("_target_"), str):
+    target = node.get("_target_")
+    if not isinstance(target, str):
         raise UserError(
             f"{_join(where, '_target_')}: must be the dotted name of a class, got {node.get('_target_')!r}; give the "
             "whole node, or choose an option of its group."
         )
-    return node["_target_"]
+    return target
 
 
 def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
@@ -114,7 +116,7 @@ def check_targets(node: Any, where: str = "") -> None:
             check_targets(value, f"{where}[{i}]")
 
 
-def _call(node: Mapping, trusted: bool, where: str, arguments: dict[str, Any]) -> Any:
+def _call(node: Mapping[str, Any], trusted: bool, where: str, arguments: dict[str, Any]) -> Any:
     target = target_of(node, where)
     if not trusted:
         _check_trusted(target, where)
@@ -166,7 +168,7 @@ def _unknown(key: str, where: str, parameters: Mapping[str, inspect.Parameter], 
     return f"{text} Write the node whole, with what it takes: '{where}={{{whole}}}'."
 
 
-def _hints(function: Callable) -> dict[str, Any]:
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
     except Exception:  # a third-party signature whose annotations do not resolve is left to its own checks
@@ -199,7 +201,11 @@ def typed(value: Any, hint: Any, where: str) -> Any:
         if origin is Node and isinstance(value, Mapping):
             return Node(value)
         if origin in (tuple, list) and isinstance(value, list | tuple):
-            return _elements(value, option, where)
+            lists = [other for other in options if (typing.get_origin(other) or other) in (tuple, list)]
+            if len(lists) == 1:
+                return _elements(value, option, where)
+            with contextlib.suppress(UserError):
+                return _elements(value, option, where)
         if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if origin in _PLAIN:
@@ -207,7 +213,8 @@ def typed(value: Any, hint: Any, where: str) -> Any:
                 return value
         elif not (inspect.isclass(origin) and origin.__module__.startswith("scoregen.")) or isinstance(value, origin):
             return value
-        names.append(_PLAIN.get(origin, origin.__name__))
+        of = _PLURAL.get(typing.get_args(option)[0], "") if origin in (tuple, list) and typing.get_args(option) else ""
+        names.append(_PLAIN.get(origin, origin.__name__) + of)
     found = "null" if value is None else f"{value!r} ({_PLAIN.get(type(value), type(value).__name__)})"
     advice = closest(value, names) if isinstance(value, str) else ""
     if isinstance(value, str) and any(typing.get_origin(option) is typing.Literal for option in options):
@@ -227,7 +234,11 @@ _PLAIN = {
 }
 
 
-def _elements(value: list | tuple, hint: Any, where: str) -> list | tuple:
+_PLURAL = {int: " of integers", float: " of numbers", str: " of texts"}
+
+
+def _elements(value: Sequence[Any], hint: Any, where: str) -> Any:
+    r"""A list or tuple, as the annotation says, with elements of its types."""
     origin, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
     if not inner:
         return origin(value)

@@ -56,8 +56,9 @@ def _no_such_option(path: str, lines: list[str]) -> str:
 def _no_such_key(first_line: str, cause: Any) -> str:
     r"""Of "Could not override 'trainer.stepss'." and the error of the node that lacks the key."""
     path = first_line.split("'")[1]
-    parent = getattr(cause, "parent_node", None)
-    known = [str(key) for key in parent if str(key) not in ("_target_", "hydra")] if hasattr(parent, "keys") else []
+    parent: Any = getattr(cause, "parent_node", None)
+    keys = list(parent.keys()) if hasattr(parent, "keys") else []
+    known = [str(key) for key in keys if str(key) not in ("_target_", "hydra")]
     key = str(getattr(cause, "key", None) or path.split(".")[0])
     return f"{path}: there is no key '{key}'. {closest(key, known)}".rstrip()
 

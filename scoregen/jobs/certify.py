@@ -109,14 +109,14 @@ class Certify(Job):
             raise UserError("data: certified accuracy needs labels, and these data have none.")
         classifier = self._classifier(device)
         classes = _classes(classifier, self.data, device)
-        precision = _PRECISIONS[self.precision] if self.precision else None
+        precision = getattr(torch, _PRECISIONS[self.precision]) if self.precision else None
         g = SmoothedClassifier(
             classifier,
             self.noise,
             classes,
             batch_size=self.batch_size,
             strict=self.strict,
-            precision=precision and getattr(torch, precision),
+            precision=precision,
         )
         indices = every_kth(len(self.data.test), self.max_inputs)
         description = self._description()

@@ -7,17 +7,17 @@ Both kinds have names and sizes, give image k as float32 (C, H, W), and keep res
 import zlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scoregen.data.files import as_fraction, picture_shape, read_archive, read_exact
 from scoregen.errors import UserError, absent
 from scoregen.storage import write_atomically
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
-_MODES = ("L", "RGB", "I;16", "F")
 
 
 class Intensities(ABC):
@@ -70,29 +70,15 @@ class Pictures(Intensities):
     def key(self, k: int) -> int:
         return zlib.crc32(Path(self.names[k]).as_posix().encode())
 
-    def _opened(self, k: int) -> tuple[np.ndarray, str]:
-        from PIL import Image
-
-        try:
-            with Image.open(self.root / self.names[k]) as image:
-                mode, pixels = image.mode, np.array(image)
-        except OSError as error:
-            raise UserError(f"images: '{self.names[k]}' is not a readable picture ({error}); remove it.") from error
-        if mode not in _MODES:
-            raise UserError(
-                f"images: '{self.names[k]}' has mode {mode}; convert it to grey (8, 16 bits or float) or RGB."
-            )
-        return pixels, mode
+    def _pixels(self, k: int) -> Tensor:
+        r"""Image k as it stands in its file (C, H, W)."""
+        return read_exact(self.root / self.names[k], "images")
 
     def shape(self, k: int) -> tuple[int, int, int]:
-        from PIL import Image
-
-        with Image.open(self.root / self.names[k]) as image:  # the header alone
-            return len(image.getbands()), image.height, image.width
+        return picture_shape(self.root / self.names[k], "images", exact=True)
 
     def read(self, k: int) -> Tensor:
-        pixels, _ = self._opened(k)
-        return _fraction(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+        return as_fraction(self._pixels(k))
 
     def place(self, k: int, out: Path) -> Path:
         return out / "images" / self.names[k]
@@ -103,10 +89,9 @@ class Pictures(Intensities):
         if deviation is not None:
             values = _interleaved(deviation)
             write_atomically(out / "std" / f"{self.names[k]}.npy", lambda file: np.save(file, values))
-        before, _ = self._opened(k)
-        picture = Image.fromarray(_as(before.dtype, _interleaved(mean)))
+        picture = Image.fromarray(_as(self._pixels(k).numpy().dtype, _interleaved(mean)))
         place = self.place(k, out)
-        options = {"quality": 95} if SUFFIXES[place.suffix.lower()] == "JPEG" else {}
+        options: dict[str, Any] = {"quality": 95} if SUFFIXES[place.suffix.lower()] == "JPEG" else {}
         write_atomically(place, lambda file: picture.save(file, format=SUFFIXES[place.suffix.lower()], **options))
 
 
@@ -118,14 +103,10 @@ class Archive(Intensities):
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                names = sorted(archive.files)
-                images = archive["images"] if "images" in names else None
-        except (ValueError, TypeError, OSError, AttributeError, EOFError, BadZipFile) as error:
-            raise UserError(f"images: '{path}' is not a readable .npz file without pickled objects.") from error
-        if images is None:
-            raise UserError(f"images: '{path}' must hold 'images', got {names}.")
+        archive = read_archive(path, "images")
+        if "images" not in archive:
+            raise UserError(f"images: '{path}' must hold 'images', got {sorted(archive)}.")
+        images = archive["images"]
         if images.ndim not in (3, 4) or images.dtype.kind not in "uf":
             raise UserError(
                 f"images: 'images' must be (N, H, W), (N, H, W, C) or (N, C, H, W) of unsigned integers or floats, "
@@ -144,13 +125,15 @@ class Archive(Intensities):
 
     def read(self, k: int) -> Tensor:
         image = self.images[k]
-        return _fraction(image[None] if image.ndim == 2 else image.transpose(2, 0, 1) if self.last else image)
+        image = image[None] if image.ndim == 2 else image.transpose(2, 0, 1) if self.last else image
+        return as_fraction(torch.from_numpy(np.ascontiguousarray(image)))
 
     def place(self, k: int, out: Path) -> Path:
         return out / "parts" / f"{k:06d}.npz"
 
     def write(self, k: int, out: Path, mean: Tensor, deviation: Tensor | None) -> None:
-        parts = {"images": self._laid_out(mean)} | ({} if deviation is None else {"std": self._laid_out(deviation)})
+        parts: dict[str, Any] = {"images": self._laid_out(mean)}
+        parts |= {} if deviation is None else {"std": self._laid_out(deviation)}
         write_atomically(self.place(k, out), lambda file: np.savez(file, **parts))
 
     def _laid_out(self, x: Tensor) -> np.ndarray:
@@ -162,7 +145,7 @@ class Archive(Intensities):
         for k in range(len(self)):
             with np.load(self.place(k, out)) as part:
                 parts.append(dict(part))
-        whole = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+        whole: dict[str, Any] = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
         whole["images"] = _as(self.images.dtype, whole["images"])
         write_atomically(out / "restored.npz", lambda file: np.savez(file, **whole))
         return out / "restored.npz"
@@ -179,14 +162,8 @@ def open_intensities(path: str) -> Intensities:
     return images
 
 
-def _fraction(pixels: np.ndarray) -> Tensor:
-    r"""Integers as fractions of full scale, floats as they are."""
-    scale = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
-    return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32) / np.float32(scale))
-
-
 def _as(dtype: np.dtype, values: np.ndarray) -> np.ndarray:
-    r"""The inverse of `_fraction`: rounded and cut to full scale for integers."""
+    r"""The inverse of `as_fraction`: rounded and cut to full scale for integers."""
     if dtype.kind != "u":
         return values.astype(dtype)
     full = np.iinfo(dtype).max

@@ -121,8 +121,8 @@ def _between_seeds(denoiser: Any, job: Interpolate, label: int | None, shape: tu
     from scoregen.metrics import constant_speed_path
     from scoregen.metrics.smoothness import path_images
     from scoregen.rng import Stream, generators, randn
-    from scoregen.samplers.base import state_options
     from scoregen.samplers.from_noise import FromNoise
+    from scoregen.samplers.start import state_options
 
     options = state_options(denoiser)
     seeds = [int(end) for end in job.between or ()]
@@ -147,7 +147,7 @@ def _between_images(denoiser: Any, job: Interpolate, label: int | None, shape: t
     import torch
 
     from scoregen.samplers import interpolate
-    from scoregen.samplers.base import state_options
+    from scoregen.samplers.start import state_options
 
     options = state_options(denoiser)
     a, b = (_read(Path(str(file)), shape).to(**options) for file in job.between or ())
@@ -157,18 +157,14 @@ def _between_images(denoiser: Any, job: Interpolate, label: int | None, shape: t
 
 def _read(file: Path, shape: tuple[int, ...]) -> Any:
     r"""An image (1, *S) in [0, 1], or an array in the units of the data, of the shape of the model."""
-    import numpy as np
     import torch
 
-    from scoregen.data.files import read_image
+    from scoregen.data.files import as_fraction, read_array, read_picture
 
-    try:
-        if file.suffix == ".npy":
-            x = torch.from_numpy(np.load(file)).float()
-        else:
-            x = read_image(file, mode="L" if shape[0] == 1 else "RGB").float() / 255
-    except ValueError as error:
-        raise UserError(f"between: '{file}' is not a readable image or .npy array ({error}).") from error
+    if file.suffix == ".npy":
+        x = torch.from_numpy(read_array(file, "between")).float()
+    else:
+        x = as_fraction(read_picture(file, "between", mode="L" if shape[0] == 1 else "RGB"))
     if tuple(x.shape) != tuple(shape):
         raise UserError(f"between: '{file}' has shape {tuple(x.shape)}, the model makes {tuple(shape)}. Resize it.")
     return x[None]

@@ -94,7 +94,7 @@ class Restore(Job):
         except ValueError as error:
             raise UserError(f"tile: {error}") from error
         try:
-            despeckler = Despeckler(tiled, self.looks, self.sampler if self.samples else None)
+            despeckler = Despeckler(tiled, float(self.looks or 0), self.sampler if self.samples else None)
             if self.samples > 1:
                 despeckler.check_stochastic()
         except TypeError as error:
@@ -148,7 +148,7 @@ class Restore(Job):
                     images.write(k, out, mean[i] * self.scale, spread)
                 bar.update(len(batch))
 
-    def _estimate(self, despeckler: Any, x: Any, draws: list[Any]) -> tuple[Any, Any]:
+    def _estimate(self, despeckler: Despeckler, x: Any, draws: list[Any]) -> tuple[Any, Any]:
         r"""The estimate (B, C, H, W), and the standard deviation of its pixels or None."""
         if self.samples > 1:
             return despeckler.sample_mean(x, self.samples, draws)

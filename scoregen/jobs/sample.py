@@ -155,7 +155,7 @@ class Sample(Job):
     def _read(self, out: Path, index: int) -> Any:
         import numpy as np
 
-        from scoregen.data.files import read_picture
+        from scoregen.data.files import as_fraction, read_picture
 
         path = self._path(out, index)
-        return np.load(path) if self.format == "npz" else read_picture(path).float().numpy() / 255
+        return np.load(path) if self.format == "npz" else as_fraction(read_picture(path, "out")).numpy()

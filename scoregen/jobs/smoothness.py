@@ -67,7 +67,7 @@ class Smoothness(Job):
             generate = FromNoise(model, self.sampler, self.label)
         except (ValueError, TypeError) as error:
             raise UserError(f"sampler: {error}") from error
-        facts = {"checkpoint": str(checkpoint), "weights": self.weights, "data": self.data.name}
+        facts: dict[str, Any] = {"checkpoint": str(checkpoint), "weights": self.weights, "data": self.data.name}
         facts |= {"sampler": plain(self.sampler), "network_calls": calls, "label": self.label}
 
         def work() -> None:

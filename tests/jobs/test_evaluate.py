@@ -62,7 +62,7 @@ def test_samples_of_another_shape_are_refused_before_they_are_made(tmp_path):
     made = checkpoint(tmp_path / "checkpoint")
     with pytest.raises(UserError, match="the model makes"):
         run(tmp_path / "out", checkpoint=str(made), data={"_target_": "scoregen.data.Toy2D"})
-    with pytest.raises(UserError, match="n: must be >= 2"):
+    with pytest.raises(UserError, match="n must be >= 3, got n=1"):
         run(tmp_path / "out", checkpoint=str(made), n=1)
     assert not (tmp_path / "out").exists()
 
@@ -126,7 +126,7 @@ def test_mistakes_stop_before_any_work(tmp_path, changes, text):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"samplers": "ddim"}, "samplers: must be a list, got 'ddim'"),
+        ({"samplers": "ddim"}, "samplers: must be a list of texts, got 'ddim'"),
         ({"samplers": []}, "samplers: must not be an empty list"),
         ({"samplers": ["adaptive_flow"]}, "samplers: 'adaptive_flow' chooses its steps itself"),
         ({"samplers": ["hein"]}, "sampler: there is no option 'hein'. Did you mean 'heun'"),

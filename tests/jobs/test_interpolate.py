@@ -81,18 +81,18 @@ def test_two_images_are_ends_of_their_path(digits, tmp_path):
     np.save(tmp_path / "b.npy", x[1])
     for ends in ("[A,A]", "[B,B]"):
         files = ends.replace("A", str(tmp_path / "a.png")).replace("B", str(tmp_path / "b.npy"))
-        (path,) = frames(interpolate(digits, tmp_path / ends[1], *SHORT, f"between={files}"))
+        (path,) = frames(interpolate(digits, tmp_path / ends[1], "frames=4", f"between={files}"))
         expected = x[0] if "A" in ends else x[1]
         assert np.abs(path - expected).max() < 0.02
     files = f"[{tmp_path / 'a.png'},{tmp_path / 'a.png'}]"
     with pytest.raises(UserError, match="constant_speed: is for two seeds, not for images"):
-        interpolate(digits, tmp_path / "no", *SHORT, f"between={files}", "constant_speed=true")
+        interpolate(digits, tmp_path / "no", "frames=4", f"between={files}", "constant_speed=true")
 
 
 BAD = {
     "one": (["between=[1]"], r"between: must be two seeds \[0,1\] or two images"),
     "mixed": (["between=[1,a.png]"], "between: must be two seeds"),
-    "number": (["between=1"], "between: must be two seeds"),
+    "number": (["between=1"], "between: must be a list of integers, a list of texts or null, got 1"),
     "missing": (["between=[a.png,b.png]"], "between: 'a.png' does not exist"),
     "blend": (["between=[0,1]", "blend=slurp"], "blend: must be slerp or linear, got 'slurp'"),
     "frames": (["between=[0,1]", "frames=1"], "frames must be >= 2"),
@@ -121,7 +121,7 @@ def test_a_refused_interpolation_leaves_the_folder_free(digits, tmp_path):
 def test_a_picture_of_another_size_is_refused(digits, tmp_path):
     Image.new("L", (9, 8)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"'.*a.png' has shape \(1, 8, 9\), the model makes \(1, 8, 8\). Resize it"):
-        interpolate(digits, tmp_path / "out", *SHORT, f"between=[{tmp_path / 'a.png'},{tmp_path / 'a.png'}]")
+        interpolate(digits, tmp_path / "out", "frames=4", f"between=[{tmp_path / 'a.png'},{tmp_path / 'a.png'}]")
 
 
 def test_smoothness_is_reported(digits, tmp_path, monkeypatch, capsys):

@@ -189,8 +189,8 @@ MISTAKES = {
     "vectors": (["LOG", "images=flat.npz", "looks=4"], r"must be \(N, H, W\), .* got \(2, 8\)"),
     "no-archive": (["LOG", "images=text.npz", "looks=4"], "is not a readable .npz file"),
     "empty": (["LOG", "images=empty", "looks=4"], r"no pictures \(.png, .*\) and no .npz at '.*empty'"),
-    "alpha": (["LOG", "images=rgba", "looks=4"], "'a.png' has mode RGBA; convert it"),
-    "broken": (["LOG", "images=broken", "looks=4"], "'b.png' is not a readable picture"),
+    "alpha": (["LOG", "images=rgba", "looks=4"], "'a.png' has mode RGBA. Convert it"),
+    "broken": (["LOG", "images=broken", "looks=4"], "b.png' is not a readable image"),
     "sampler": (
         ["LOG", "images=x.npz", "looks=4", "samples=2", "sampler=exponential_abm"],
         "sampler: the sampler must be stochastic .*ExponentialABM.*sampler=despeckle",
