@@ -1,0 +1,165 @@
+r"""The law of samplers: the order at which their error falls; and error bounds of the deterministic ones.
+
+A sampler without noise follows the flow of the standard mixture, whose end is known to 1e-8. Of one with noise the
+variance on normal data is computed exactly, by impulse response, and its error must fall.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from laws.discovery import classes, uncovered
+from oracles import Independent, affine_law, standard_mixture
+
+from scoregen.samplers import (
+    DDIM,
+    Ancestral,
+    DaleLangevin,
+    EulerMaruyama,
+    ExponentialAB,
+    ExponentialABM,
+    Heun,
+    Karras,
+    PredictorCorrector,
+    Sampler,
+    VelocityABM,
+)
+
+TESTS = Path(__file__).parents[1]
+MIXTURE = standard_mixture()
+MEAN, VAR = 0.7, 0.09
+NORMAL = Independent(MEAN, VAR)
+
+
+class Order(NamedTuple):
+    r"""The slope of a sampler's error at about 64 to 128 steps, on a scale where halving the error is 1.
+
+    Args:
+        build: the sampler of a number of steps. low, high: between them lies the slope.
+        sign: of the error of the variance, for a sampler with noise: 1 too wide, -1 too narrow.
+    """
+
+    build: Callable[[int], Sampler]
+    low: float
+    high: float
+    sign: int | None = None
+
+
+ORDERS = {
+    "ddim": Order(DDIM, 0.80, 1.15),
+    "heun": Order(Heun, 1.9, 2.15),
+    "2m": Order(lambda k: ExponentialAB(k, order=2), 1.9, 2.15),
+    "2m_damped": Order(lambda k: ExponentialAB(k, order=2, damped=True), 1.8, 2.15),
+    "3m": Order(lambda k: ExponentialAB(k, order=3), 2.8, 3.3),
+    "abm1": Order(lambda k: ExponentialABM(k, order=1), 1.7, 2.2),
+    "abm2": Order(lambda k: ExponentialABM(k, order=2), 2.5, 3.3),
+    "abm3": Order(lambda k: ExponentialABM(k, order=3), 3.6, 4.4),
+    "velocity1": Order(lambda k: VelocityABM(k, order=1), 1.7, 2.2),
+    "velocity2": Order(lambda k: VelocityABM(k, order=2), 2.5, 3.3),
+    "velocity3": Order(lambda k: VelocityABM(k, order=3), 3.4, 4.4),
+    "velocity4": Order(lambda k: VelocityABM(k, order=4), 4.2, 5.6),
+    "ancestral": Order(Ancestral, 0.85, 1.15, -1),
+    "eta_half": Order(lambda k: DDIM(k, eta=0.5), 0.85, 1.15, -1),
+    "euler_maruyama": Order(EulerMaruyama, 0.85, 1.2, 1),
+    "twice_stochastic": Order(lambda k: EulerMaruyama(k, stochasticity=1.5), 0.85, 1.3, 1),
+    "dale_langevin": Order(DaleLangevin, 0.85, 1.2, 1),
+    "predictor_corrector": Order(lambda k: PredictorCorrector(k, step_size=0.1), 0.85, 1.2, -1),
+    "heun_churn": Order(lambda k: Heun(k, churn=10.0), 1.85, 2.2, 1),
+}
+# samplers without an order: the file of tests/ that has their law
+ELSEWHERE = {
+    "AdaptiveFlow": "samplers/test_adaptive.py",  # its error follows a tolerance
+    "AmbientLangevin": "samplers/test_dale_langevin.py",  # only on log charts
+    "Consistency": "samplers/test_all_pairs.py",  # exact in any number of steps, with a consistency model
+    "DalePaper": "samplers/test_dale_langevin.py",  # not a consistent discretisation, as these tests show
+    "DiffusersSampler": "samplers/test_scheduler.py",  # that of the scheduler
+}
+
+
+@cache
+def flow() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    r"""A start at 80 and the solution of the flow of the mixture at 0.002 and 0, to 1e-8."""
+    u = MIXTURE.sample(256, torch.Generator().manual_seed(0), 80.0)
+    grid = Karras()(MIXTURE.sde, 1000)
+    sampler = VelocityABM(1000, order=4)
+    return u, sampler.integrate(MIXTURE, u, grid[:-1], None), sampler.integrate(MIXTURE, u, grid, None)
+
+
+def rmse(a: torch.Tensor, b: torch.Tensor) -> float:
+    return (a - b).square().mean().sqrt().item()
+
+
+def flow_error(sampler: Sampler, steps: int) -> float:
+    r"""The error of a sampler without noise on the mixture, without the last jump to 0."""
+    u, end, _ = flow()
+    return rmse(sampler.integrate(MIXTURE, u, Karras()(MIXTURE.sde, steps)[:-1], refuse), end)
+
+
+def refuse(u: torch.Tensor) -> torch.Tensor:
+    raise AssertionError("this sampler draws noise: state the sign of its error in ORDERS")
+
+
+def variance_error(sampler: Sampler) -> float:
+    r"""The error of the variance of a sampler with noise on normal data, whose mean has none."""
+    grid = Karras()(NORMAL.sde, sampler.steps)
+    mean, var = affine_law(sampler, NORMAL, grid, MEAN, VAR + 80.0**2)
+    assert mean == pytest.approx(MEAN, abs=1e-12)
+    return var - VAR
+
+
+def check_order(law: Order) -> None:
+    r"""The law of one row of ORDERS."""
+    if law.sign is None:
+        coarse, fine = (flow_error(law.build(k), k) for k in (65, 129))
+    else:
+        coarse, fine = variance_error(law.build(64)), variance_error(law.build(128))
+        assert math.copysign(1, coarse) == math.copysign(1, fine) == law.sign
+    assert law.low < math.log2(coarse / fine) < law.high
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_order(name):
+    check_order(ORDERS[name])
+
+
+def test_every_sampler_has_an_order():
+    covered = {type(law.build(2)) for law in ORDERS.values()}
+    covered |= {kind for kind in classes(Sampler).values() if kind.__name__ in ELSEWHERE}
+    assert not uncovered(Sampler, covered, "add its order to ORDERS in tests/laws/test_samplers.py")
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_sampler_without_an_order_has_another_law(name):
+    assert name in (TESTS / ELSEWHERE[name]).read_text()
+
+
+BOUNDS = {
+    "ddim": 2.8e-2,
+    "heun": 1.66e-3,
+    "2m": 2.7e-3,
+    "3m": 7.9e-4,
+    "abm2": 8.9e-4,
+    "velocity3": 4.0e-4,
+    "velocity4": 2.1e-4,
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_error_at_64_steps(name):
+    # largest of several seeds, with half as much again for this one
+    u, _, end = flow()
+    found = ORDERS[name].build(64).integrate(MIXTURE, u, Karras()(MIXTURE.sde, 64), None)
+    assert rmse(found, end) < 1.5 * BOUNDS[name]
+
+
+def test_damped_weights_are_better_at_eight_steps():
+    u, _, end = flow()
+    grid = Karras()(MIXTURE.sde, 8)
+    damped, exact = (
+        rmse(ExponentialAB(8, order=2, damped=d).integrate(MIXTURE, u, grid, None), end) for d in (True, False)
+    )
+    assert damped < 0.7 * exact
