@@ -10,7 +10,7 @@ import math
 
 import pytest
 import torch
-from laws.discovery import classes, node_of, options, uncovered
+from laws.discovery import node_of, options, uncovered
 from scipy.integrate import solve_ivp
 
 from scoregen.config import build
