@@ -32,7 +32,7 @@ def main() -> int:
     for text in arguments.checkpoints:
         name, _, path = text.rpartition("=")
         model = scoregen.load(path)
-        found[name or path] = along_trajectory(model, source.train, source.test, TIMES, arguments.n)
+        found[name or path] = along_trajectory(model, source.train, source.test, TIMES, n=arguments.n)
     print("| model | number | " + " | ".join(f"{t / 2:g}" for t in TIMES) + " |")
     print("|---|---|" + "---|" * len(TIMES))
     for name, one in found.items():

@@ -31,9 +31,9 @@ th{font-weight:500;color:var(--muted)}
 td{font-variant-numeric:tabular-nums}
 tr>:last-child{padding-right:0;overflow-wrap:anywhere}
 .numbers th,.numbers td{text-align:right;white-space:nowrap}
-.numbers tr>:first-child{text-align:left}
+.numbers tr>:first-child{text-align:left;white-space:normal}
 pre{background:var(--panel);padding:1rem;border-radius:6px;overflow:auto;max-height:32rem;font-size:.8125rem}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:1.75rem}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20rem,100%),1fr));gap:1.75rem}
 """
 _BASE = """<!doctype html>
 <html lang="en">

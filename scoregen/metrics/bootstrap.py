@@ -1,9 +1,9 @@
-r"""How much a Frechet distance would move with other generated images of the same number.
+r"""How much a Frechet distance varies over sets of generated images of one size.
 
     resample n rows with replacement -> d*_1, ..., d*_R;   interval = d + quantiles of (d* - mean d*)
 
-Resampling adds a bias of its own, about the size of the one that n images give d itself, hence the centring:
-mean d* - d is reported as the estimate of that bias. The reference is held fixed.
+Resampling adds a bias of its own, about as large as that of d from n images. So the interval is centred, and
+mean d* - d is reported as an estimate of the bias. The reference is held fixed.
 """
 
 from typing import NamedTuple

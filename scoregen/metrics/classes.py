@@ -1,4 +1,4 @@
-r"""What a classifier says about generated images: are all classes there, and is each image clearly one of them?"""
+r"""Generated images by a classifier: the balance of their classes, and how clearly each image is of one class."""
 
 import math
 from typing import NamedTuple

@@ -20,7 +20,7 @@ def bits_per_dim(log_prob: Tensor, dimensions: int, levels: int = 256, width: fl
     Args:
         log_prob: log density of the dequantised images in nats, any shape, in the units that `width` describes
             (with the chart's log-determinant if the model has coordinates of its own).
-        dimensions: numbers in an image, d.
+        dimensions: values in an image, d.
         levels: discrete levels L of a number, 256 for 8 bits.
         width: length w of the interval that the levels fill: 1 for [0, 1], 2 for [-1, 1].
 
@@ -40,7 +40,7 @@ def dequantise(images: Tensor, generator: Generators = None, levels: int = 256) 
 
     Args:
         images: (B, *S) in [0, 1].
-        generator: None, one for the batch, or a list with one an image.
+        generator: None, one for the batch, or a list with one for each image.
         levels: L.
     """
     level = (images * (levels - 1)).round()

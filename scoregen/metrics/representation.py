@@ -1,6 +1,6 @@
-r"""A representation along the path from data to noise: its distance from the start, and the class that it still tells.
+r"""A representation along the path from data to noise: how far it moves, and how well it still predicts the class.
 
-u_t = y + t eps, the eps of a sample the same at all t
+u_t = y + t eps, with the same eps of a sample at all t
 similarity(t) = mean cosine of c(u_t, t) and c(u_low, low),   accuracy(t) = of a linear probe trained at that t
 """
 

@@ -1,4 +1,4 @@
-r"""Quality against cost: the Frechet distance over network calls, one line a sampler."""
+r"""Quality against cost: the Frechet distance over network calls, one line for each sampler."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ def save_figure(points: list[Point], path: Path) -> Path:
             axes.axhline(floor, linestyle="--", color="grey", label="floor (held-out data)")
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xlabel("network calls an image")
+        axes.set_xlabel("network calls per image")
         axes.set_ylabel(points[0].frechet.name)
         axes.legend()
 

@@ -1,4 +1,4 @@
-r"""Confidence bounds for a binomial probability, and what several certificates say together.
+r"""Confidence bounds for a binomial probability, and a guarantee for several certificates together.
 
 A count A ~ Bin(n, p) gives, with probability at least 1 - alpha, the one-sided Clopper-Pearson bounds
 
@@ -42,14 +42,14 @@ def check_alpha(alpha: float) -> float:
     r"""Returns alpha, a failure probability in [1e-30, 1/2).
 
     Raises:
-        ValueError: when it is outside.
+        ValueError: it is outside.
     """
     inside(LEAST, 0.5, "[)", alpha=alpha)
     return float(alpha)
 
 
 def lower_bound(count: ArrayLike, n: ArrayLike, alpha: float) -> np.ndarray:
-    r"""The number L that P(L > p) <= alpha holds for, whatever p.
+    r"""A lower bound L of a probability p: P(L > p) <= alpha for every p.
 
     Args:
         count: successes A, 0 <= A <= n.
@@ -66,7 +66,7 @@ def lower_bound(count: ArrayLike, n: ArrayLike, alpha: float) -> np.ndarray:
 
 
 def upper_bound(count: ArrayLike, n: ArrayLike, alpha: float) -> np.ndarray:
-    r"""The number U that P(U < p) <= alpha holds for, whatever p; arguments as `lower_bound`."""
+    r"""An upper bound U of a probability p: P(U < p) <= alpha for every p; arguments as `lower_bound`."""
     from scipy.special import betainccinv
 
     count, n = np.asarray(count), np.asarray(n)
@@ -74,7 +74,7 @@ def upper_bound(count: ArrayLike, n: ArrayLike, alpha: float) -> np.ndarray:
 
 
 def smallest_count(n: int, alpha: float, p: float) -> int:
-    r"""The smallest count A of n draws with lower_bound(A, n, alpha) > p; n + 1 when there is none.
+    r"""The smallest count A of n draws with lower_bound(A, n, alpha) > p; n + 1 if no count has it.
 
     Bisection on the bound, which grows with the count.
     """
@@ -92,7 +92,7 @@ def smallest_n(alpha: float, p: float) -> int:
     r"""The smallest n whose all-successes bound alpha^(1/n) exceeds p: fewer draws cannot certify p at all.
 
     Raises:
-        ValueError: when it takes more than 10^12 draws.
+        ValueError: it would take more than 10^12 draws.
     """
     if alpha ** (1.0 / MOST) <= p:
         raise ValueError(f"{MOST:.0e} draws do not prove a probability above {p:.15g}. Choose a smaller radius.")
@@ -119,7 +119,7 @@ def high_probability_accuracy(correct: int, m: int, alpha: float, rho: float = 1
     no bound.)
 
     Args:
-        correct: how many of the m inputs are certified at a radius with the right label.
+        correct: number of the m inputs that are certified at a radius with the right label.
         m: inputs, abstentions included.
         alpha: failure probability of one certificate.
         rho: failure probability of the statement.

@@ -1,7 +1,7 @@
-r"""Draws on any device from a torch generator, in float64 unless asked otherwise.
+r"""Draws on any device from a torch generator, in float64 unless strict is False.
 
-On the CPU numpy's ziggurat is twice as fast as torch's float64 Box-Muller, and drawing is most of what certification
-costs beside the network. So a CPU draw seeds numpy's SFC64 with the next number of the torch generator and with the
+On the CPU numpy's ziggurat is twice as fast as torch's float64 Box-Muller, and after the network, drawing is most of
+the cost of a certification. So a CPU draw seeds numpy's SFC64 with the next number of the torch generator and with the
 64 bits that it was seeded with: of a seed given to `manual_seed` torch's own stream keeps only 32 on a CPU.
 """
 

@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CHUNK = 128
-_LARGE = 1e30  # stands for infinity where differences are taken
+_LARGE = 1e30  # replaces infinity in differences
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def refuse_training(classifier: Classify) -> None:
 
 
 def placed(classifier: Classify, x: Tensor) -> tuple[torch.device, torch.dtype]:
-    r"""Device and type of a classifier's input: those of its weights, or x's where it has none."""
+    r"""Device and type of a classifier's input: those of its weights, or of x if it has none."""
     tensors: Iterable[Tensor] = ()
     if isinstance(classifier, nn.Module):
         tensors = itertools.chain(classifier.parameters(), classifier.buffers())
@@ -78,7 +78,7 @@ class Engine:
 
     Args:
         classifier: (B, *S) -> logits (B, num_classes); its argmax is the answer.
-        noise: how an input is made noisy.
+        noise: of the smoothing.
         num_classes: number of logits.
         batch_size: draws in a forward pass; on a CPU as many as fit its cache are fastest.
         strict: float64 noise.
@@ -130,9 +130,9 @@ class Engine:
     def require_function(self, x: Tensor) -> None:
         r"""Checks that the classifier's answer depends on nothing but its input.
 
-        Noisy copies of x and of a darker x are classified together and each in a batch of its own (twice, since an
-        exported network may not take a batch of one). A batch norm that was exported in training mode is found, and a
-        sampler that shares its steps. One copy may differ: a vote near a tie, by the rounding of the network.
+        Noisy copies of x and of a darker x are classified together, and each one in a batch of its own (with itself,
+        since an exported network may not take a batch of one). This finds a batch norm that was exported in training
+        mode, and a sampler whose steps depend on the batch. One copy may differ, since rounding can turn a near tie.
 
         Args:
             x: one input (*S).
@@ -207,8 +207,8 @@ def _source(device: torch.device) -> torch.device:
 def differ(logits: Tensor, others: Tensor, half: bool) -> Tensor:
     r"""Which rows of two logits (B, K) differ by more than rounding, (B,).
 
-    Only the classes that could win are compared, and only with each other: beside a masked class, or under an offset
-    of all, any difference would look small.
+    Only the classes that could win are compared, and only with each other. Next to a masked class, or under an offset
+    of all classes, any difference would look small.
     """
     top = torch.cat([x.topk(2).indices for x in (logits, others)], 1)
     logits, others = (x.gather(1, top).clamp(-_LARGE, _LARGE) for x in (logits, others))

@@ -24,8 +24,8 @@ class LogNormal(AbstractNoise):
         Phi^{-1}(p_b)). It implies the plain l2 radius offset R for x, x' >= 0. One pixel alone may change by the
         factor e^R.
 
-    A zero stays zero under multiplication, so with offset 0 the theorem compares only inputs with the same zeros, and
-    an input with zeros has no certificate worth the name: it is refused.
+    A zero stays zero under multiplication, so that with offset 0 the theorem compares only inputs with the same zeros.
+    An input with zeros is then refused, since its certificate would be void.
 
     Args:
         sigma: standard deviation of the logarithm, without unit.
@@ -88,8 +88,8 @@ class AbstractLogNormalFactor(AbstractNoise):
 
         Acting twice multiplies the factors, so smoothing over log a is one-dimensional Gaussian smoothing: the label
         is the same at act(x, a) for all a in (e^{-R}, e^R), R = sigma / 2 (Phi^{-1}(p_a) - Phi^{-1}(p_b)). No sqrt(d)
-        is lost; nothing else is certified: an image that was rounded, quantised or clipped after the gain is not
-        act(x, a), and for it no radius holds. Use `LogNormal` where that matters.
+        is lost. Nothing else is certified: an image that was rounded, quantised or clipped after the gain is not
+        act(x, a), and no radius holds for it. Use `LogNormal` where that matters.
 
     Args:
         sigma: standard deviation of log a.

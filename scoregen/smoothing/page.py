@@ -23,7 +23,8 @@ _PAGE = """{% extends "base.html" %}
 .inputs{display:grid;grid-template-columns:repeat(auto-fill,minmax(13rem,1fr));gap:1.5rem}
 .inputs .pair{display:flex;gap:.4rem}
 .inputs img{width:6rem;height:6rem;object-fit:contain;image-rendering:pixelated}
-.wrong{color:var(--bad);font-weight:600}
+.inputs span{color:var(--text)}
+.inputs .wrong{color:var(--bad);font-weight:600}
 {% endblock %}
 {% macro view(look, alt) %}
 {% if look is string %}<code>{{ look }}</code>{% else %}{{ picture(look, alt) }}{% endif %}
@@ -59,7 +60,7 @@ together.</p>
 
 @dataclass(frozen=True)
 class _Shown:
-    r"""An input on the page; looks are the bytes of a PNG, or a text for what is no image."""
+    r"""An input on the page; its clean and noisy looks are PNG bytes, or a text if it is no image."""
 
     index: int
     clean: bytes | str

@@ -1,8 +1,9 @@
 r"""Denoised smoothing: a denoiser in front of a classifier that never saw noise.
 
 Smoothing adds noise sigma to x. In chart coordinates that is u = y_0 + s eps with s = a sigma, where a is the chart's
-slope (2 for images in [0, 1] modelled in [-1, 1]). It is what the process looks like at the time t with
-sigma_t / alpha_t = s, so a sampler started there gives a clean input. t is solved for exactly, not taken from a grid.
+slope (2 for images in [0, 1] modelled in [-1, 1]). It is the state of the process at the time t with
+sigma_t / alpha_t = s, so that a sampler started there gives a clean input. t is solved for exactly, not taken from a
+grid.
 
 Reference: Salman et al. (2020), arXiv 2003.01908; Carlini et al. (2022), arXiv 2206.10550.
 """
@@ -87,8 +88,8 @@ class PurifiedClassifier(nn.Module):
         seed: of the purification's own noise.
 
     Raises:
-        ValueError: when the process never reaches the noise ratio s, its chart is neither affine nor logarithmic, or
-            the sampler's images depend on the rest of their batch.
+        ValueError: the process never reaches the noise ratio s, its chart is neither affine nor logarithmic, or the
+            sampler's images depend on the rest of their batch.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-r"""What a run of certificates says: certified accuracy against radius, with its uncertainty, as a table and a curve.
+r"""Certified accuracy of a run against radius, with its uncertainty, as a table and a curve.
 
 An input counts at radius r if its label is right and its certified radius exceeds r (strictly: the ball is open).
 Abstentions count as wrong. Radii were rounded down when they were written.
@@ -29,8 +29,8 @@ class Summary:
     Attributes:
         inputs: their number, abstentions included.
         accuracy: certified accuracy at radius 0.
-        average_radius: mean over all inputs of the radius, 0 where the label is wrong (ACR); a lower bound for a method
-            that stops early.
+        average_radius: mean radius over all inputs, with 0 for a wrong label (ACR); a lower bound if the method stops
+            early.
         abstentions: share of inputs without a label.
         draws: mean forward passes for an input.
     """
@@ -73,7 +73,7 @@ def summary(run: Run) -> Summary:
 
 
 def names_of(runs: Mapping[Path, Run]) -> dict[str, Run]:
-    r"""Runs by the shortest ends of their folders that tell them apart."""
+    r"""Runs by the shortest ends of their paths that are unique."""
     paths = [path.resolve().parts for path in runs]
     for length in range(1, max(map(len, paths)) + 1):
         names = ["/".join(parts[-length:]) for parts in paths]
@@ -83,7 +83,7 @@ def names_of(runs: Mapping[Path, Run]) -> dict[str, Run]:
 
 
 def table_radii(runs: Sequence[Run]) -> list[float]:
-    r"""0, step, 2 step, ... up to the largest radius that any of the runs tells about."""
+    r"""0, step, 2 step, ... up to the largest radius that any of the runs covers."""
     if all(run.header.get("radii") is not None for run in runs):
         return sorted({radius for run in runs for radius in run.header["radii"]})
     step = min(run.header["step"] for run in runs)
@@ -92,14 +92,14 @@ def table_radii(runs: Sequence[Run]) -> list[float]:
 
 
 def _end(run: Run) -> float:
-    r"""The largest radius that a run tells about: its method's last one, or one step beyond the largest certified."""
+    r"""The largest radius that a run covers: its method's last one, or one step beyond the largest certified."""
     if run.header["reach"] is not None:
         return float(run.header["reach"])
     return float(correct_radii(run).max(initial=0.0) + run.header["step"])
 
 
-def _tells(run: Run, radius: float) -> bool:
-    r"""Whether a run tells about a radius, or its method stopped before."""
+def _covers(run: Run, radius: float) -> bool:
+    r"""Whether a run covers a radius; its method may have stopped before."""
     reach = run.header["reach"]
     return reach is None or radius <= reach * (1 + 1e-6)
 
@@ -156,7 +156,7 @@ def _average(found: Summary, run: Run) -> str:
 
 
 def _cell(run: Run, radius: float) -> str:
-    if not _tells(run, radius):
+    if not _covers(run, radius):
         return "-"
     guaranteed = round_down(100 * guaranteed_accuracy(run, [radius])[0], 1)
     return f"{100 * certified_accuracy(run, [radius])[0]:.1f} ({guaranteed:.1f})"

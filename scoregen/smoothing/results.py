@@ -1,7 +1,7 @@
 r"""Results on disk: one line of JSON for each certified input, appended as it is finished.
 
-The first line is a header: everything that determines the certificates. A folder continues only the job that its header
-describes. Each process writes a file of its own; a line torn by a crash is dropped and its input certified again.
+The first line is a header: everything that determines the certificates. A job continues only in a folder with the same
+header. Each process writes a file of its own. A line torn by a crash is dropped, and its input is certified again.
 """
 
 import hashlib

@@ -1,9 +1,9 @@
 r"""Methods that stop early: stitched Clopper-Pearson bounds and the ladder.
 
-An input is looked at after n_1 = 128, n_{k+1} = 1.5 n_k, ..., n draws in all, and each of the K looks makes a
-Clopper-Pearson bound at level alpha / K from the cumulative counts. By the union bound all K are right with
-probability 1 - alpha, so the best one so far is right under any rule of stopping. Peeking without dividing alpha
-would not be: the error grows with the number of looks.
+The counts of an input are looked at after n_1 = 128, n_{k+1} = 1.5 n_k, ..., n draws in all. Each of the K looks makes
+a Clopper-Pearson bound at level alpha / K from the cumulative counts. By the union bound all K are right with
+probability 1 - alpha, so that the best one so far is right under any rule of stopping. Without the division of alpha
+it would not be: the error grows with the number of looks.
 """
 
 from abc import abstractmethod
@@ -62,7 +62,7 @@ class Stitched(AbstractSequential):
     r"""Stops at the first look that certifies the target.
 
     Args:
-        n: most draws for an input.
+        n: largest number of draws for an input.
         n0: draws that choose the class.
         alpha: failure probability.
         target: probability to certify; 1 (never reached) draws all n.
@@ -88,14 +88,14 @@ class Ladder(AbstractSequential):
     false, it can only lose one.
 
     Args:
-        n: most draws for an input.
+        n: largest number of draws for an input.
         n0: draws that choose the class.
         alpha: failure probability.
-        targets: increasing probabilities, one a rung; 1/2 is radius 0.
+        targets: increasing probabilities, one for each rung; 1/2 is radius 0.
         futility: chance, at each look, of giving up a rung that is exactly at the limit.
 
     Raises:
-        ValueError: when n draws cannot certify the last rung.
+        ValueError: n draws cannot certify the last rung.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ class SmoothedClassifier:
             in deployment.
 
     Raises:
-        TypeError: the noise is none of this package.
+        TypeError: the noise is not one of this package.
         ValueError: a classifier in training mode, or fewer than two classes.
     """
 
@@ -96,7 +96,7 @@ class SmoothedClassifier:
             step: distance of the ladder's radii.
 
         Raises:
-            ValueError: when n is too small, or the noise does not suit an input.
+            ValueError: n is too small, or the noise does not suit an input.
         """
         rule = make_method(method, self.noise, n, n0=n0, alpha=alpha, max_radius=max_radius, step=step)
         found = dict(self.stream(self._numbered(x, indices), rule, derive_seed(generator)))
