@@ -1,6 +1,7 @@
 r"""Jobs: typed descriptions of work, each of which owns one folder."""
 
-from scoregen.jobs.certify import Certify, Purify
+from scoregen.jobs.base_classifier import Purify
+from scoregen.jobs.certify import Certify
 from scoregen.jobs.compare import Compare
 from scoregen.jobs.evaluate import Evaluate
 from scoregen.jobs.interpolate import Interpolate

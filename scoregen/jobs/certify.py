@@ -11,28 +11,13 @@ from typing import Any, ClassVar, Literal
 from scoregen.data import Source
 from scoregen.description import built_option
 from scoregen.errors import UserError
+from scoregen.jobs.base_classifier import Purify, check_told, classes_of, from_elsewhere, purified, trained
 from scoregen.jobs.job import Job, Plan, Weights
 from scoregen.samplers import Sampler
 from scoregen.smoothing.noise import AbstractNoise, Gaussian
 
 Method = Literal["fixed", "selection_free", "top2", "stitched", "ladder"]
 _PRECISIONS = {"bf16": "bfloat16", "fp16": "float16"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Purify:
-    r"""Denoised smoothing: a diffusion or consistency model before a classifier that never saw noise.
-
-    Args:
-        checkpoint: of the denoiser; None for none. weights: "ema" or "model".
-        votes: purifications of each noisy input; the majority counts.
-        seed: of a stochastic sampler.
-    """
-
-    checkpoint: str | None = None
-    weights: Weights = "ema"
-    votes: int = 1
-    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,43 +67,24 @@ class Certify(Job):
         if self.checkpoint is None:
             self.refuse_ignored({"weights": "needs checkpoint=..., whose weights they are"})
         if self.purify.checkpoint is None:
-            self.refuse_ignored({"sampler": "needs purify.checkpoint=..., the denoiser that it samples from"})
-            for part in fields(Purify):
-                if (value := getattr(self.purify, part.name)) != part.default:
-                    raise UserError(
-                        f"purify.{part.name}: needs purify.checkpoint=..., the denoiser, got "
-                        f"purify.{part.name}={value}. Leave it out."
-                    )
+            self._refuse_purification()
+
+    def _refuse_purification(self) -> None:
+        self.refuse_ignored({"sampler": "needs purify.checkpoint=..., the denoiser that it samples from"})
+        for part in fields(Purify):
+            if (value := getattr(self.purify, part.name)) != part.default:
+                raise UserError(
+                    f"purify.{part.name}: needs purify.checkpoint=..., the denoiser, got purify.{part.name}={value}. "
+                    "Leave it out."
+                )
 
     def plan(self, out: Path) -> Plan:
         from scoregen import parallel
+        from scoregen.smoothing.dataset import every_kth
 
         with user_errors():
-            return self._plan(out, parallel.device())
-
-    def _plan(self, out: Path, device: Any) -> Plan:
-        import torch
-
-        from scoregen.smoothing.choice import make_method
-        from scoregen.smoothing.dataset import every_kth
-        from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
-
-        asked: dict[str, Any] = {key: getattr(self, key) for key in ("n", "n0", "alpha", "max_radius", "step")}
-        method = make_method(self.method, self.noise, **asked)
-        if self.data.test.label is None:
-            raise UserError("data: certified accuracy needs labels, and these data have none.")
-        classifier = self._classifier(device)
-        classes = _classes(classifier, self.data, device)
-        precision = getattr(torch, _PRECISIONS[self.precision]) if self.precision else None
-        g = SmoothedClassifier(
-            classifier,
-            self.noise,
-            classes,
-            batch_size=self.batch_size,
-            strict=self.strict,
-            precision=precision,
-        )
-        indices = every_kth(len(self.data.test), self.max_inputs)
+            g, method = self._smoothed(parallel.device()), self._method()
+            indices = every_kth(len(self.data.test), self.max_inputs)
         description = self._description()
 
         def work() -> None:
@@ -131,6 +97,34 @@ class Certify(Job):
             f"out: {out}",
         ]
         return Plan(work, lines, description)
+
+    def _method(self) -> Any:
+        from scoregen.smoothing.choice import make_method
+
+        asked: dict[str, Any] = {key: getattr(self, key) for key in ("n", "n0", "alpha", "max_radius", "step")}
+        return make_method(self.method, self.noise, **asked)
+
+    def _smoothed(self, device: Any) -> Any:
+        r"""The smoothed classifier."""
+        import torch
+
+        from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
+
+        classifier = self._classifier(device)
+        precision = getattr(torch, _PRECISIONS[self.precision]) if self.precision else None
+        options: dict[str, Any] = {"batch_size": self.batch_size, "strict": self.strict, "precision": precision}
+        return SmoothedClassifier(classifier, self.noise, classes_of(classifier, self.data, device), **options)
+
+    def _classifier(self, device: Any) -> Any:
+        if self.checkpoint is not None:
+            classifier = trained(self.checkpoint, self.weights, device)
+        else:
+            assert self.classifier is not None
+            classifier = from_elsewhere(self.classifier, device)
+        if self.purify.checkpoint is not None:
+            return purified(classifier, self.purify, self.sampler, self.noise, device)
+        check_told(classifier, self.noise)
+        return classifier
 
     def _description(self) -> dict[str, Any]:
         r"""What tells this classifier and these data from others, for the header of the certificates."""
@@ -173,51 +167,6 @@ class Certify(Job):
             if fresh:  # a run that went on says nothing about the whole
                 print(f"{seconds / len(indices):.3g} s an input on {parallel.world_size()} process(es)")
 
-    def _classifier(self, device: Any) -> Any:
-        r"""The base classifier, with a denoiser before it where one is given."""
-        from scoregen.checkpoint import load
-        from scoregen.smoothing.purify import PurifiedClassifier, check_chart
-
-        classifier = self._base_classifier(device)
-        purify = self.purify
-        if purify.checkpoint is None:
-            _check_told(classifier, self.noise)
-            return classifier
-        if hasattr(classifier, "noise_sigma"):
-            raise UserError(
-                f"purify.checkpoint: must be null for a {type(classifier).__name__}, which is told the noise that a "
-                f"denoiser takes away, got '{purify.checkpoint}'."
-            )
-        denoiser: Any = load(purify.checkpoint, purify.weights, device)
-        try:
-            check_chart(self.noise, denoiser.sde)
-        except ValueError as error:
-            raise UserError(f"noise, purify.checkpoint: {error}") from error
-        noise: Any = self.noise
-        purified = PurifiedClassifier(
-            classifier, denoiser, self.sampler, noise.sigma, votes=purify.votes, seed=purify.seed
-        )
-        return purified.eval()
-
-    def _base_classifier(self, device: Any) -> Any:
-        import torch
-
-        from scoregen.checkpoint import load
-        from scoregen.smoothing.classifiers import read_classifier
-
-        if self.checkpoint is None:
-            known = self.classifier
-            if isinstance(known, str):
-                return read_classifier(known, device)
-            return known.to(device) if isinstance(known, torch.nn.Module) else known
-        classifier: Any = load(self.checkpoint, self.weights, device)
-        if hasattr(classifier, "sde"):
-            raise UserError(
-                f"checkpoint: '{self.checkpoint}' holds a denoiser. Give a classifier, and the denoiser as "
-                f"purify.checkpoint={self.checkpoint}."
-            )
-        return classifier.to(memory_format=torch.channels_last)
-
     def _report(self, run: Any, out: Path) -> None:
         from scoregen.smoothing.page import write_page
         from scoregen.smoothing.report import curve, table
@@ -249,32 +198,6 @@ class _On:
     def __getitem__(self, i: int) -> tuple[Any, Any]:
         x, label = self.data[i]
         return x.to(self.device), label
-
-
-def _classes(classifier: Any, source: Source, device: Any) -> int:
-    r"""How many classes a classifier has; refused where the data have others."""
-    from scoregen.smoothing.classifiers import probe
-    from scoregen.smoothing.engine import placed
-
-    first = source.test[0][0].to(device)
-    first = first.to(*placed(classifier, first))
-    assert source.test.label is not None
-    classes, labels = probe(classifier, first), int(source.test.label.max()) + 1
-    if labels > classes:
-        raise UserError(f"classifier: has {classes} classes, {source.name} has {labels}; they do not belong together.")
-    if (least := int(source.test.label.min())) < 0:
-        raise UserError(f"data: labels must be >= 0, got {least} in {source.name}; -1 stands for an abstention.")
-    return classes
-
-
-def _check_told(classifier: Any, noise: Any) -> None:
-    r"""A classifier that is told its noise level must be told the right one."""
-    told = getattr(classifier, "noise_sigma", None)
-    if told is not None and not (isinstance(noise, Gaussian) and noise.sigma == told):
-        raise UserError(
-            f"noise: must be Gaussian with sigma={told:g}, which this {type(classifier).__name__} was trained for and "
-            f"is told, got {noise!r}. Train it with model.noise_sigma and loss.noise_sigma of the certificate."
-        )
 
 
 @contextmanager

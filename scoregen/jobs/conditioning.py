@@ -53,12 +53,16 @@ def labels_of(label: Label, n: int, model: Any, seed: int) -> Any:
         keys = (generator(seed, Stream.LABEL, i) for i in range(n))
         return torch.cat([torch.randint(classes, (1,), generator=g) for g in keys])
     values = list(range(classes)) if label == "all" else label if isinstance(label, list) else [label]
+    _check_labels(values, classes)
+    return torch.tensor([values[i % len(values)] for i in range(n)])
+
+
+def _check_labels(values: list[Any], classes: int) -> None:
     if not values:
         raise UserError("label: must not be an empty list. Give label=all, label=3 or label=[0,1].")
     for value in values:
         if type(value) is not int or not 0 <= value < classes:
             raise UserError(f"label: must lie in 0..{classes - 1} (or be 'all' or 'random'), got {value!r}.")
-    return torch.tensor([values[i % len(values)] for i in range(n)])
 
 
 def guided(model: Any, guidance: float, labels: Any) -> Any:

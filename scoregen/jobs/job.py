@@ -88,8 +88,13 @@ class Job(ABC):
         self.check_folder(out, plan)
         if parallel.rank() == 0:
             print(*plan.lines, sep="\n", end="\n" if plan.lines else "", flush=True)
-        if self.dry_run:
-            return out
+        if not self.dry_run:
+            self._do(plan, out, started)
+        return out
+
+    def _do(self, plan: Plan, out: Path, started: Callable[[Path], None] | None) -> None:
+        from scoregen import parallel
+
         parallel.barrier()  # every process has looked at the folder before the first one writes there
         if parallel.rank() == 0:
             self.take_folder(out, plan)
@@ -103,7 +108,6 @@ class Job(ABC):
                 self.give_back(out)
             raise
         parallel.barrier()  # who reads the folder next must not meet an old one
-        return out
 
     def join_processes(self) -> None:
         r"""Joins the processes that a launcher has started."""

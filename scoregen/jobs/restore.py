@@ -69,9 +69,7 @@ class Restore(Job):
         shape = image_shape(checkpoint)
         despeckler = self._despeckler(load(checkpoint, self.weights, parallel.device()), shape)
         self._check_images(images, despeckler)
-        source = Path(str(self.images)).resolve()
-        if out == source or source in out.parents:
-            raise UserError(f"out: '{out}' lies in the folder to restore. Choose another out.")
+        source = self._source(out)
         missing = [k for k in range(len(images)) if not images.place(k, out).exists()]
         todo = parallel.gather(missing)[0]  # the same for all processes, before one of them writes
 
@@ -84,6 +82,13 @@ class Restore(Job):
         lines = [announced(checkpoint, self.weights), *self._lines(despeckler)]
         lines += [f"images: {len(images)}, {len(images) - len(todo)} already there", f"out: {out}"]
         return Plan(work, lines, origin(checkpoint, self.weights) | {"images": str(source)})
+
+    def _source(self, out: Path) -> Path:
+        r"""The absolute path of the images; refuses results among them."""
+        source = Path(str(self.images)).resolve()
+        if out == source or source in out.parents:
+            raise UserError(f"out: '{out}' lies in the folder to restore. Choose another out.")
+        return source
 
     def _despeckler(self, model: Any, shape: tuple[int, ...]) -> Despeckler:
         r"""The checkpoint's denoiser on tiles of the size of its images, or of `tile`."""

@@ -75,13 +75,12 @@ class Sample(Job):
             if parallel.rank() == 0:
                 self._finish(labels, out)
 
-        steps = f", {self.sampler.steps} steps" if hasattr(self.sampler, "steps") else ""
-        lines = [
-            announced(checkpoint, self.weights),
-            f"sampler: {type(self.sampler).__name__}{steps}; {self.n} samples, {self.n - len(todo)} already there",
-            f"out: {out}",
-        ]
+        lines = [announced(checkpoint, self.weights), *self._lines(len(todo)), f"out: {out}"]
         return Plan(work, lines, origin(checkpoint, self.weights) | {"network_calls": calls})
+
+    def _lines(self, todo: int) -> list[str]:
+        steps = f", {self.sampler.steps} steps" if hasattr(self.sampler, "steps") else ""
+        return [f"sampler: {type(self.sampler).__name__}{steps}; {self.n} samples, {self.n - todo} already there"]
 
     def _check_format(self, shape: tuple[int, ...]) -> None:
         if self.format == "png" and not (len(shape) == 3 and shape[0] in (1, 3)):

@@ -150,7 +150,7 @@ def both_ways(runs: Path) -> dict[str, tuple[list[str], Job]]:
                 data=Digits(),
                 model=option("model", "auto") | {"network": {**option("model", "auto")["network"], "channels": [4]}},
                 trainer=compose(*DIGITS, "trainer.steps=2")["trainer"],
-                preview=None,
+                preview={"_target_": "scoregen.monitors.Preview", "every": None, "n": 64, "seed": 0},
             ),
         ),
     }
@@ -176,7 +176,7 @@ def test_python_and_the_command_line_write_the_same_bytes(name, runs, tmp_path, 
 
 def contents(folder: Path) -> dict[Path, bytes]:
     files = [path for path in folder.rglob("*") if path.is_file() and ".hydra" not in path.parts]
-    return {path.relative_to(folder): path.read_bytes() for path in files if path.name != "config.yaml"}
+    return {path.relative_to(folder): path.read_bytes() for path in files}
 
 
 def test_each_run_keeps_what_hydra_would(runs, tmp_path, monkeypatch):
