@@ -200,9 +200,18 @@ def test_images_without_captions_are_an_error(place, tmp_path):
         train(tmp_path / "run", *SMALL, f"data.path={folder}", f"model.pipeline={place / 'pipeline'}")
 
 
-def test_the_loss_without_the_regulariser_is_the_default_of_captions(place, tmp_path):
+def test_the_loss_without_the_regulariser_is_an_option(place, tmp_path):
     small = [part for part in SMALL if part not in ("+experiment=smooth/lora", "preview.n=2")]
-    train(tmp_path, "data=captions", *small, *inputs(place), "trainer.steps=1", "preview.every=null")
+    train(
+        tmp_path,
+        "data=captions",
+        "model=latent_diffusion",
+        "loss=latent",
+        *small,
+        *inputs(place),
+        "trainer.steps=1",
+        "preview.every=null",
+    )
     assert not any("jacobian" in key for key in numbers(tmp_path)[0])
     assert all(".lora_" in name for name in weights(tmp_path))
 
