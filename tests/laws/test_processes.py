@@ -14,6 +14,7 @@ from laws.discovery import node_of, options, uncovered
 from scipy.integrate import solve_ivp
 
 from scoregen.config import build
+from scoregen.description import plain
 from scoregen.sde import (
     EDM,
     SDE,
@@ -186,6 +187,12 @@ def test_a_process_of_the_configuration_solves_its_own_equations(name):
     sde = build(node_of("sde", name))
     check_moments(sde, sde.coefficients)
     check_inverse(sde)
+
+
+@pytest.mark.parametrize("name", sorted({*EQUATIONS} - {"discrete"}))  # its levels are described by a digest
+def test_a_process_is_described_by_its_arguments(name):
+    described = plain(EQUATIONS[name][0])
+    assert plain(build(described)) == described
 
 
 def test_every_process_has_its_equation():

@@ -15,6 +15,8 @@ import torch
 from laws.discovery import classes, uncovered
 from oracles import Independent, affine_law, standard_mixture
 
+from scoregen.config import build
+from scoregen.description import plain
 from scoregen.samplers import (
     DDIM,
     Ancestral,
@@ -124,6 +126,12 @@ def check_order(law: Order) -> None:
 @pytest.mark.parametrize("name", ORDERS)
 def test_order(name):
     check_order(ORDERS[name])
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_a_sampler_is_described_by_its_arguments(name):
+    described = plain(ORDERS[name].build(7))
+    assert described["steps"] == 7 and plain(build(described)) == described
 
 
 def test_every_sampler_has_an_order():

@@ -7,6 +7,8 @@ import torch
 from laws.discovery import classes, uncovered
 from oracles import Independent
 
+from scoregen.config import build
+from scoregen.description import plain
 from scoregen.losses import (
     DataWeighting,
     DenoisingScoreMatching,
@@ -85,6 +87,12 @@ def test_a_weighting_gives_the_squared_error_that_it_claims(name, s):
 @levels
 def test_the_weighted_loss_is_least_at_the_conditional_mean(name, s):
     check_minimum(*WEIGHTS[name], s)
+
+
+@each
+def test_a_weighting_is_described_by_its_arguments(name):
+    described = plain(WEIGHTS[name][0])
+    assert plain(build(described)) == described
 
 
 def test_every_weighting_has_its_error():

@@ -1,0 +1,112 @@
+r"""The law of sources: values in range, labels of the stated classes, parts that are apart and always the same."""
+
+import inspect
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from laws.discovery import uncovered
+from PIL import Image
+from tiny import image_folder, mnist_like
+
+from scoregen import data
+from scoregen.data import Flip, Source
+
+
+class Small(NamedTuple):
+    r"""How a source is built for its law.
+
+    Args:
+        arguments: all of its arguments, none of them a default where there is a choice; files are made in the folder.
+        range: that its data should have; images are in [0, 1].
+    """
+
+    arguments: Callable[[Path], dict[str, Any]]
+    range: tuple[float, float] | None = (0.0, 1.0)
+
+
+FLIP = Flip()
+
+
+def images(shape: tuple[int, ...], labels: bool = True) -> dict[str, np.ndarray]:
+    found = {"train_images": np.random.default_rng(0).integers(0, 256, (9, *shape), dtype=np.uint8)}
+    return found | ({"train_labels": np.arange(9)} if labels else {})
+
+
+def npz(folder: Path) -> dict[str, Any]:
+    np.savez(folder / "a.npz", **images((4, 4)))
+    return {"path": str(folder / "a.npz"), "augmentation": FLIP}
+
+
+def captions(folder: Path) -> dict[str, Any]:
+    for k in range(2):
+        Image.new("L", (6, 4), 51 * k).save(folder / f"{k}.png")
+    rows = [json.dumps({"file_name": f"{k}.png", "text": str(k)}) for k in range(2)]
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+    return {"path": str(folder), "size": 3, "augmentation": FLIP}
+
+
+def cifar10(folder: Path) -> dict[str, Any]:
+    np.savez(folder / "cifar10_subset.npz", **images((8, 8, 3)))
+    return {"root": str(folder), "download": False, "validation": 2, "augmentation": FLIP}
+
+
+def mnist(name: str) -> Callable[[Path], dict[str, Any]]:
+    def arguments(folder: Path) -> dict[str, Any]:
+        mnist_like(folder, name)
+        return {"root": str(folder), "download": False, "validation": 2, "augmentation": FLIP}
+
+    return arguments
+
+
+SOURCES = {
+    data.Digits: Small(lambda folder: {"augmentation": FLIP}),
+    data.MNIST: Small(mnist("MNIST")),
+    data.FashionMNIST: Small(mnist("FashionMNIST")),
+    data.KMNIST: Small(mnist("KMNIST")),
+    data.CIFAR10: Small(cifar10),
+    data.Npz: Small(npz),
+    data.Folder: Small(lambda folder: {"path": str(image_folder(folder)), "size": 3, "augmentation": FLIP}),
+    data.CaptionedFolder: Small(captions),
+    data.Toy2D: Small(lambda folder: {"n": 100, "noise": 0.1, "seed": 3}, None),
+    data.BreastCancer: Small(lambda folder: {"seed": 3}, (0.0, math.inf)),
+    data.Wine: Small(lambda folder: {"seed": 3}, (0.0, math.inf)),
+}
+
+
+def check_source(kind: type[Source], small: Small, folder: Path) -> None:
+    r"""The law of one row of SOURCES."""
+    given = small.arguments(folder)
+    assert set(given) == set(inspect.signature(kind).parameters)
+    source, again = kind(**given), kind(**given)
+    assert {name: getattr(source, name) for name in given} == given
+    assert isinstance(source.name, str) and source.range == small.range
+    for part, same in ((source.train, again.train), (source.test, again.test)):
+        check_part(source, part)
+        assert part.fingerprint() == same.fingerprint() and len(part.fingerprint()) == 16
+        torch.testing.assert_close(part[:][0], same[:][0], rtol=0, atol=0)
+    train, test = ({x.numpy().tobytes() for x in part.x} for part in (source.train, source.test))
+    assert train and test and not train & test
+
+
+def check_part(source: Source, part: data.Dataset) -> None:
+    x, label = part[:]
+    low, high = source.range or (-math.inf, math.inf)
+    assert x.dtype == torch.float32 and x.shape == (len(part), *source.shape) and len(part.x) == len(part)
+    assert bool(x.isfinite().all()) and float(x.min()) >= low and float(x.max()) <= high
+    if source.num_classes is not None:
+        assert label.shape == (len(part),) and int(label.min()) >= 0 and int(label.max()) < source.num_classes
+
+
+@pytest.mark.parametrize("kind", SOURCES, ids=lambda kind: kind.__name__)
+def test_a_source_keeps_to_its_contract(tmp_path, kind):
+    check_source(kind, SOURCES[kind], tmp_path)
+
+
+def test_every_source_is_tried():
+    assert not uncovered(Source, SOURCES, "add small arguments to SOURCES in tests/laws/test_sources.py")
