@@ -64,7 +64,7 @@ def certify_dataset(
     if not len(indices) or len(set(indices)) < len(indices):
         raise ValueError(f"indices must hold one or more different numbers, got {list(indices)[:10]}.")
     g.require_function(data[indices[0]][0])
-    header = _header(g, data, indices, method, seed, dict(description or {}))
+    header = {"description": dict(description or {}), **_header(g, data, indices, method, seed)}
     with Results(out, header) as results:
         left = gather([i for i in indices if i not in results.done])[0]  # the same for all processes
         todo = shard(left)
@@ -87,11 +87,9 @@ def _header(
     indices: Sequence[int],
     method: AbstractMethod,
     seed: int,
-    description: dict[str, Any],
 ) -> dict[str, Any]:
     r"""What determines the certificates: two jobs are the same if all of it is."""
     return {
-        "description": description,
         "noise": repr(g.noise),
         "alpha": method.alpha,
         "n": method.n,
