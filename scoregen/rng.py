@@ -95,31 +95,35 @@ def seed_all(*keys: int) -> None:
 def _cpu_state(seed: int) -> Tensor:
     r"""The state of a CPU generator whose words are a hash of (seed, place of the word)."""
     template, first, salt = _template()
-    z = salt ^ np.uint64(seed)  # the finalizer of SplitMix64, for all words at once
-    z ^= z >> np.uint64(30)
-    z *= np.uint64(0xBF58476D1CE4E5B9)
-    z ^= z >> np.uint64(27)
-    z *= np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    z >>= np.uint64(32)
-    state = template.clone()
-    fields = state.numpy().view(np.uint64)
+    fields = template.copy()
+    z = fields[first : first + _WORDS]
+    np.bitwise_xor(salt, np.uint64(seed), out=z)  # the finalizer of SplitMix64, for all words at once
+    for shift, factor in _ROUNDS:
+        z ^= z >> shift
+        z *= factor
+    z ^= z >> _LAST
+    z >>= _HALF
     fields[0] = seed  # what `initial_seed` returns
-    fields[first : first + _WORDS] = z
-    return state
+    return torch.from_numpy(fields.view(np.uint8))
+
+
+_ROUNDS = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
+_LAST, _HALF = np.uint64(31), np.uint64(32)
 
 
 @cache
-def _template() -> tuple[Tensor, int, np.ndarray]:
+def _template() -> tuple[np.ndarray, int, np.ndarray]:
     r"""The state of a fresh generator, where in it the words stand, and a salt for each word."""
-    state = torch.Generator().manual_seed(0).get_state()
+    fields = torch.Generator().manual_seed(0).get_state().numpy().view(np.uint64)
     known = np.random.RandomState(0).get_state(legacy=False)["state"]["key"]  # the twister seeded with 0, from numpy
-    fields = state.numpy().view(np.uint64)
     places = [i for i in range(len(fields) - _WORDS + 1) if np.array_equal(fields[i : i + _WORDS], known)]
     if len(places) != 1:
         raise RuntimeError(f"torch {torch.__version__} keeps the state of a CPU generator in a form that is not known.")
     salt = np.array([derive_seed(word) for word in range(_WORDS)], dtype=np.uint64)
-    return state, places[0], salt
+    return fields.copy(), places[0], salt
 
 
 def generators(seed: int, stream: int, step: int, indices: Sequence[int]) -> list[torch.Generator]:

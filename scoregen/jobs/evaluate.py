@@ -20,6 +20,7 @@ _BALANCED = (
     "the kernel and energy distance by about (spread between classes)/n, below zero where the laws agree. Use "
     "label=random for independent draws."
 )
+LEAST = 3  # samples: the error of the kernel distance leaves one out
 _SAMPLING = ("weights", "n", "batch_size", "seed", "label", "guidance", "precision")
 
 
@@ -60,14 +61,13 @@ class Evaluate(Job):
         if self.checkpoint is None:
             self.refuse_ignored(dict.fromkeys((*_SAMPLING, "sampler"), "needs checkpoint=..., which makes samples"))
         else:
-            at_least(3, n=self.n)  # the error of the kernel distance leaves one out
+            at_least(LEAST, n=self.n)
 
     def plan(self, out: Path) -> Plan:
         extractor = extractor_for(self.features, self.data)
         facts: dict[str, Any] = {}
         if self.checkpoint is None:
-            images = _read(str(self.samples))
-            facts["samples_sha256"] = _digest(images)
+            facts["samples_sha256"] = _digest(self._given_samples())
         else:
             require_shape(find_checkpoint(self.checkpoint), self.data)
             job = Sample(checkpoint=self.checkpoint, sampler=self.sampler, format="npz", **_given(self))
@@ -79,6 +79,18 @@ class Evaluate(Job):
             measured(self, samples, extractor, out / "metrics.json")
 
         return Plan(work, [f"data: {self.data.name}", f"out: {out}"], facts)
+
+    def _given_samples(self) -> Any:
+        r"""The samples to measure; refuses too few, and those of another shape than the data."""
+        images = _read(str(self.samples))
+        if len(images) < LEAST:
+            raise UserError(f"samples: must be at least {LEAST} to be measured, got {len(images)} in '{self.samples}'.")
+        if tuple(images.shape[1:]) != tuple(self.data.shape):
+            raise UserError(
+                f"samples: must have the shape of the data, got {tuple(images.shape[1:])} and {tuple(self.data.shape)} "
+                f"of {self.data.name}. Choose the data they were trained on."
+            )
+        return images
 
     def result(self, out: Path) -> float | None:
         return frechet_of(out / "metrics.json")

@@ -8,14 +8,18 @@ there yet.
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from scoregen import storage
 from scoregen.config import Node, typed
 from scoregen.description import plain
 from scoregen.errors import UserError
+
+if TYPE_CHECKING:
+    from scoregen.lock import Owner
 
 Weights = Literal["ema", "model"]
 
@@ -41,10 +45,12 @@ class Job(ABC):
     Attributes:
         known: names of what the job writes into its folder.
         free: fields that change no result: a job goes on in its folder with other ones.
+        folder_key: name of the folder on the command line.
     """
 
     known: ClassVar[tuple[str, ...]] = ()
     free: ClassVar[tuple[str, ...]] = ("batch_size", "dry_run")
+    folder_key: ClassVar[str] = "out"
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -68,7 +74,7 @@ class Job(ABC):
         """
 
     def run(self, out: Path | str, started: Callable[[Path], None] | None = None) -> Path:
-        r"""Does what is not there yet.
+        r"""Does what is not there yet. Until the end the folder belongs to this job; a dry run only looks.
 
         Args:
             out: folder of the results.
@@ -78,19 +84,37 @@ class Job(ABC):
             The folder.
 
         Raises:
-            UserError: a mistake in the values, or a folder that holds the results of another job.
+            UserError: a mistake in the values, or a folder that holds the results of another job or is in use.
+            Interrupted: a signal ended the job before it was done.
         """
         from scoregen import parallel
+        from scoregen.lock import owned
 
         self.join_processes()
         out = Path(parallel.gather(str(Path(out).resolve()))[0])
+        if self.dry_run:
+            self._announced(out)
+            return out
+        with owned(out, self.folder_key) as owner:
+            plan = self._announced(out)
+            with self.ended_by_signals(owner):
+                self._do(plan, out, started)
+        return out
+
+    def _announced(self, out: Path) -> Plan:
+        from scoregen import parallel
+
         plan = self.plan(out)
         self.check_folder(out, plan)
         if parallel.rank() == 0:
             print(*plan.lines, sep="\n", end="\n" if plan.lines else "", flush=True)
-        if not self.dry_run:
-            self._do(plan, out, started)
-        return out
+        return plan
+
+    def ended_by_signals(self, owner: "Owner") -> AbstractContextManager[None]:
+        r"""The time in which a signal ends the job between two items."""
+        from scoregen.interruption import interruptible
+
+        return interruptible(owner)
 
     def _do(self, plan: Plan, out: Path, started: Callable[[Path], None] | None) -> None:
         from scoregen import parallel

@@ -11,7 +11,7 @@ from scoregen.description import built_option, node_option, option
 from scoregen.errors import UserError
 from scoregen.jobs.calls import network_calls
 from scoregen.jobs.conditioning import Label, Precision, find_checkpoint, require_shape
-from scoregen.jobs.evaluate import extractor_for, measured
+from scoregen.jobs.evaluate import LEAST, extractor_for, measured
 from scoregen.jobs.job import Job, Plan, Weights, origin
 from scoregen.jobs.sample import Sample
 from scoregen.metrics import FeatureExtractor, Settings
@@ -49,7 +49,7 @@ class Sweep(Job):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(3, n=self.n)  # the error of the kernel distance leaves one out
+        at_least(LEAST, n=self.n)
         for name in ("samplers", "calls"):
             if not getattr(self, name):
                 raise UserError(f"{name}: must not be an empty list.")

@@ -2,9 +2,10 @@ r"""Training: data, a process, a model and a loss to a run folder with checkpoin
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from scoregen.config import Node, accepts, build
 from scoregen.data import Source
@@ -42,6 +43,7 @@ class Train(Job):
         preview, early_stopping, quality, accuracy, few_calls, lora_export: monitors; on where `every` is given.
     """
 
+    folder_key: ClassVar = "hydra.run.dir"
     data: Source
     sde: Node = field(default_factory=node_option("sde", "edm"))
     chart: Node | None = None
@@ -165,6 +167,9 @@ class Train(Job):
         from scoregen.training.processes import start_processes
 
         start_processes()
+
+    def ended_by_signals(self, owner: Any) -> AbstractContextManager[None]:
+        return nullcontext()  # the trainer ends it, between two steps
 
     def check_folder(self, out: Path, plan: Plan) -> None:
         return  # `prepare` has done so: a run may go on with more steps
