@@ -1,4 +1,4 @@
-r"""What a sampler costs and whether it suits a process: it is run once on a denoiser that knows nothing."""
+r"""Dry run: counts network calls and checks that sampler and process fit."""
 
 import warnings
 from typing import Any

@@ -163,7 +163,7 @@ class Restore(Job):
 
 
 def _batches(images: Intensities, indices: list[int], pixels: int) -> Iterator[list[int]]:
-    r"""Images of one shape in a row, so many at once that they have about `pixels` pixels."""
+    r"""Batches of images of one shape in a row, with about `pixels` pixels each."""
     for shape, group in groupby(indices, key=images.shape):
         alike = list(group)
         size = max(1, pixels // (shape[1] * shape[2]))
