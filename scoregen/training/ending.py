@@ -5,23 +5,19 @@ once a step, by gloo between the hosts, and read at the end of a step what was s
 the exchange runs beside the step, nothing waits for a device, and all processes end after the same step.
 """
 
-import os
-import signal
-import threading
 import time
-from types import FrameType, TracebackType
-from typing import Self
+from types import TracebackType
 
 import torch
 import torch.distributed as dist
 
 from scoregen.parallel import PATIENCE
+from scoregen.signals import Signals
 
 NOT_FINISHED = 75  # EX_TEMPFAIL of sysexits.h
-_ECHO = 1.0  # seconds; launchers and terminals send one wish twice
 
 
-class Ending:
+class Ending(Signals):
     r"""Takes note of SIGTERM, SIGINT and SIGUSR1 while it is entered; a second signal ends the process at once.
 
     Args:
@@ -29,36 +25,18 @@ class Ending:
     """
 
     def __init__(self, max_hours: float | None = None) -> None:
+        super().__init__()
         self.deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
-        self.signal: signal.Signals | None = None
-        self._noted = 0.0
-        self._before: dict[signal.Signals, object] = {}
         self._group = dist.new_group(backend="gloo", timeout=PATIENCE) if dist.is_initialized() else None
         self._sent: tuple[torch.Tensor, dist.Work] | None = None
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # Python lets no other one handle signals
-            names = ("SIGTERM", "SIGINT", "SIGUSR1")
-            numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-            self._before = {number: signal.signal(number, self._note) for number in numbers}
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal returned
+        super().__exit__(kind, error, trace)
         if self._group is not None and error is None:
             self._received()
             dist.destroy_process_group(self._group)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self.signal is None:
-            self.signal, self._noted = signal.Signals(number), now
-        elif now - self._noted > _ECHO:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
 
     def wish(self) -> int:
         r"""The exit status with which this process wants to end, 0 for none."""

@@ -45,19 +45,29 @@ class Keeper:
         r"""Writes the checkpoint of this step, and deletes older ones; called on every process.
 
         Raises:
-            UserError: on every process, where the run folder is gone or the weights or averages are not finite.
+            UserError: on every process, where the run folder is gone, the weights or averages are not finite, or the
+                checkpoint cannot be written.
         """
         self.check_folder()
-        bad = gather(self._not_finite() if rank() == 0 else None)[0]
-        if bad is not None:
-            raise self.diverged(f"'{bad}' is not finite after step {self.parts.progress.step}: the training diverged.")
+        problem = None
         if rank() == 0:
-            folder = self.folder / f"step_{self.parts.progress.step:08d}"
-            self._save(folder)
-            checkpoint.point_last(folder)
-            if self.parts.progress.skipped_in_a_row == 0:  # what these weights are worth is not known
-                self._prune()
-        self.parts.accelerator.wait_for_everyone()
+            try:
+                self._save_step()
+            except (UserError, OSError) as error:
+                problem = str(error)
+        problem = gather(problem)[0]  # all wait for the first one, and end together
+        if problem is not None:
+            raise UserError(problem)
+
+    def _save_step(self) -> None:
+        step, bad = self.parts.progress.step, self._not_finite()
+        if bad is not None:
+            raise self.diverged(f"'{bad}' is not finite after step {step}: the training diverged.")
+        folder = self.folder / f"step_{step:08d}"
+        self._save(folder)
+        checkpoint.point_last(folder)
+        if self.parts.progress.skipped_in_a_row == 0:  # else these weights may be worth less than the older ones
+            self._prune()
 
     def save_named(self, name: str) -> None:
         r"""Writes checkpoints/NAME from within a hook, while the model holds the averages."""

@@ -8,7 +8,7 @@ from typing import Any
 from scoregen.checkpoint import find, last_whole, read_config, read_state, verify
 from scoregen.checkpoint_files import damage, newest_first
 from scoregen.errors import UserError
-from scoregen.storage import difference, short, write_text
+from scoregen.storage import difference, short, write_yaml
 from scoregen.training.loggers import read_metrics
 
 # What a resumed run may do differently without ceasing to be the same run.
@@ -123,8 +123,6 @@ def write_config(folder: Path, config: dict[str, Any], start: Path | None = None
     Raises:
         UserError: another run has begun in the folder.
     """
-    import yaml
-
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / "config.yaml"
     if start is None and not (config["trainer"].get("resume") and place.exists()):
@@ -132,7 +130,8 @@ def write_config(folder: Path, config: dict[str, Any], start: Path | None = None
             place.open("x").close()
         except FileExistsError as error:
             raise UserError(f"hydra.run.dir: another run has just begun in '{folder}'. Give another folder.") from error
-    write_text(place, yaml.safe_dump(config, sort_keys=False))
+    write_yaml(place, config)
+    read_config(folder)  # what could not be read from its checkpoints is refused now
 
 
 def compare(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
