@@ -127,7 +127,7 @@ def _first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    r"""What tells a folder from another one of its name; None where there is none."""
+    r"""Device and inode, which tell a folder from a new one of the same name; None where there is none."""
     try:
         status = os.stat(folder)
     except OSError:

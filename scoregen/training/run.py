@@ -118,7 +118,7 @@ def inherit(folder: Path, start: Path | None) -> None:
 
 
 def write_config(folder: Path, config: dict[str, Any], start: Path | None = None) -> None:
-    r"""Writes config.yaml, whole or not at all; a new run (no `start`) does not take the place of another one.
+    r"""Writes config.yaml, whole or not at all; a new run (no `start`) does not replace another run.
 
     Raises:
         UserError: another run has begun in the folder.

@@ -15,7 +15,7 @@ class Failed:
     r"""A hook failed on one of the processes.
 
     Args:
-        cause: the exception of this process, or a message about another one.
+        cause: the exception of this process, or a message about another process.
         due: classes of the hooks that have not run.
     """
 
