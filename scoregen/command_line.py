@@ -5,11 +5,12 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from scoregen.config import build, conf_dir, typed
-from scoregen.errors import UserError, closest
+from scoregen.errors import Interrupted, UserError, closest
 from scoregen.help import JOBS, help_of, list_of_jobs, options_of
 from scoregen.messages import unreadable, user_message
 
@@ -28,6 +29,18 @@ _FLAGS = (
         "-i",
     ),
     "--experimental-rerun",
+)
+_FLAGS_WITH_VALUE = (
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--config-dir",
+    "-cd",
 )
 _MOVED = {
     "restore": "is a job of its own: scoregen restore images=... looks=...",
@@ -79,7 +92,8 @@ def _end(job: str, failures: list[Exception], full: bool) -> None:
         message = user_message(error)
         if message is None or full:
             raise error
-        print(f"{job}: {message}", file=sys.stderr)
+        if not (isinstance(error, Interrupted) and int(os.environ.get("RANK", 0)) > 0):  # all processes end alike
+            print(f"{job}: {message}", file=sys.stderr)
     if failures:
         sys.exit(max(getattr(error, "status", 1) for error in failures))
     if "torch" in sys.modules:
@@ -109,8 +123,8 @@ def _check_grammar(overrides: list[str]) -> None:
     from hydra.errors import HydraException
 
     parser = OverridesParser.create()
-    for text in overrides:
-        if text.startswith("-"):
+    for before, text in pairwise(["", *overrides]):
+        if text.startswith("-") or before in _FLAGS_WITH_VALUE:
             continue
         try:
             (override,) = parser.parse_overrides([text])

@@ -86,7 +86,7 @@ class Interpolate(Job):
 
         def work() -> None:
             if parallel.rank() == 0:
-                self._write(torch.stack([path() for path in paths]), out)
+                self._write(torch.stack(_each(paths)), out)
 
         lines = [announced(checkpoint, self.weights), f"path: {len(rows)} rows of {self.frames} frames", f"out: {out}"]
         return Plan(work, lines, origin(checkpoint, self.weights))
@@ -107,6 +107,16 @@ class Interpolate(Job):
         if is_image(frames[0]):
             print(save_grid(frames.flatten(0, 1), out / "strip.png", columns=frames.shape[1]))
             print(save_gif(frames.transpose(0, 1), out / "path.gif", self.duration))
+
+
+def _each(paths: list[Callable[[], Any]]) -> list[Any]:
+    from scoregen.interruption import end_if_asked
+
+    found = []
+    for path in paths:
+        end_if_asked()
+        found.append(path())
+    return found
 
 
 def _rows(label: Label, model: Any) -> int:

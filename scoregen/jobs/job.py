@@ -118,6 +118,7 @@ class Job(ABC):
 
     def _do(self, plan: Plan, out: Path, started: Callable[[Path], None] | None) -> None:
         from scoregen import parallel
+        from scoregen.interruption import check_folder
 
         parallel.barrier()  # every process has looked at the folder before the first one writes there
         if parallel.rank() == 0:
@@ -127,6 +128,7 @@ class Job(ABC):
         parallel.barrier()
         try:
             plan.work()
+            check_folder()
         except UserError:
             if parallel.rank() == 0:
                 self.give_back(out)

@@ -48,15 +48,25 @@ def pick_chart(source: Source) -> Node:
     return Node({"_target_": "scoregen.sde.Affine", "scale": scale, "shift": shift})
 
 
-def chosen_chart(sde: Node, chart: Node | None, source: Source) -> tuple[Node, bool]:
+def chosen_chart(sde: Node, chart: Node, source: Source) -> tuple[Node, bool]:
     r"""The node of a process with its chart, and whether that was picked by the data."""
+    by_data = chart.get("_target_") == AUTO
+    if by_data and len(chart) > 1:
+        key = next(key for key in chart if key != "_target_")
+        raise UserError(f"chart.{key}: chart=auto is picked by the data. Choose chart=unit_range with chart.{key}=...")
     if not accepts(sde, "chart", "sde"):
-        if chart is not None:
+        if not by_data:
             raise UserError(f"chart: {sde['_target_']} has its own chart. Leave chart=... out.")
         return sde, False
     if sde.get("chart") is not None:
         return sde, False
-    return Node({**sde, "chart": dict(chart or pick_chart(source))}), chart is None
+    return Node({**sde, "chart": dict(pick_chart(source) if by_data else chart)}), by_data
+
+
+def affine_text(chart: Mapping[str, Any]) -> str:
+    r"""An affine chart in words: y = 2 x - 1."""
+    shift = chart["shift"]
+    return f"y = {chart['scale']:g} x" + (f" {'-' if shift < 0 else '+'} {abs(shift):g}" if shift else "")
 
 
 def chosen_model(model: Node, source: Source) -> tuple[Node, str | None]:

@@ -139,6 +139,7 @@ class Restore(Job):
     def _restore(self, despeckler: Any, images: Intensities, indices: list[int], out: Path) -> None:
         import torch
 
+        from scoregen.interruption import check_folder, end_if_asked
         from scoregen.progress import progress
         from scoregen.rng import Stream, generators
 
@@ -148,10 +149,12 @@ class Restore(Job):
                 x = torch.stack([self._read(images, k) for k in batch])
                 draws = generators(self.seed, Stream.RESTORE, 0, [images.key(k) for k in batch])
                 mean, deviation = self._estimate(despeckler, x, draws)
+                check_folder()
                 for i, k in enumerate(batch):
                     spread = None if deviation is None else deviation[i] * self.scale
                     images.write(k, out, mean[i] * self.scale, spread)
                 bar.update(len(batch))
+                end_if_asked()
 
     def _estimate(self, despeckler: Despeckler, x: Any, draws: list[Any]) -> tuple[Any, Any]:
         r"""The estimate (B, C, H, W), and the standard deviation of its pixels or None."""

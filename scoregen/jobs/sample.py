@@ -106,6 +106,7 @@ class Sample(Job):
         return list(gather(missing)[0])
 
     def _generate(self, denoiser: Any, shape: tuple[int, ...], labels: Any, indices: list[int], out: Path) -> None:
+        from scoregen.interruption import check_folder, end_if_asked
         from scoregen.progress import progress
         from scoregen.rng import Stream, generators
 
@@ -117,9 +118,11 @@ class Sample(Job):
                 label = None if labels is None else labels[batch].to(device)
                 draws = generators(self.seed, Stream.SAMPLE, 0, batch)
                 samples = self.sampler(denoiser, (len(batch), *shape), label=label, generator=draws)
+                check_folder()
                 for index, sample in zip(batch, samples, strict=True):
                     self._write(index, sample, out)
                 bar.update(len(batch))
+                end_if_asked()
 
     def _write(self, index: int, sample: Any, out: Path) -> None:
         import numpy as np

@@ -9,6 +9,7 @@ from scoregen.config import Node, build
 from scoregen.data import Source
 from scoregen.description import built_option, node_option, option
 from scoregen.errors import UserError
+from scoregen.interruption import end_if_asked
 from scoregen.jobs.calls import network_calls
 from scoregen.jobs.conditioning import Label, Precision, find_checkpoint, require_shape
 from scoregen.jobs.evaluate import LEAST, extractor_for, measured
@@ -84,6 +85,7 @@ class Sweep(Job):
 
         points, reports = [], []
         for name, node, steps, calls in plans:
+            end_if_asked()
             folder = _place(out, name, calls)
             report = measured(self, self._sample(node).run(folder / "samples"), extractor, folder / "metrics.json")
             reports.append(report.as_dict())

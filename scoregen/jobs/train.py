@@ -13,7 +13,7 @@ from scoregen.description import node_option, root_node
 from scoregen.errors import UserError
 from scoregen.jobs.job import Job, Plan
 from scoregen.jobs.lora import adapt, give_prompts
-from scoregen.jobs.picks import chosen_chart, chosen_model, fill_model
+from scoregen.jobs.picks import affine_text, chosen_chart, chosen_model, fill_model
 from scoregen.jobs.rehearsal import check_loss, check_meaning, check_monitor, check_optimizer
 
 MONITORS = ("early_stopping", "quality", "accuracy", "few_calls", "lora_export", "preview")  # previews draw the log
@@ -32,7 +32,7 @@ class Train(Job):
     r"""Trains a model; keys as in conf/train.yaml. Parts may be nodes (mappings with a _target_) or objects.
 
     Args:
-        data: the source. sde: the process. chart: of additive processes; None: picked by the range of the data.
+        data: the source. sde: the process. chart: of additive processes; picked by the range of the data where open.
         model: its network is picked by the shape of the data where it is open.
         loss: what is minimised. sampler: of previews and quality. trainer: the loop. logger: beside metrics.jsonl.
         seed: of weights, order, noise. conditional: use the labels, where the data have some.
@@ -46,7 +46,7 @@ class Train(Job):
     folder_key: ClassVar = "hydra.run.dir"
     data: Source
     sde: Node = field(default_factory=node_option("sde", "edm"))
-    chart: Node | None = None
+    chart: Node = field(default_factory=node_option("chart", "auto"))
     model: Node = field(default_factory=node_option("model", "auto"))
     loss: Node = field(default_factory=node_option("loss", "score_matching"))
     sampler: Node = field(default_factory=node_option("sampler", "exponential_abm"))
@@ -107,11 +107,7 @@ class Train(Job):
             sde, by_data = chosen_chart(self.sde, self.chart, self.data)
             config["sde"] = dict(sde)
             if by_data:
-                chart = sde["chart"]
-                picked.append(
-                    f"chart: y = {chart['scale']:g} x + {chart['shift']:g}, picked by the range {self.data.range} of "
-                    "the data"
-                )
+                picked.append(f"chart: {affine_text(sde['chart'])}, picked by the range {self.data.range} of the data")
         return config, picked
 
     def _load_init(self, model: Any, config: dict[str, Any], out: Path, resume: str | None) -> None:

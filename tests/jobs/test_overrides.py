@@ -67,6 +67,7 @@ MISTAKES = {
         "model.network.width: the data picked model=unet_tiny, a UNet, which has no width. Choose another model=...",
     ),
     "chart": (["sde=gbm", "chart=identity"], "chart: .*GeometricBrownianMotion has its own chart"),
+    "chart-key": (["+chart.scale=3"], "chart.scale: chart=auto is picked by the data. Choose chart=unit_range"),
     "flag": (["--foo"], "--foo: there is no such flag"),
     "short-flag": (["-x"], "-x: there is no such flag"),
     "equals": (
@@ -209,16 +210,16 @@ def test_the_network_is_picked_by_the_shape_and_said(data, model, here, capsys):
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        ("digits", "chart: y = 2 x + -1, picked by the range (0.0, 1.0) of the data"),
-        ("wine", "chart: y = 1 x + -1, picked by the range (0.0, inf) of the data"),
-        ("toy2d", "chart: y = 1 x + 0, picked by the range None of the data"),
+        ("digits", "chart: y = 2 x - 1, picked by the range (0.0, 1.0) of the data"),
+        ("wine", "chart: y = 1 x - 1, picked by the range (0.0, inf) of the data"),
+        ("toy2d", "chart: y = 1 x, picked by the range None of the data"),
     ],
 )
 def test_the_chart_is_picked_by_the_range_and_said(data, line, here, capsys):
     assert command("train", f"data={data}", *DRY) == 0
     assert line in capsys.readouterr().out.splitlines()
     assert command("train", f"data={data}", "chart=identity", *DRY) == 0
-    assert "chart:" not in capsys.readouterr().out
+    assert "picked by the range" not in capsys.readouterr().out
 
 
 def test_an_interrupted_job_ends_with_its_status(here, capsys, monkeypatch):
