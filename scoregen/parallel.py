@@ -59,9 +59,12 @@ def shard(indices: Iterable[int]) -> list[int]:
 
 
 def barrier() -> None:
-    r"""Waits for all processes."""
-    if dist.is_initialized():
-        dist.barrier()
+    r"""Waits for all processes.
+
+    Raises:
+        PeerFailed: a process gave a `Failure`.
+    """
+    gather(None)
 
 
 def share(*tensors: Iterable[torch.Tensor]) -> None:

@@ -3,6 +3,7 @@ r"""Features of many images, batch by batch, shared between processes; and the c
 import torch
 from torch import Tensor
 
+from scoregen.interruption import end_if_asked
 from scoregen.metrics.distances import feature_matrix
 from scoregen.metrics.features import FeatureExtractor
 from scoregen.parallel import gather, shard
@@ -34,6 +35,7 @@ def features_at(
     found = {}
     for start in progress(starts, description=f"features {extractor.name}", unit="batch"):
         found[start] = extractor(as_unit(images[start : start + batch_size]).to(device)).cpu()
+        end_if_asked()
     return found
 
 

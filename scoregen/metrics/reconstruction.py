@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from scoregen.checks import whole
+from scoregen.interruption import end_if_asked
 from scoregen.metrics.distances import double
 from scoregen.models import DenoiserLike
 from scoregen.samplers.inversion import decode, encode
@@ -75,7 +76,11 @@ def reconstruction_error(
 def reconstruction_sweep(denoiser: DenoiserLike, x: Tensor, label: Tensor | None = None) -> list[Reconstruction]:
     r"""Error against calls: DDIM with 10 to 100 steps and RK4 with 5 to 25, each way."""
     solvers: list[ODESolver] = [*(DDIMInversion(k) for k in (10, 20, 50, 100)), *(RK4(k) for k in (5, 12, 25))]
-    return [reconstruction_error(denoiser, x, solver=solver, label=label) for solver in solvers]
+    found = []
+    for solver in solvers:
+        found.append(reconstruction_error(denoiser, x, solver=solver, label=label))
+        end_if_asked()
+    return found
 
 
 def sweep_table(found: list[Reconstruction]) -> str:

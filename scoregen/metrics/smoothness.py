@@ -21,6 +21,7 @@ from torch import Tensor
 
 from scoregen.checks import whole
 from scoregen.data import Dataset
+from scoregen.interruption import end_if_asked
 from scoregen.metrics.extraction import extract_features, uint8_round_trip
 from scoregen.metrics.features import FeatureExtractor, Pixels
 from scoregen.metrics.frechet import frechet_distance
@@ -127,6 +128,7 @@ def istd(
         images = path_images(generate, a, b, points, blend).cpu()
         middle = generate(blend(a, b, 0.5)).cpu() if points % 2 == 0 else images[points // 2]
         parts[first] = (steps_of(images), _distance(images[0], images[-1]), middle, images[[0, -1]])
+        end_if_asked()
     found = {first: part for some in gather(parts) for first, part in some.items()}
     steps, ends, middle, both = (torch.cat(x, dim=d) for x, d in zip(_sorted(found), (1, 0, 0, 1), strict=True))
     extractor = Pixels() if extractor is None else extractor

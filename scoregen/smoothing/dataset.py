@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from scoregen.checks import whole
+from scoregen.interruption import check_folder, end_if_asked
 from scoregen.parallel import barrier, gather, shard, world_size
 from scoregen.progress import progress
 from scoregen.smoothing.methods import AbstractMethod
@@ -74,9 +75,11 @@ def certify_dataset(
             labels: dict[int, int] = {}
             for index, certificate in g.stream(_inputs(data, todo, labels), method, seed):
                 record = {"index": index, "label": labels.pop(index), **certificate.record()}
+                check_folder()
                 results.append(record)
                 bar.update()
                 bar.set_postfix_str(score.add(record["predicted"] == record["label"]))
+                end_if_asked()
     barrier()
     return load(out)
 
