@@ -10,7 +10,7 @@ Nothing in it is code: loading builds only allow-listed classes (`scoregen.confi
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from scoregen.config import accepts, build, check_targets
 from scoregen.errors import UserError
 from scoregen.optimizer_state import pack, unpack
 from scoregen.sde import SDE
-from scoregen.storage import put_folder, write_text
+from scoregen.sizes import build_bounded, header, misfit, refuse_outside
+from scoregen.storage import put_folder, write_yaml
 
 __all__ = [
     "FORMAT",
@@ -52,6 +53,8 @@ __all__ = [
 ]
 
 _SDE = "sde."  # moments of the data, which the prior needs, travel with the weights
+_LOSS = "loss."
+_NOT_OF_THE_MODEL = (_SDE, _LOSS)
 _MEAN, _VARIANCE = f"{_SDE}data_mean", f"{_SDE}data_var"
 
 
@@ -120,9 +123,7 @@ def _write_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> dict[str
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    import yaml
-
-    write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    write_yaml(folder / "config.yaml", config)
 
 
 def build_model(config: dict[str, Any], trusted: bool = True) -> nn.Module:
@@ -143,35 +144,45 @@ def accepts_sde(node: dict[str, Any]) -> bool:
     return accepts(node, "sde")
 
 
-def load(path: Path | str, weights: str = "ema", device: torch.device | str | None = None) -> nn.Module:
+def load(
+    path: Path | str,
+    weights: str = "ema",
+    device: torch.device | str | None = None,
+    trust: Collection[str] = (),
+) -> nn.Module:
     r"""The trained model of a checkpoint, in evaluation mode.
 
     Args:
         path: a checkpoint folder, or a run folder (its last whole checkpoint).
         weights: "ema" or "model" (the last step's).
         device: where it goes; the CPU unless given.
+        trust: places outside the checkpoint, folders or hub ids as its configuration names them, that its model may
+            read or fetch: the pipeline of a `LatentDiffusion`.
 
     Raises:
         UserError: nothing there, another kind of file, damaged, or a configuration that asks for anything but models
-            and processes of this package.
+            and processes of this package, for a larger model than its weights, or for places that are not trusted.
     """
     one_of(("ema", "model"), weights=weights)
     folder = find(path)
     try:
-        model = _read_model(folder, weights)
+        model = _read_model(folder, weights, trust)
     except UserError:
         if folder.exists():
             raise
-        model = _read_model(find(path), weights)  # a training that is going on has deleted it for a newer one
+        model = _read_model(find(path), weights, trust)  # a training that is going on has deleted it for a newer one
     return model.to(device).eval() if device is not None else model.eval()
 
 
-def _read_model(folder: Path, weights: str) -> nn.Module:
-    verify(folder, ("config.yaml", f"{weights}.safetensors"))
+def _read_model(folder: Path, weights: str, trust: Collection[str]) -> nn.Module:
+    file = folder / f"{weights}.safetensors"
+    verify(folder, ("config.yaml", file.name))
     config = read_config(folder)
-    _refuse_targets(config)
-    model = build_model(config, trusted=False)
-    load_weights(model, folder / f"{weights}.safetensors")
+    parts = _checked_parts(config)
+    refuse_outside(parts, folder, trust)
+    own = {name: shape for name, shape in header(file).items() if not name.startswith(_NOT_OF_THE_MODEL)}
+    model = build_bounded(parts, own, lambda: build_model(config, trusted=False))
+    load_weights(model, file)
     return model
 
 
@@ -179,36 +190,40 @@ def load_weights(model: nn.Module, file: Path, loss: nn.Module | None = None) ->
     r"""Reads a weights file into a model (and the state of a loss), names and shapes checked."""
     tensors = read_tensors(file)
     moments = {k: tensors.pop(k) for k in list(tensors) if k.startswith(_SDE)}
-    states = {k.removeprefix("loss."): tensors.pop(k) for k in list(tensors) if k.startswith("loss.")}
+    states = {k.removeprefix(_LOSS): tensors.pop(k) for k in list(tensors) if k.startswith(_LOSS)}
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(
-            f"checkpoint: the weights of '{file}' do not fit the model: {_misfit(model, tensors)}."
+            f"checkpoint: the weights of '{file}' do not fit the model: {_reason(error, model, tensors)}."
         ) from error
-    sde: SDE | None = getattr(model, "sde", None)
-    if moments and sde is not None:
-        if moments.keys() != {_MEAN, _VARIANCE}:
-            raise UserError(
-                f"checkpoint: the moments of the data in '{file}' must be '{_MEAN}' and '{_VARIANCE}', got "
-                f"{sorted(moments)}. Use another checkpoint."
-            )
-        sde.with_moments(moments[_MEAN], moments[_VARIANCE])
+    if moments:
+        _give_moments(model, moments, file)
     if loss is not None:
         loss.load_state_dict(states)
 
 
-def _misfit(model: nn.Module, tensors: dict[str, Tensor]) -> str:
-    r"""The first difference between what a model has and what a file holds."""
-    own = model.state_dict()
-    for names, text in (
-        (own.keys() - tensors.keys(), "the file lacks"),
-        (tensors.keys() - own.keys(), "the model lacks"),
-    ):
-        if names:
-            return f"{text} '{min(names)}'" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-    name = next(name for name in own if own[name].shape != tensors[name].shape)
-    return f"'{name}' is {tuple(tensors[name].shape)} in the file and {tuple(own[name].shape)} in the model"
+def _reason(error: RuntimeError, model: nn.Module, tensors: dict[str, Tensor]) -> str:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return misfit(model.state_dict(), shapes) or " ".join(str(error).split())
+
+
+def _give_moments(model: nn.Module, moments: dict[str, Tensor], file: Path) -> None:
+    r"""Sets the moments of the data of a model's process; both or none of them travel with the weights."""
+    sde: SDE | None = getattr(model, "sde", None)
+    mean, variance = moments.get(_MEAN), moments.get(_VARIANCE)
+    if sde is None or mean is None or variance is None or len(moments) != 2 or mean.shape != variance.shape:
+        found = ", ".join(f"{name} {tuple(moment.shape)}" for name, moment in sorted(moments.items()))
+        of = "none, since its model has no process" if sde is None else f"'{_MEAN}' and '{_VARIANCE}', of one shape"
+        raise UserError(
+            f"checkpoint: the moments of the data in '{file}' must be {of}, got {found}. Use another checkpoint."
+        )
+    try:
+        sde.with_moments(mean, variance)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"checkpoint: the moments of the data in '{file}' are no moments: {error} Use another checkpoint."
+        ) from error
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -241,7 +256,8 @@ def _moments(model: nn.Module) -> dict[str, Tensor]:
     return {_MEAN: sde.data_mean.contiguous(), _VARIANCE: sde.data_var.contiguous()}
 
 
-def _refuse_targets(config: dict[str, Any]) -> None:
+def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
+    r"""The nodes of model and process, whose targets are of this package."""
     parts = {part: config[part] for part in ("model", "sde") if part in config}
     if not isinstance(parts.get("model"), dict) or "_target_" not in parts["model"]:
         raise UserError(
@@ -250,3 +266,4 @@ def _refuse_targets(config: dict[str, Any]) -> None:
     if not isinstance(parts.get("sde", {}), dict):
         raise UserError(f"checkpoint: 'sde' of its configuration must be a mapping, got {parts['sde']!r}.")
     check_targets(parts)
+    return parts

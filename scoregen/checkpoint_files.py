@@ -8,16 +8,19 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from scoregen.errors import UserError, absent
+from scoregen.foreign import read_bytes, read_yaml
 from scoregen.parallel import say_once
 from scoregen.storage import digest, write_json
 
 FORMAT = "scoregen-checkpoint-2"
 FILES = ("config.yaml", "model.safetensors", "ema.safetensors", "optimizer.safetensors")
+_MOST_STATE = 2**26
 _COUNTS = ("step", "skipped", "skipped_in_a_row")
 
 
@@ -36,7 +39,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     """
     path = folder / "state.json"
     try:
-        state = json.loads(path.read_text())
+        state = json.loads(read_bytes(path, _MOST_STATE))
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
@@ -60,12 +63,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing or damaged.
     """
-    import yaml
-
     path = folder / "config.yaml"
     try:
-        config = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        config = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(config, dict) or "model" not in config:
         raise UserError(f"checkpoint: '{path}' must be a mapping with 'model'. Use an earlier checkpoint.")
@@ -83,7 +84,7 @@ def verify(folder: Path, names: Iterable[str] = FILES) -> None:
         path = folder / name
         try:
             found = _digest(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _damaged(path, str(error)) from error
         if files.get(name) != found:
             raise _damaged(path, "its content is not what was written")
@@ -177,6 +178,8 @@ def _own_digest(state: Mapping[str, Any]) -> str:
 
 def _digest(path: Path) -> str:
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe would wait for a writer
+        raise ValueError("it is not a regular file")
     return _digest_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
@@ -187,5 +190,5 @@ def _digest_of(path: Path, *_: int) -> str:
 
 
 def _damaged(path: Path, reason: str) -> UserError:
-    reason = " ".join(reason.split())
+    reason = " ".join(reason.split())[:300]
     return UserError(f"checkpoint: '{path}' is missing or damaged ({reason}). Use an earlier checkpoint.")

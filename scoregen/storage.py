@@ -45,6 +45,17 @@ def write_json(path: Path, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=1))
 
 
+def write_yaml(path: Path, value: Mapping[str, Any]) -> Path:
+    r"""Writes plain data as YAML without aliases, whole or not at all."""
+    import yaml
+
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:  # the same list in two places is written twice
+            return True
+
+    return write_text(path, yaml.dump(dict(value), Dumper=Plain, sort_keys=False))
+
+
 def put_folder(partial: Path, folder: Path) -> None:
     r"""Renames a finished folder into place; one that stands there is out of the way only for the time of a rename."""
     for path in (*partial.iterdir(), partial):

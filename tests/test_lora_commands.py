@@ -107,7 +107,7 @@ def smooth(place, tmp_path_factory):
 def test_smooth_lora_writes_what_diffusers_loads_and_scoregen_too(smooth, place):
     from diffusers import StableDiffusionPipeline
 
-    denoiser = scoregen.load(smooth).with_prompts(["a cab"])
+    denoiser = scoregen.load(smooth, trust=[str(place / "pipeline")]).with_prompts(["a cab"])
     pipe = StableDiffusionPipeline.from_pretrained(place / "pipeline")
     x, k = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([400])
     text = pipe.encode_prompt(["a cab"], "cpu", 1, False)[0]
@@ -169,7 +169,7 @@ def test_v_prediction_trains_with_its_weighting(place, tmp_path):
     overrides = [*small, f"data.path={place / 'photos'}", f"model.pipeline={tmp_path / 'pipeline'}"]
     weighting = "loss.base_loss.base_loss.weighting._target_=scoregen.losses.VelocityWeighting"
     train(tmp_path / "run", *overrides, weighting, "loss.base_loss.estimator=vjp")
-    assert scoregen.load(tmp_path / "run").denoiser.prediction == "v"
+    assert scoregen.load(tmp_path / "run", trust=[str(tmp_path / "pipeline")]).denoiser.prediction == "v"
 
 
 @pytest.mark.parametrize(

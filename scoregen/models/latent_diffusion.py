@@ -11,7 +11,7 @@ Reference: Rombach et al. (2022), arXiv 2112.10752.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +44,13 @@ class LatentDiffusion(DenoiserWrapper):
     Raises:
         UserError: no such pipeline, a pipeline of another kind, a missing package.
 
+    Attributes:
+        outside: arguments that name places outside of a checkpoint.
+
     Reference: Guo et al. (2024), arXiv 2312.04410, section 4 (Smooth-LoRA).
     """
+
+    outside: ClassVar = ("pipeline",)
 
     def __init__(
         self,

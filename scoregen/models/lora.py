@@ -36,6 +36,11 @@ class LoRA(nn.Module):
         self.rank, self.targets = rank, tuple(targets)
         self.num_classes: int | None = getattr(network, "num_classes", None)
 
+    @staticmethod
+    def import_parts() -> Any:
+        r"""The module that makes adapters, imported late since that takes seconds."""
+        return require_peft()
+
     def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         output: Tensor = self.network(z, c_noise, label)
         return output

@@ -1,12 +1,13 @@
 r"""What samplers, losses and measures ask of a denoiser: any object with this call and a process will do."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from scoregen.sde.process import SDE
 
 
+@runtime_checkable
 class DenoiserLike(Protocol):
     r"""D(u, s) = E[y_0 | u], u = y_0 + s eps, of a process: a `Denoiser`, a wrapper of one, or a function object."""
 

@@ -51,17 +51,12 @@ class UNet(nn.Module):
         whole(1, layers=layers, patch_size=patch_size)
         _check_size(shape, len(channels), patch_size)
         check_options(num_classes, dropout)
-        from scoregen.compat import repair_torchvision
-
-        repair_torchvision()
-        from diffusers import UNet2DModel
-
+        network = self.import_parts()  # diffusers leaves its networks without types
         self.channels, self.layers, self.attention = tuple(channels), layers, tuple(attention)
         self.num_classes, self.dropout, self.patch_size = num_classes, dropout, patch_size
         attention = self.attention or (False,) * len(channels)
         depth = shape[0] * patch_size**2
         self.multiple = _multiple(len(channels), patch_size)
-        network: Any = UNet2DModel  # diffusers leaves its networks without types
         self.net = network(
             in_channels=depth,
             out_channels=depth,
@@ -76,6 +71,16 @@ class UNet(nn.Module):
         )
         nn.init.zeros_(self.net.conv_out.weight)
         nn.init.zeros_(self.net.conv_out.bias)
+
+    @staticmethod
+    def import_parts() -> Any:
+        r"""The class of the network, imported late since that takes seconds."""
+        from scoregen.compat import repair_torchvision
+
+        repair_torchvision()
+        from diffusers import UNet2DModel
+
+        return UNet2DModel
 
     def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
         r"""z (B, C, H, W), c_noise (B,), label (B,) or None -> (B, C, H, W)."""
