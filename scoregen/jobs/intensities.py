@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scoregen.data.files import as_fraction, picture_shape, read_archive, read_exact
 from scoregen.errors import UserError, absent
+from scoregen.jobs.whole import is_archive, is_array, is_picture
 from scoregen.storage import write_atomically
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -43,6 +44,10 @@ class Intensities(ABC):
     @abstractmethod
     def place(self, k: int, out: Path) -> Path:
         r"""The file that says that image k is done."""
+
+    @abstractmethod
+    def is_whole(self, k: int, out: Path) -> bool:
+        r"""Whether the result of image k is there and can be read."""
 
     @abstractmethod
     def write(self, k: int, out: Path, mean: Tensor, deviation: Tensor | None) -> None:
@@ -83,12 +88,21 @@ class Pictures(Intensities):
     def place(self, k: int, out: Path) -> Path:
         return out / "images" / self.names[k]
 
+    def is_whole(self, k: int, out: Path) -> bool:
+        channels, *size = self.shape(k)
+        std = self._std(k, out)
+        values = (*size,) if channels == 1 else (*size, channels)
+        return is_picture(self.place(k, out), (size[0], size[1])) and (not std.exists() or is_array(std, values))
+
+    def _std(self, k: int, out: Path) -> Path:
+        return out / "std" / f"{self.names[k]}.npy"
+
     def write(self, k: int, out: Path, mean: Tensor, deviation: Tensor | None) -> None:
         from PIL import Image
 
         if deviation is not None:
             values = _interleaved(deviation)
-            write_atomically(out / "std" / f"{self.names[k]}.npy", lambda file: np.save(file, values))
+            write_atomically(self._std(k, out), lambda file: np.save(file, values))
         picture = Image.fromarray(_as(self._pixels(k).numpy().dtype, _interleaved(mean)))
         place = self.place(k, out)
         options: dict[str, Any] = {"quality": 95} if SUFFIXES[place.suffix.lower()] == "JPEG" else {}
@@ -130,6 +144,9 @@ class Archive(Intensities):
 
     def place(self, k: int, out: Path) -> Path:
         return out / "parts" / f"{k:06d}.npz"
+
+    def is_whole(self, k: int, out: Path) -> bool:
+        return is_archive(self.place(k, out))
 
     def write(self, k: int, out: Path, mean: Tensor, deviation: Tensor | None) -> None:
         parts: dict[str, Any] = {"images": self._laid_out(mean)}

@@ -12,6 +12,7 @@ from scoregen.errors import UserError
 from scoregen.jobs.conditioning import announced, find_checkpoint, image_shape
 from scoregen.jobs.intensities import Intensities, open_intensities
 from scoregen.jobs.job import Job, Plan, Weights, origin
+from scoregen.jobs.whole import said
 from scoregen.samplers import Despeckler, Sampler, Tiled
 
 
@@ -70,8 +71,7 @@ class Restore(Job):
         despeckler = self._despeckler(load(checkpoint, self.weights, parallel.device()), shape)
         self._check_images(images, despeckler)
         source = self._source(out)
-        missing = [k for k in range(len(images)) if not images.place(k, out).exists()]
-        todo = parallel.gather(missing)[0]  # the same for all processes, before one of them writes
+        todo, damaged = _missing(images, out)
 
         def work() -> None:
             self._restore(despeckler, images, parallel.shard(todo), out)
@@ -80,7 +80,7 @@ class Restore(Job):
                 print(images.finish(out))
 
         lines = [announced(checkpoint, self.weights), *self._lines(despeckler)]
-        lines += [f"images: {len(images)}, {len(images) - len(todo)} already there", f"out: {out}"]
+        lines += [f"images: {len(images)}, {len(images) - len(todo)} already there{said(damaged)}", f"out: {out}"]
         return Plan(work, lines, origin(checkpoint, self.weights) | {"images": str(source)})
 
     def _source(self, out: Path) -> Path:
@@ -163,6 +163,16 @@ class Restore(Job):
         if self.samples == 1:
             return despeckler.sample(x, draws), None
         return despeckler.mean(x, self.probes, draws) if self.probes else (despeckler.log_mean(x), None)
+
+
+def _missing(images: Intensities, out: Path) -> tuple[list[int], int]:
+    r"""The images without a whole result, the same on all processes, and how many results are damaged."""
+    from scoregen.parallel import gather, rank
+
+    looked = range(len(images)) if rank() == 0 else ()
+    missing = [k for k in looked if not images.is_whole(k, out)]
+    found: tuple[list[int], int] = gather((missing, sum(images.place(k, out).exists() for k in missing)))[0]
+    return found
 
 
 def _batches(images: Intensities, indices: list[int], pixels: int) -> Iterator[list[int]]:

@@ -18,6 +18,7 @@ from scoregen.jobs.conditioning import (
     labels_of,
 )
 from scoregen.jobs.job import Job, Plan, Weights, origin
+from scoregen.jobs.whole import is_array, is_png, said
 from scoregen.samplers import Sampler
 from scoregen.storage import write_atomically
 
@@ -66,7 +67,7 @@ class Sample(Job):
         labels = labels_of(self.label, self.n, model, self.seed)
         denoiser = guided(model, self.guidance, labels)
         calls = network_calls(self.sampler, model.sde) * (1 if self.guidance == 1 else 2)
-        todo = self._missing(out)
+        todo, damaged = self._missing(out, shape)
 
         def work() -> None:
             with autocast(self.precision):
@@ -75,12 +76,13 @@ class Sample(Job):
             if parallel.rank() == 0:
                 self._finish(labels, out)
 
-        lines = [announced(checkpoint, self.weights), *self._lines(len(todo)), f"out: {out}"]
+        lines = [announced(checkpoint, self.weights), *self._lines(len(todo), damaged), f"out: {out}"]
         return Plan(work, lines, origin(checkpoint, self.weights) | {"network_calls": calls})
 
-    def _lines(self, todo: int) -> list[str]:
+    def _lines(self, todo: int, damaged: int) -> list[str]:
         steps = f", {self.sampler.steps} steps" if hasattr(self.sampler, "steps") else ""
-        return [f"sampler: {type(self.sampler).__name__}{steps}; {self.n} samples, {self.n - todo} already there"]
+        there = f"{self.n} samples, {self.n - todo} already there{said(damaged)}"
+        return [f"sampler: {type(self.sampler).__name__}{steps}; {there}"]
 
     def _check_format(self, shape: tuple[int, ...]) -> None:
         if self.format == "png" and not (len(shape) == 3 and shape[0] in (1, 3)):
@@ -92,9 +94,9 @@ class Sample(Job):
     def _suffix(self) -> str:
         return "png" if self.format == "png" else "npy"
 
-    def _missing(self, out: Path) -> list[int]:
-        r"""The samples that are not there yet, the same on all processes."""
-        from scoregen.parallel import gather
+    def _missing(self, out: Path, shape: tuple[int, ...]) -> tuple[list[int], int]:
+        r"""The samples that are not there yet, the same on all processes, and how many of them are damaged."""
+        from scoregen.parallel import gather, rank
 
         there = {int(path.stem) for path in self._path(out, 0).parent.glob("*") if path.stem.isdigit()}
         if there and max(there) >= self.n:
@@ -102,8 +104,11 @@ class Sample(Job):
                 f"n: '{out}' already contains {max(there) + 1} samples, but n={self.n}. Set n>={max(there) + 1} or "
                 "choose another out."
             )
-        missing = [i for i in range(self.n) if i not in there]
-        return list(gather(missing)[0])
+        is_whole = is_png if self.format == "png" else is_array
+        damaged = {i for i in there if not is_whole(self._path(out, i), shape)} if rank() == 0 else set()
+        missing = [i for i in range(self.n) if i not in there or i in damaged]
+        found: tuple[list[int], int] = gather((missing, len(damaged)))[0]
+        return found
 
     def _generate(self, denoiser: Any, shape: tuple[int, ...], labels: Any, indices: list[int], out: Path) -> None:
         from scoregen.interruption import check_folder, end_if_asked
