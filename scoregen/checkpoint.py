@@ -156,8 +156,8 @@ def load(
         path: a checkpoint folder, or a run folder (its last whole checkpoint).
         weights: "ema" or "model" (the last step's).
         device: where it goes; the CPU unless given.
-        trust: places outside the checkpoint, folders or hub ids as its configuration names them, that its model may
-            read or fetch: the pipeline of a `LatentDiffusion`.
+        trust: places outside the checkpoint, folders or hub ids, that its model may read or fetch: the pipeline of a
+            `LatentDiffusion`.
 
     Raises:
         UserError: nothing there, another kind of file, damaged, or a configuration that asks for anything but models

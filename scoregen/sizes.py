@@ -77,15 +77,17 @@ def refuse_outside(config: Mapping[str, Any], folder: Path, trust: Collection[st
 
     Args:
         config: its nodes, whose targets are known to be trusted. folder: of the checkpoint.
-        trust: places, as the configuration names them, that may be read or fetched nevertheless.
+        trust: places, folders or hub ids, that may be read or fetched nevertheless.
 
     Raises:
         UserError: the model names another place.
     """
+    trusted = {Path(place).resolve() for place in trust}
     for node in nodes(config):
         for name in getattr(locate(node["_target_"]), "outside", ()):
             place = str(node.get(name))
-            if place not in trust and not Path(place).resolve().is_relative_to(folder.resolve()):
+            found = Path(place).resolve()
+            if found not in trusted and not found.is_relative_to(folder.resolve()):
                 raise UserError(
                     f"checkpoint: its model reads the {name} '{place}', which is not in '{folder}'. If you trust it, "
                     f"allow it with scoregen.load(..., trust=['{place}'])."
