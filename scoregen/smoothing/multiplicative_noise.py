@@ -42,9 +42,6 @@ class LogNormal(AbstractNoise):
         self.sigma, self.offset, self.drift = float(sigma), float(offset), float(drift)
         self.step, self.reach = self.sigma / 2, 2 * self.sigma
 
-    def __repr__(self) -> str:
-        return f"LogNormal(sigma={self.sigma}, offset={self.offset}, drift={self.drift})"
-
     @property
     def distance(self) -> str:
         return f"l2 of log(x + {self.offset:.12g})" if self.offset else "l2 of log x"
@@ -105,9 +102,6 @@ class AbstractLogNormalFactor(AbstractNoise):
         self.sigma = float(sigma)
         self.norm = f"log-{self.action}"
         self.step, self.reach = self.sigma / 2, 2 * self.sigma
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(sigma={self.sigma})"
 
     @staticmethod
     @abstractmethod

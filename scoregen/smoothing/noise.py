@@ -10,6 +10,7 @@ classifier where x was, and certificates become false (Voracek, Hein 2023, arXiv
 that guarantee for speed.
 """
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 
@@ -37,6 +38,8 @@ def gaussian_probability(sigma: float, radius: float) -> float:
 class AbstractNoise(ABC):
     r"""How an input is made noisy, and the radius that the class probabilities under that noise prove.
 
+        Records of certificates hold its `repr`, so keep every argument as an attribute of the same name.
+
     Attributes:
         norm: the distance that radii are measured in.
         step: distance of the rungs of the radius grid.
@@ -46,6 +49,10 @@ class AbstractNoise(ABC):
     norm: str
     step: float
     reach: float
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in inspect.signature(type(self)).parameters)
+        return f"{type(self).__name__}({arguments})"
 
     @property
     def distance(self) -> str:
@@ -109,9 +116,6 @@ class Gaussian(AbstractNoise):
         self.sigma = float(sigma)
         self.step, self.reach = self.sigma / 2, 2 * self.sigma
 
-    def __repr__(self) -> str:
-        return f"Gaussian(sigma={self.sigma})"
-
     def sample(self, x: Tensor, m: int, generator: torch.Generator, strict: bool = True) -> Tensor:
         eps = draws.normal((m, *x.shape), generator, strict)
         return eps.mul_(self.sigma).add_(x.to(generator.device))
@@ -140,9 +144,6 @@ class Uniform(AbstractNoise):
         positive(width=width)
         self.width = float(width)
         self.step, self.reach = self.width / 8, 0.75 * self.width
-
-    def __repr__(self) -> str:
-        return f"Uniform(width={self.width})"
 
     def sample(self, x: Tensor, m: int, generator: torch.Generator, strict: bool = True) -> Tensor:
         u = draws.uniform((m, *x.shape), generator, strict)
@@ -173,9 +174,6 @@ class Laplace(AbstractNoise):
         positive(scale=scale)
         self.scale = float(scale)
         self.step, self.reach = self.scale / 2, 2 * self.scale
-
-    def __repr__(self) -> str:
-        return f"Laplace(scale={self.scale})"
 
     def sample(self, x: Tensor, m: int, generator: torch.Generator, strict: bool = True) -> Tensor:
         v = draws.uniform((m, *x.shape), generator, strict).mul_(2).sub_(1)
