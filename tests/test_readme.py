@@ -223,15 +223,17 @@ def test_imports_of_the_python_examples_work(page):
                     assert hasattr(module, name.name), f"{node.module}.{name.name}"
 
 
-def test_the_library_example_runs_and_gives_the_shapes_it_states(tmp_path, monkeypatch):
+def test_the_library_examples_run_and_give_what_they_state(tmp_path, monkeypatch):
     train(tmp_path / "outputs" / "demo", *DIGITS, "trainer.steps=1")
     monkeypatch.chdir(tmp_path)
-    code = re.findall(r"```python\n(.*?)```", README, re.S)[0]
+    lines, job = re.findall(r"```python\n(.*?)```", README, re.S)
     names: dict = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(lines, "README.md", "exec"), names)
     assert names["x"].shape == (10, 1, 8, 8)
-    first = re.search(r"shape=\((\d+), 1, 8, 8\), generator=g\)\s+# \((.*?)\)", code)
+    first = re.search(r"shape=\((\d+), 1, 8, 8\), generator=g\)\s+# \((.*?)\)", lines)
     assert first.group(2) == f"{first.group(1)}, 1, 8, 8"
+    exec(compile(job, "README.md", "exec"), {})
+    assert len(list((tmp_path / "outputs/samples/heun/images").iterdir())) == 64
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
