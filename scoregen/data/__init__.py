@@ -1,10 +1,11 @@
 r"""Data sets, augmentations, and batches as a function of the step."""
 
+from scoregen.data.arrays import Npz
 from scoregen.data.augment import Augmentation, Chain, Flip, Shift
 from scoregen.data.base import ArrayDataset, Dataset, Source
 from scoregen.data.batches import Batches
 from scoregen.data.captions import CaptionedFolder, LazyImages
-from scoregen.data.images import CIFAR10, KMNIST, MNIST, Digits, FashionMNIST, Folder, Npz
+from scoregen.data.images import CIFAR10, KMNIST, MNIST, Digits, FashionMNIST, Folder
 from scoregen.data.tables import BreastCancer, PositiveTable, Wine
 from scoregen.data.toy import Toy2D
 from scoregen.data.views import ColourViews, GreyViews

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scoregen import checks
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import Dataset, Index, Source, part_of
+from scoregen.data.bounds import MOST_PIXELS, check_number, check_size
 from scoregen.data.files import as_fraction, image_files, read_picture
 from scoregen.errors import UserError, absent, closest
 
@@ -27,31 +27,40 @@ class CaptionedFolder(Source):
         path: the folder; without metadata.jsonl it is searched recursively.
         size: images are resized (shorter side) and cropped to size x size.
         augmentation: applied to training batches.
+        max_pixels: that a picture may have, in its file and once it is resized.
 
     Raises:
         ValueError: size is no whole number >= 1.
-        UserError: no images, an image without a caption or a caption without an image; names the file.
+        UserError: fewer than two images, too large ones, an image without a caption or a caption without an image;
+            names the file.
     """
 
     range = (0.0, 1.0)
 
-    def __init__(self, path: str, size: int = 512, augmentation: Augmentation | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        size: int = 512,
+        augmentation: Augmentation | None = None,
+        max_pixels: int = MOST_PIXELS,
+    ) -> None:
         super().__init__(augmentation)
-        checks.whole(1, size=size)
+        check_size(size, max_pixels)
         folder = Path(path)
         if not folder.is_dir():
             raise UserError(f"data.path: {absent(folder) if not folder.exists() else f'{folder} is not a folder.'}")
-        self.path, self.size, self.name = path, int(size), folder.name
+        self.path, self.size, self.name, self.max_pixels = path, int(size), folder.name, max_pixels
         table = folder / METADATA
         pairs = _from_table(table) if table.exists() else _from_texts(folder)
         self.files = [file for file, _ in pairs]
+        check_number(self.files)
         self.captions = tuple(dict.fromkeys(text for _, text in pairs))
         numbers = {text: k for k, text in enumerate(self.captions)}
         self._label = torch.tensor([numbers[text] for _, text in pairs])
 
     def load(self, train: bool) -> "LazyImages":
         part = part_of(len(self.files), train)
-        return LazyImages([self.files[i] for i in part.tolist()], self._label[part], self.size)
+        return LazyImages([self.files[i] for i in part.tolist()], self._label[part], self.size, self.max_pixels)
 
 
 class LazyImages(Dataset):
@@ -59,12 +68,13 @@ class LazyImages(Dataset):
 
     Args:
         files: of the images. label: (N,) integers. size: side of an image, in pixels.
+        max_pixels: that a picture may have.
     """
 
     label: Tensor
 
-    def __init__(self, files: Sequence[Path], label: Tensor, size: int) -> None:
-        self.files, self.label, self.size = list(files), label, size
+    def __init__(self, files: Sequence[Path], label: Tensor, size: int, max_pixels: int = MOST_PIXELS) -> None:
+        self.files, self.label, self.size, self.max_pixels = list(files), label, size, max_pixels
 
     @property
     def x(self) -> Tensor:
@@ -79,7 +89,7 @@ class LazyImages(Dataset):
         return (x if chosen.ndim else x[0]), self.label[chosen]
 
     def _bytes(self, files: Sequence[Path]) -> Tensor:
-        pictures = [read_picture(file, mode="RGB", size=self.size) for file in files]
+        pictures = [read_picture(file, mode="RGB", size=self.size, most=self.max_pixels) for file in files]
         return torch.stack(pictures) if pictures else torch.zeros(0, 3, self.size, self.size, dtype=torch.uint8)
 
     def fingerprint(self) -> str:

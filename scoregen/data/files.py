@@ -3,8 +3,11 @@ r"""Pictures and arrays in files: one reader for each kind, whose messages name 
 `where` is the key that named the file, such as data.path: messages begin with it.
 """
 
+import lzma
+import struct
 import tokenize
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +18,21 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from scoregen.data.bounds import MOST_BYTES, MOST_PIXELS, check_array, check_header, check_pixels
 from scoregen.errors import UserError, absent
+from scoregen.parallel import say_once
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 DAMAGED = (  # what NumPy raises for a file that is not an archive, or a damaged one
     *(ValueError, TypeError, OSError, AttributeError, EOFError, SyntaxError, NotImplementedError),
-    *(BadZipFile, zlib.error, tokenize.TokenError),
+    *(BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError),
+    *(RuntimeError, MemoryError, OverflowError),  # an encrypted one; a header that claims too much
 )
+_UNREADABLE = (  # what Pillow raises for a damaged image
+    *(OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, RuntimeError),
+    *(zlib.error, struct.error),
+)
+TEXTS = (".txt", ".jsonl", ".json", ".csv", ".md")  # beside images they say something about them
 _EIGHT_BITS = {mode: mode for mode in ("L", "RGB", "RGBA")} | {mode: "RGB" for mode in ("P", "LA", "CMYK", "YCbCr")}
 _EIGHT_BITS["1"] = "L"  # from the mode of a file to the one that it is read in
 _EXACT = {mode: mode for mode in ("L", "RGB", "I;16", "F")}
@@ -30,17 +41,31 @@ _EXACT = {mode: mode for mode in ("L", "RGB", "I;16", "F")}
 def image_files(folder: Path, where: str = "data.path", suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Path]:
     r"""The images of a folder, searched recursively and sorted by name; hidden files and folders are left out.
 
+        Files of other kinds, but for texts, are counted on standard error.
+
     Raises:
         UserError: there are none.
     """
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in suffixes)
-    files = sorted(p for p in found if not any(part[0] == "." for part in p.relative_to(folder).parts))
-    if not files:
+    seen = (p for p in folder.rglob("*") if not any(part[0] == "." for part in p.relative_to(folder).parts))
+    kinds: dict[bool, list[Path]] = {True: [], False: []}
+    for path in seen:
+        kinds[path.suffix.lower() in suffixes].append(path)
+    if not kinds[True]:
         raise UserError(f"{where}: no images ({', '.join(suffixes)}) under '{folder}'.")
-    return files
+    other = Counter(p.suffix.lower() or "no suffix" for p in kinds[False] if p.suffix not in TEXTS and not p.is_dir())
+    if other:
+        found = ", ".join(f"{count} of {kind}" for kind, count in sorted(other.items()))
+        say_once(f"{where}: files under '{folder}' that are no images ({', '.join(suffixes)}) are left out: {found}.")
+    return sorted(kinds[True])
 
 
-def read_picture(file: Path, where: str = "data.path", mode: str | None = None, size: int | None = None) -> Tensor:
+def read_picture(
+    file: Path,
+    where: str = "data.path",
+    mode: str | None = None,
+    size: int | None = None,
+    most: int = MOST_PIXELS,
+) -> Tensor:
     r"""The bytes (C, H, W) of a picture, the way up that its camera noted.
 
         Palette, CMYK and 1-bit pictures are converted to RGB or grey; deeper than 8 bits is refused, as is damage.
@@ -48,11 +73,14 @@ def read_picture(file: Path, where: str = "data.path", mode: str | None = None, 
     Args:
         mode: of Pillow, "RGB" or "L", to convert to; None for grey, RGB or RGBA as in the file.
         size: shorter side after resizing, then cropped square; None for the picture as it is.
+        most: pixels that it may have.
 
     Raises:
-        UserError: the file is missing, damaged or of another kind.
+        UserError: the file is missing, damaged, too large or of another kind.
     """
-    with opened(file, where) as image:
+    with opened(file, where, most) as image:
+        if size:
+            check_pixels(file, where, *_resized(image.size, size), most)
         image = image.convert(_mode(image, where, _EIGHT_BITS)).convert(mode)
         return _channels_first(_cropped(image, size) if size else image)
 
@@ -63,13 +91,15 @@ def read_exact(file: Path, where: str) -> Tensor:
     Raises:
         UserError: the file is missing, damaged, or of a kind that would have to be converted (palette, RGBA, ...).
     """
-    with opened(file, where) as image:
+    with opened(file, where, 2 * MOST_PIXELS) as image:
         return _channels_first(image.convert(_mode(image, where, _EXACT)))
 
 
-def picture_shape(file: Path, where: str = "data.path", exact: bool = False) -> tuple[int, int, int]:
+def picture_shape(
+    file: Path, where: str = "data.path", exact: bool = False, most: int = MOST_PIXELS
+) -> tuple[int, int, int]:
     r"""The shape (C, H, W) that `read_picture`, or `read_exact`, would give; reads the header alone."""
-    with opened(file, where) as image:
+    with opened(file, where, 2 * most if exact else most) as image:
         mode = _mode(image, where, _EXACT if exact else _EIGHT_BITS)
         return Image.getmodebands(mode), image.height, image.width
 
@@ -80,21 +110,31 @@ def as_fraction(pixels: Tensor) -> Tensor:
 
 
 @contextmanager
-def opened(file: Path, where: str) -> Iterator[Image.Image]:
+def opened(file: Path, where: str, most: int = MOST_PIXELS) -> Iterator[Image.Image]:
     r"""An image, the way up that its camera noted.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: it is missing, damaged, or has more than `most` pixels.
     """
     _present(file, where)
     try:
-        with Image.open(file) as image:
+        with _open(file) as image:
+            check_pixels(file, where, *image.size, most)
             ImageOps.exif_transpose(image, in_place=True)
             yield image
     except UserError:
         raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{where}: '{file}' is not a readable image ({error}). Repair or remove it.") from error
+
+
+def _open(file: Path) -> Image.Image:
+    r"""Opens an image without Pillow's own bound, which cannot be raised for one file."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return Image.open(file)
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _mode(image: Image.Image, where: str, known: Mapping[str, str]) -> str:
@@ -105,9 +145,13 @@ def _mode(image: Image.Image, where: str, known: Mapping[str, str]) -> str:
     return known[image.mode]
 
 
+def _resized(sides: tuple[int, int], size: int) -> tuple[int, int]:
+    width, height = (max(size, round(side * size / min(sides))) for side in sides)
+    return width, height
+
+
 def _cropped(image: Image.Image, size: int) -> Image.Image:
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
+    width, height = _resized(image.size, size)
     left, top = (width - size) // 2, (height - size) // 2
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     return image.crop((left, top, left + size, top + size))
@@ -121,8 +165,8 @@ def _channels_first(image: Image.Image) -> Tensor:
 class _Arrays(Mapping[str, np.ndarray]):
     r"""The arrays of an .npz file, each read on access."""
 
-    def __init__(self, path: Path, where: str) -> None:
-        self._path, self._where = path, where
+    def __init__(self, path: Path, where: str, most: int) -> None:
+        self._path, self._where, self._most = path, where, most
         with self._opened() as archive:
             self._names = tuple(archive.files)
 
@@ -141,6 +185,9 @@ class _Arrays(Mapping[str, np.ndarray]):
         if name not in self._names:
             raise KeyError(name)
         with self._opened() as archive:
+            members = archive.zip.namelist()
+            member = name if name in members else f"{name}.npy"
+            check_array(archive.zip, member, self._path.stat().st_size, self._most)
             return np.asarray(archive[name])
 
     def __contains__(self, name: object) -> bool:
@@ -153,14 +200,18 @@ class _Arrays(Mapping[str, np.ndarray]):
         return len(self._names)
 
 
-def read_archive(path: Path, where: str) -> Mapping[str, np.ndarray]:
+def read_archive(path: Path, where: str, most: int = MOST_BYTES) -> Mapping[str, np.ndarray]:
     r"""The arrays of an .npz file by name, each read on access; pickled objects are refused.
+
+    Args:
+        path: the file. where: the key that named it.
+        most: bytes that any array may unpack to; one that is usually compressed may be larger.
 
     Raises:
         UserError: the file is missing or damaged, now or when an array is read.
     """
     _present(path, where)
-    return _Arrays(path, where)
+    return _Arrays(path, where, most)
 
 
 def read_array(path: Path, where: str) -> np.ndarray:
@@ -172,6 +223,8 @@ def read_array(path: Path, where: str) -> np.ndarray:
     _present(path, where)
     try:
         with path.open("rb") as file:
+            check_header(file, path.stat().st_size)
+            file.seek(0)
             return np.lib.format.read_array(file, allow_pickle=False)
     except DAMAGED as error:
         raise UserError(f"{where}: '{path}' is not a readable .npy file without pickled objects ({error}).") from error

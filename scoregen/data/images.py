@@ -1,5 +1,6 @@
-r"""Image data sets: scikit-learn's digits, torchvision's, npz files and folders."""
+r"""Image data sets: scikit-learn's digits, torchvision's, and folders."""
 
+import math
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import torch
 
 from scoregen import checks
 from scoregen.compat import repair_torchvision
+from scoregen.data.arrays import load_npz
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import ArrayDataset, Source, split
-from scoregen.data.files import image_files, picture_shape, read_archive, read_picture
+from scoregen.data.bounds import MOST_PIXELS, check_memory, check_number, check_size
+from scoregen.data.files import image_files, picture_shape, read_picture
 from scoregen.errors import UserError, absent
 
 
@@ -78,7 +81,7 @@ class _Torchvision(Source):
 
     def _part(self, train: bool) -> ArrayDataset:
         if self._subset_path is not None:
-            return _load_npz(self._subset_path, train)
+            return load_npz(self._subset_path, train)
         repair_torchvision()
         from torchvision import datasets
 
@@ -153,43 +156,6 @@ class CIFAR10(_Torchvision):
     name, class_name, subset = "cifar10", "CIFAR10", "cifar10_subset.npz"
 
 
-class Npz(Source):
-    r"""A NumPy archive with `train_images` (N, H, W[, C]); optionally `train_labels`, `test_images`, `test_labels`.
-
-    uint8 images are read as x/255, floats as they are. A table (N, D) under `train_images` or `x` is read as vectors.
-    The range is (0, 1) for bytes, and for float images whose values all lie there; it is None for all other data.
-
-    Args:
-        path: the file.
-        augmentation: applied to training batches.
-
-    Raises:
-        UserError: the file is missing or damaged, or its parts are empty or of different shapes or types.
-    """
-
-    def __init__(self, path: str, augmentation: Augmentation | None = None) -> None:
-        super().__init__(augmentation)
-        self.path, self.name = path, Path(path).stem
-        parts = {"train": self.load(train=True), "test": self.load(train=False)}
-        kinds = {name: (tuple(part.x.shape[1:]), part.x.dtype) for name, part in parts.items()}
-        if min(map(len, parts.values())) < 1 or kinds["train"] != kinds["test"]:
-            found = ", ".join(f"{name}: {len(part)} of {kinds[name]}" for name, part in parts.items())
-            raise UserError(f"data.path: both parts of '{path}' must hold images of one shape and type, got {found}.")
-        labels = [part.label for part in parts.values() if part.label is not None and len(part.label)]
-        self.num_classes = max(int(label.max()) for label in labels) + 1 if labels else None
-        shape, dtype = kinds["train"]
-        unit = dtype == torch.uint8 or all(part.x.min() >= 0 and part.x.max() <= 1 for part in parts.values())
-        self._range = (0.0, 1.0) if unit and len(shape) == 3 else None
-        self.train, self.test = parts["train"], parts["test"]
-
-    @property
-    def range(self) -> tuple[float, float] | None:
-        return self._range
-
-    def load(self, train: bool) -> ArrayDataset:
-        return _load_npz(Path(self.path), train)
-
-
 class Folder(Source):
     r"""A folder of images; its sub-folders, if any, are the classes. A tenth of the images is held out.
 
@@ -197,21 +163,29 @@ class Folder(Source):
         path: the folder, searched recursively.
         size: images are resized (shorter side) and cropped to size x size; None for images that all have one size.
         augmentation: applied to training batches.
+        max_pixels: that a picture may have, in its file and once it is resized.
 
     Raises:
         ValueError: size is no whole number >= 1.
-        UserError: no images, mixed channels, or mixed sizes without `size`; names the files.
+        UserError: fewer than two images, too large ones, mixed channels, or mixed sizes without `size`; names the
+            files.
     """
 
     range = (0.0, 1.0)
 
-    def __init__(self, path: str, size: int | None = None, augmentation: Augmentation | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        size: int | None = None,
+        augmentation: Augmentation | None = None,
+        max_pixels: int = MOST_PIXELS,
+    ) -> None:
         super().__init__(augmentation)
-        if size is not None:
-            checks.whole(1, size=size)
-        self.path, self.size = path, None if size is None else int(size)
+        check_size(size, max_pixels)
+        self.path, self.size, self.max_pixels = path, None if size is None else int(size), max_pixels
         folder = _existing(path, "data.path")
         self.files, self.name = image_files(folder), folder.name
+        check_number(self.files)
         self.classes = _classes(self.files, folder)
         self._check_alike()
         self.num_classes = len(self.classes) or None
@@ -219,7 +193,7 @@ class Folder(Source):
     def _check_alike(self) -> None:
         first = None
         for file in self.files:
-            channels, height, width = picture_shape(file)
+            channels, height, width = picture_shape(file, most=self.max_pixels)
             kind = (channels, None if self.size else (width, height))
             if first is None:
                 first = kind
@@ -231,9 +205,11 @@ class Folder(Source):
                     f"{'' if self.size else f' and {kind[1]}'}. Convert "
                     f"them{'' if self.size else ' or give data.size'}."
                 )
+        channels, sides = first or (1, None)
+        check_memory("data.path", len(self.files) * channels * math.prod(sides or (self.size or 1,) * 2))
 
     def load(self, train: bool) -> ArrayDataset:
-        x = torch.stack([read_picture(file, size=self.size) for file in self.files])
+        x = torch.stack([read_picture(file, size=self.size, most=self.max_pixels) for file in self.files])
         label = None
         if self.classes:
             order = {path: i for i, path in enumerate(self.classes)}
@@ -270,24 +246,3 @@ def _existing(path: str, where: str) -> Path:
     if not Path(path).exists():
         raise UserError(f"{where}: {absent(path)}")
     return Path(path)
-
-
-def _load_npz(path: Path, train: bool) -> ArrayDataset:
-    archive = read_archive(path, "data.path")
-    has_split = {"train_images", "test_images"} <= set(archive)
-    part = "train" if train or not has_split else "test"
-    images = next((archive[n] for n in (f"{part}_images", "images", "x") if n in archive), None)
-    label = next((archive[n] for n in (f"{part}_labels", "labels", "y") if n in archive), None)
-    if images is None:
-        raise UserError(f"data.path: '{path}' must hold 'train_images' (or 'images' or 'x'), got {sorted(archive)}.")
-    x, labels = _channels_first(images), None if label is None else torch.from_numpy(label)
-    return ArrayDataset(x, labels) if has_split else split(x, labels, train)
-
-
-def _channels_first(images: np.ndarray) -> torch.Tensor:
-    x = torch.from_numpy(np.ascontiguousarray(images))
-    if x.ndim == 3:
-        return x.unsqueeze(1)
-    if x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
-        return x.permute(0, 3, 1, 2).contiguous()
-    return x

@@ -160,7 +160,7 @@ class Job(ABC):
         r"""What the results are a function of, as plain data: job, fields and facts."""
         kept = {part.name: self.described(part.name) for part in fields(self) if part.name not in self.free}
         if isinstance(data := kept.get("data"), dict):
-            kept["data"] = {key: value for key, value in data.items() if key not in ("root", "download")}
+            kept["data"] = {key: value for key, value in data.items() if key not in storage.NO_CONTENT}
         return {"job": self.name(), **kept, **plan.facts}
 
     def described(self, name: str) -> Any:

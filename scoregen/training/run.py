@@ -8,7 +8,7 @@ from typing import Any
 from scoregen.checkpoint import find, last_whole, read_config, read_state, verify
 from scoregen.checkpoint_files import damage, newest_first
 from scoregen.errors import UserError
-from scoregen.storage import difference, short, write_yaml
+from scoregen.storage import NO_CONTENT, difference, short, write_yaml
 from scoregen.training.loggers import read_metrics
 
 # What a resumed run may do differently without ceasing to be the same run.
@@ -148,5 +148,5 @@ def compare(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
 def _essential(config: dict[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in config.items() if k not in FREE}
     kept["trainer"] = {k: v for k, v in config.get("trainer", {}).items() if k not in FREE_IN_TRAINER}
-    kept["data"] = {k: v for k, v in config.get("data", {}).items() if k not in ("root", "download")}
+    kept["data"] = {k: v for k, v in config.get("data", {}).items() if k not in NO_CONTENT}
     return kept
