@@ -52,7 +52,7 @@ def spoken(page: Path) -> list[str]:
 
 def job_and_arguments(line: str) -> tuple[str, list[str]] | None:
     r"""(job, arguments) of a command line; None for another program."""
-    words = shlex.split(line)
+    words = shlex.split(re.split(r"\s(?:[&|;]+|>+\s?\S+)(?:\s|$)", line)[0])
     for k, word in enumerate(words):
         if word in SCRIPTS:
             return SCRIPTS[word], words[k + 1 :]
