@@ -4,6 +4,9 @@ FILE.pt2              a `torch.export` program with a dynamic batch dimension
 FILE.pt, FILE.ts      a TorchScript module
 torchvision:NAME      a torchvision model with its default weights; their normalisation becomes part of it
 MODULE:FUNCTION       MODULE.FUNCTION() returns the classifier; importing it runs its code
+
+Files of the first two kinds are programs, and the last is one: they do what their authors wanted. Pickles inside a .pt2
+file are refused all the same.
 """
 
 import importlib
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 
 from scoregen import storage
 from scoregen.errors import UserError, closest
+from scoregen.smoothing.programs import load_exported
 
 Classify = Callable[[Tensor], Tensor]
 
@@ -87,7 +91,7 @@ def _file(path: Path, device: torch.device | str) -> nn.Module:
     digest = storage.digest(path)
     try:
         if path.suffix == ".pt2":
-            return Exported(torch.export.load(path).module().to(device), digest)
+            return Exported(load_exported(path).to(device), digest)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript files outlive the deprecation
             module = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]  # torch: no types
