@@ -258,7 +258,7 @@ def _moments(model: nn.Module) -> dict[str, Tensor]:
 
 def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
     r"""The nodes of model and process, whose targets are of this package."""
-    parts = {part: config[part] for part in ("model", "sde") if part in config}
+    parts: dict[str, Any] = {part: config[part] for part in ("model", "sde") if part in config}
     if not isinstance(parts.get("model"), dict) or "_target_" not in parts["model"]:
         raise UserError(
             f"checkpoint: 'model' of its configuration must be a mapping with _target_, got {parts.get('model')!r}."
