@@ -88,21 +88,22 @@ def unexported(kind: type) -> str | None:
     return f"{kind.__name__}: not in {package}.__all__; import it in {file} and add its name there."
 
 
+def named(conf: Path) -> set[str]:
+    r"""Every class that a file of a folder of conf/ names."""
+    return {name for path in conf.rglob("*.yaml") for name in targets(read(path))}
+
+
 def unconfigured(kind: type, group: str | None, conf: Path | None = None) -> str | None:
     r"""What to do about a class that no file of its group (of conf/, where it has none) names."""
     conf, target = conf or conf_dir(), target_of(kind)
-    folder = conf / group if group else conf
-    if group:
-        found = {read(path).get("_target_") for path in folder.glob("*.yaml")}
-    else:
-        found = {name for path in folder.rglob("*.yaml") for name in targets(read(path))}
-    if target in found:
+    files = (conf / group).glob("*.yaml") if group else ()
+    if target in ({read(path).get("_target_") for path in files} if group else named(conf)):
         return None
-    where = f"conf/{group}/{kind.__name__.lower()}.yaml" if group else "a file of conf/"
+    where = f"conf/{group}/{kind.__module__.rpartition('.')[2]}.yaml" if group else "a file of conf/"
     return f"{kind.__name__}: no file of conf/{group or ''} names it; write _target_: {target} in {where}."
 
 
-def uncovered(base: type, covered: Collection[type], advice: str) -> list[str]:
-    r"""What to do about the classes under a base that no law covers."""
-    kinds = classes(base).values()
-    return [f"{kind.__name__}: no law covers it; {advice}." for kind in kinds if kind not in covered]
+def uncovered(kinds: type | Collection[type], covered: Collection[type], advice: str) -> list[str]:
+    r"""What to do about the classes, or those under a base, that no law covers."""
+    found = classes(kinds).values() if isinstance(kinds, type) else kinds
+    return [f"{kind.__name__}: no law covers it; {advice}." for kind in found if kind not in covered]

@@ -1,7 +1,7 @@
 r"""Steps of stochastic samplers by impulse response, without Monte Carlo; their orders are in tests/laws."""
 
 import pytest
-from laws.test_samplers import MEAN, NORMAL, VAR, variance_error
+from laws.orders import MEAN, NORMAL, VAR, variance_error
 from oracles import Independent, affine_law
 
 from scoregen.samplers import DDIM, Ancestral, EulerMaruyama, Heun, Karras, PredictorCorrector
