@@ -128,8 +128,6 @@ def _rows(label: Label, model: Any) -> int:
 
 def _between_seeds(denoiser: Any, job: Interpolate, label: int | None, shape: tuple[int, ...]) -> Callable[[], Any]:
     r"""What makes the frames (frames, *S); the ends are what `sample` makes first of these seeds."""
-    from scoregen.metrics import constant_speed_path
-    from scoregen.metrics.smoothness import path_images
     from scoregen.rng import Stream, generators, randn
     from scoregen.samplers.from_noise import FromNoise
     from scoregen.samplers.start import state_options
@@ -141,15 +139,17 @@ def _between_seeds(denoiser: Any, job: Interpolate, label: int | None, shape: tu
         generate = FromNoise(denoiser, job.sampler, label)
     except (ValueError, TypeError) as error:
         raise UserError(f"sampler: {error}") from error
+    return lambda: _path(generate, a, b, job)[:, 0]
 
-    def make() -> Any:
-        if job.constant_speed:
-            _, images = constant_speed_path(generate, a, b, points=job.frames, probes=job.frames, blend=job.mix)
-        else:
-            images = path_images(generate, a, b, job.frames, job.mix)
-        return images[:, 0]
 
-    return make
+def _path(generate: Any, a: Any, b: Any, job: Interpolate) -> Any:
+    r"""Images along the path between two noises, (frames, 1, *S)."""
+    from scoregen.metrics import constant_speed_path
+    from scoregen.metrics.smoothness import path_images
+
+    if not job.constant_speed:
+        return path_images(generate, a, b, job.frames, job.mix)
+    return constant_speed_path(generate, a, b, points=job.frames, probes=job.frames, blend=job.mix)[1]
 
 
 def _between_images(denoiser: Any, job: Interpolate, label: int | None, shape: tuple[int, ...]) -> Callable[[], Any]:

@@ -112,8 +112,8 @@ def fill_model(model: Mapping[str, Any], source: Source, conditional: bool, wher
             raise UserError(f"{where}.network: must be a mapping with a _target_, got {node['network']!r}.")
         node["network"] = dict(fill_model(node["network"], source, conditional, f"{where}.network"))
         return node
-    if accepts(node, "shape", where) and node.get("shape") is None:
-        node["shape"] = list(source.shape)
+    if accepts(node, "shape", where):
+        _fill_shape(node, source, where)
     if accepts(node, "num_classes", where) and node.get("num_classes") is None and conditional:
         node["num_classes"] = source.num_classes
     asked = node.get("num_classes")
@@ -122,3 +122,14 @@ def fill_model(model: Mapping[str, Any], source: Source, conditional: bool, wher
             f"model: num_classes must be at least {source.num_classes}, the classes of {source.name}, got {asked}."
         )
     return node
+
+
+def _fill_shape(node: Node, source: Source, where: str) -> None:
+    shape = list(source.shape)
+    if node.get("shape") is None:
+        node["shape"] = shape
+    if list(node["shape"]) != shape:
+        raise UserError(
+            f"{where}.shape: must be that of the data, {shape} of {source.name}, got {list(node['shape'])}. Leave it "
+            "out."
+        )

@@ -39,19 +39,12 @@ def check_loss(loss: Any, model: Any, source: Source, steps: int) -> None:
     x, label = source.train[:2]
     if label is None and loss.needs_labels:
         raise UserError(f"data: {type(loss).__name__} needs labels, {source.name} has none.")
-    told, noise = getattr(model, "noise_sigma", None), getattr(loss, "noise_sigma", None)
-    if told is not None and noise not in (None, told):
-        raise UserError(
-            f"loss.noise_sigma: must be model.noise_sigma={told:g}, the noise that a {type(model).__name__} is told, "
-            f"got {noise:g}. Set both."
-        )
-    if source.augmentation is not None:
-        x = _augmented(source, x)
+    _check_told(loss, model)
     try:
         loss.begin(model)
         loss.at(0, steps)
         with torch.no_grad():
-            loss(model.eval(), x, label, torch.Generator().manual_seed(0))
+            loss(model.eval(), _augmented(source, x), label, torch.Generator().manual_seed(0))
         loss.metrics()
     except UserError:
         raise
@@ -60,10 +53,20 @@ def check_loss(loss: Any, model: Any, source: Source, steps: int) -> None:
         raise UserError(f"loss: {names} cannot be computed: {' '.join(str(error).split())}") from error
 
 
+def _check_told(loss: Any, model: Any) -> None:
+    told, noise = getattr(model, "noise_sigma", None), getattr(loss, "noise_sigma", None)
+    if told is not None and noise not in (None, told):
+        raise UserError(
+            f"loss.noise_sigma: must be model.noise_sigma={told:g}, the noise that a {type(model).__name__} is told, "
+            f"got {noise:g}. Set both."
+        )
+
+
 def _augmented(source: Source, x: Any) -> Any:
     import torch
 
-    assert source.augmentation is not None
+    if source.augmentation is None:
+        return x
     try:
         return source.augmentation(x, [torch.Generator().manual_seed(0) for _ in x])
     except _FAILURES as error:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +18,24 @@ from scoregen.jobs.picks import affine_text, chosen_chart, chosen_model, fill_mo
 from scoregen.jobs.rehearsal import check_loss, check_meaning, check_monitor, check_optimizer
 
 MONITORS = ("early_stopping", "quality", "accuracy", "few_calls", "lora_export", "preview")  # previews draw the log
+
+
+@dataclass(frozen=True)
+class TrainingParts:
+    r"""What is trained, and how."""
+
+    trainer: Any
+    loss: Any
+    model: Any
+
+
+@dataclass(frozen=True)
+class TrainingFolder:
+    r"""The run folder, the resolved configuration, and the checkpoint that the run goes on from or None."""
+
+    path: Path
+    config: dict[str, Any]
+    start: Path | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,31 +90,34 @@ class Train(Job):
             raise UserError(f"objective: {self.objective} needs {self.objective}.every=..., the steps between values.")
 
     def plan(self, out: Path) -> TrainPlan:
+        from scoregen.training import prepare
+
+        config, picked = self._resolved()
+        parts = self._parts(config, out)
+        check_optimizer(parts.trainer, parts.model)
+        check_loss(parts.loss, parts.model, self.data, parts.trainer.steps)
+        hooks = self._hooks(config, parts)
+        logger = build(self.logger, where="logger")
+        if self.data_moments is not None:
+            _set_moments(parts.model, self.data, self.data_moments)
+        start = prepare(out, config, parts.trainer.resume)
+        work = partial(self._fit, parts, TrainingFolder(out, config, start), logger, hooks)
+        lines = [*picked, *_lines(parts, self.data, out, start)]
+        return TrainPlan(work=work, lines=lines, config=config, start=start)
+
+    def _parts(self, config: dict[str, Any], out: Path) -> TrainingParts:
+        r"""Trainer, loss and model, which has its first weights, its adapters and its prompts."""
         from scoregen.checkpoint import build_model
         from scoregen.rng import Stream, seed_all
-        from scoregen.training import prepare
 
         trainer = build(self.trainer, where="trainer")
         loss = build(self.loss, where="loss")
-        config, picked = self._resolved()
         seed_all(self.seed, Stream.WEIGHTS)
         model: Any = build_model(config)
         self._load_init(model, config, out, trainer.resume)
         config["model"] = dict(adapt(self.lora, Node(config["model"]), self.init, model))
         give_prompts(model, self.data)
-        check_optimizer(trainer, model)
-        check_loss(loss, model, self.data, trainer.steps)
-        hooks = self._hooks(config, trainer, loss, model)
-        logger = build(self.logger, where="logger")
-        if self.data_moments is not None:
-            _set_moments(model, self.data, self.data_moments)
-        start = prepare(out, config, trainer.resume)
-
-        def work() -> None:
-            self._fit(trainer, model, loss, out, config, start, logger, hooks)
-
-        lines = [*picked, *_lines(model, self.data, trainer, out, start)]
-        return TrainPlan(work=work, lines=lines, config=config, start=start)
+        return TrainingParts(trainer, loss, model)
 
     def _resolved(self) -> tuple[dict[str, Any], list[str]]:
         r"""The configuration without open choices, as checkpoints keep it; and what was picked, in words."""
@@ -120,8 +142,9 @@ class Train(Job):
         check_meaning(read_config(first)["model"], config["model"], first)
         load_weights(model, first / "ema.safetensors")
 
-    def _hooks(self, config: dict[str, Any], trainer: Any, loss: Any, model: Any) -> list[Any]:
+    def _hooks(self, config: dict[str, Any], parts: TrainingParts) -> list[Any]:
         r"""The monitors that are switched on (those with `every`)."""
+        trainer, loss, model = parts.trainer, parts.loss, parts.model
         sampler = build(self.sampler, where="sampler")
         offered = {"source": self.data, "loss": loss, "sampler": sampler, "config": config, "model": model}
         hooks = []
@@ -140,22 +163,13 @@ class Train(Job):
             check_monitor(name, hooks[-1], model)
         return hooks
 
-    def _fit(
-        self,
-        trainer: Any,
-        model: Any,
-        loss: Any,
-        out: Path,
-        config: dict[str, Any],
-        start: Path | None,
-        logger: Any,
-        hooks: Sequence[Any],
-    ) -> None:
+    def _fit(self, parts: TrainingParts, folder: TrainingFolder, logger: Any, hooks: Sequence[Any]) -> None:
         from scoregen.parallel import rank
         from scoregen.training import JSONLines
 
-        loggers = [JSONLines(), logger] if rank() == 0 else []
-        trainer.fit(model, loss, self.data, out, config, start=start, loggers=loggers, hooks=hooks, seed=self.seed)
+        out = folder.path
+        options = {"start": folder.start, "loggers": [JSONLines(), logger] if rank() == 0 else [], "hooks": hooks}
+        parts.trainer.fit(parts.model, parts.loss, self.data, out, folder.config, seed=self.seed, **options)
         if rank() == 0:
             print(f"done: {out}/report.html" if (out / "report.html").exists() else f"done: {out}")
 
@@ -192,12 +206,15 @@ class Train(Job):
         return min((value for value in measured if math.isfinite(value)), default=None)
 
 
-def _lines(model: Any, source: Source, trainer: Any, out: Path, start: Path | None) -> list[str]:
+def _lines(parts: TrainingParts, source: Source, out: Path, start: Path | None) -> list[str]:
+    from scoregen.training.precision import mixed_precision
+
+    trainer, model = parts.trainer, parts.model
     parameters = sum(p.numel() for p in model.parameters())
     resumed = f", resumed from {start}" if start else ""
     return [
         f"data: {source.name}, {len(source.train)} samples of shape {source.shape}, classes: {source.num_classes}",
-        f"model: {type(model).__name__}, {parameters / 1e6:.2f} M parameters, precision: {trainer.precision}",
+        f"model: {type(model).__name__}, {parameters / 1e6:.2f} M parameters, precision: {mixed_precision(trainer.precision)}",
         f"run: {out}, {trainer.steps} steps of {trainer.batch_size}{resumed}",
     ]
 

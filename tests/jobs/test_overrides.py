@@ -66,6 +66,10 @@ MISTAKES = {
         ["data=digits", "model.network.width=4"],
         "model.network.width: the data picked model=unet_tiny, a UNet, which has no width. Choose another model=...",
     ),
+    "shape": (
+        ["data=digits", "model.network.shape=[1,9,9]"],
+        r"model.network.shape: must be that of the data, \[1, 8, 8\] of digits, got \[1, 9, 9\]. Leave it out",
+    ),
     "chart": (["sde=gbm", "chart=identity"], "chart: .*GeometricBrownianMotion has its own chart"),
     "chart-key": (["+chart.scale=3"], "chart.scale: chart=auto is picked by the data. Choose chart=unit_range"),
     "flag": (["--foo"], "--foo: there is no such flag"),
