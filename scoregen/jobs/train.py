@@ -210,11 +210,12 @@ def _lines(parts: TrainingParts, source: Source, out: Path, start: Path | None) 
     from scoregen.training.precision import mixed_precision
 
     trainer, model = parts.trainer, parts.model
+    precision = mixed_precision(trainer.precision)
     parameters = sum(p.numel() for p in model.parameters())
     resumed = f", resumed from {start}" if start else ""
     return [
         f"data: {source.name}, {len(source.train)} samples of shape {source.shape}, classes: {source.num_classes}",
-        f"model: {type(model).__name__}, {parameters / 1e6:.2f} M parameters, precision: {mixed_precision(trainer.precision)}",
+        f"model: {type(model).__name__}, {parameters / 1e6:.2f} M parameters, precision: {precision}",
         f"run: {out}, {trainer.steps} steps of {trainer.batch_size}{resumed}",
     ]
 
