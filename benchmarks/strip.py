@@ -1,13 +1,13 @@
-r"""Draws strip.png of the README: parts of pictures of this folder, unscaled, side by side.
+r"""Draws strip.png of the README: parts of pictures of docs/assets, unscaled, side by side.
 
-python docs/assets/strip.py
+python benchmarks/strip.py
 """
 
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "docs" / "assets"
 GAP, CAPTION = 24, 30  # pixels
 
 
