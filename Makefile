@@ -10,7 +10,7 @@ DATA ?= data
 FAST := tests/sde tests/models tests/losses tests/samplers tests/data tests/metrics tests/laws tests/test_*.py \
 	tests/training/test_loggers.py tests/jobs/test_job.py tests/jobs/test_overrides.py
 
-.PHONY: help env demo test test-lowest lint bench clean
+.PHONY: help env demo test test-lowest lint bench faults clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ bench: $(STAMP) ## speed and quality beside peers; with DATA=FOLDER (of MNIST) a
 		echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 	test ! -d "$(DATA)" || for part in speed ladder attack; do \
 		echo "== certify, $$part"; $(BIN)/python benchmarks/certify.py --data "$(DATA)" --part $$part || exit 1; done
+
+faults: $(STAMP) ## kills, doubles, fills and damages jobs; prints what was lost (under 30 minutes on 2 cores)
+	$(BIN)/python benchmarks/faults.py
 
 clean: ## removes the environments
 	rm -rf $(VENV) $(LOWEST)

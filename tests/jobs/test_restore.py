@@ -145,12 +145,13 @@ def test_a_folder_is_restored_resumed_and_left_alone(runs, here, capsys):
         *(f"std/{name}.npy" for name in ("deep.tif", "float.tiff", "grey.png", "sub/colour.jpg")),
     }
     (out / "images" / "grey.png").unlink()
-    (out / "images" / "deep.tif").write_bytes(b"mine")
+    Image.new("I;16", (8, 8), 7).save(out / "images" / "deep.tif")
+    mine = (out / "images" / "deep.tif").read_bytes()
     capsys.readouterr()
     restore(runs / "log", out, *options)
     assert "images: 4, 3 already there" in capsys.readouterr().out
     assert (out / "images" / "grey.png").read_bytes() == made[out / "images" / "grey.png"]
-    assert (out / "images" / "deep.tif").read_bytes() == b"mine"
+    assert (out / "images" / "deep.tif").read_bytes() == mine
     assert {p: p.read_bytes() for p in (here / "in").rglob("*") if p.is_file()} == before
 
 

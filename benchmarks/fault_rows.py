@@ -1,0 +1,397 @@
+r"""The faults: each is tried in a folder of its own, ends in an outcome in words, and counts what was lost."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fault_process import Child, Ended, free_port, one_message, own_memory
+
+TOY = ["data=toy2d", "data.n=100", "model.network.width=8", "model.network.depth=1", "trainer.batch_size=8"]
+TOY += ["trainer.precision=no", "trainer.log_every=1", "preview.every=null"]
+RUN = [*TOY, "trainer.steps=40", "trainer.checkpoint_every=3", "trainer.keep_last=3", "trainer.resume=auto"]
+DIGITS = ["data=digits", "trainer.steps=1", "trainer.batch_size=8", "trainer.precision=no", "preview.every=null"]
+CLASSIFIER = [*DIGITS, "model=classifier", "model.channels=[4]", "model.blocks=[1]", "loss=cross_entropy"]
+SAME, MESSAGE = "ends as undisturbed", "one message"
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+@dataclass
+class Seen:
+    r"""Of one trial: the outcome in words, and how many files or lines differ from an undisturbed run."""
+
+    outcome: str
+    lost: int = 0
+
+
+@dataclass
+class Bench:
+    r"""The place of a campaign: undisturbed runs, made once, and folders for trials.
+
+    Args:
+        root: folder of everything. seed: of the moments.
+    """
+
+    root: Path
+    seed: int
+    made: dict[str, tuple[Path, float]] = field(default_factory=dict)
+    trials: int = 0
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+
+    def new(self) -> Path:
+        r"""A folder for a trial."""
+        self.trials += 1
+        folder = self.root / f"trial_{self.trials:04d}"
+        folder.mkdir()
+        return folder
+
+    def job(self, name: str, number: int = 1) -> "Job":
+        r"""One of the jobs that are disturbed: train, sample or certify, by some processes."""
+        if name == "train":
+            return Job(self, "train", RUN, "hydra.run.dir", number)
+        options = {"sample": ["n=60", "batch_size=2", "sampler=heun", "sampler.steps=4"]}
+        options["certify"] = ["data=digits", "n=5000", "n0=50", "max_inputs=60", "method=fixed"]
+        network = self.network("digits" if name == "sample" else "classifier")
+        return Job(self, name, [f"checkpoint={network}", *options[name]], "out", number)
+
+    def network(self, name: str) -> Path:
+        r"""The run folder of a small network."""
+        return self.undisturbed(name, lambda place: self._train(name, place))[0]
+
+    def _train(self, name: str, place: Path) -> None:
+        small = ["model.network.channels=[4]", "model.network.attention=[]"]
+        overrides = CLASSIFIER if name == "classifier" else [*DIGITS, *small]
+        _done(Child("train", [*overrides, f"hydra.run.dir={place}"], self.new() / "log").wait())
+
+    def undisturbed(self, name: str, make: Callable[[Path], None]) -> tuple[Path, float]:
+        r"""A folder that is made once, and the seconds that it took."""
+        if name not in self.made:
+            began, place = time.monotonic(), self.root / name
+            make(place)
+            self.made[name] = place, time.monotonic() - began
+        return self.made[name]
+
+
+@dataclass
+class Job:
+    r"""A job that is disturbed and then gone on with."""
+
+    bench: Bench
+    name: str
+    overrides: list[str]
+    key: str
+    number: int
+
+    def start(self, out: Path, log: str = "log", **options: Any) -> list[Child]:
+        r"""Its processes."""
+        overrides, logs = [*self.overrides, f"{self.key}={out}"], out.parent
+        if self.number == 1:
+            return [Child(self.name, overrides, logs / log, **options)]
+        port = free_port()
+        return [
+            Child(self.name, overrides, logs / f"{log}{rank}", processes=(rank, self.number, port), **options)
+            for rank in range(self.number)
+        ]
+
+    def undisturbed(self) -> tuple[Path, float]:
+        r"""The folder of an undisturbed run, and its seconds."""
+        return self.bench.undisturbed(f"{self.name}_{self.number}", self._finish)
+
+    def _finish(self, out: Path) -> None:
+        for ended in [child.wait() for child in self.start(out, f"log_{out.name}")]:
+            _done(ended)
+
+    def finished(self, out: Path, wanted: str = SAME) -> Seen:
+        r"""Goes on in a folder to the end; `wanted` where the result is that of the undisturbed run."""
+        for ended in [child.wait() for child in self.start(out, "again")]:
+            if ended.status:
+                return Seen(f"going on fails: {ended.errors.strip()[-200:]}", 1)
+        lost = self.difference(out)
+        litter = [path.name for path in (*out.rglob("*.partial"), *out.rglob(".lock*"))]
+        return Seen(f"{lost} files or lines differ" if lost else f"litter {litter}" if litter else wanted, lost)
+
+    def difference(self, out: Path) -> int:
+        r"""How many files of the result, or lines of its logs, differ from the undisturbed ones."""
+        a, b = (_contents(folder) for folder in (self.undisturbed()[0], out))
+        return sum(((a - b) + (b - a)).values())
+
+    def moment(self) -> float:
+        r"""Seconds from the start to a random moment of the undisturbed run."""
+        return self.bench.random.uniform(0, self.undisturbed()[1])
+
+
+def _done(ended: Ended) -> None:
+    if ended.status:
+        raise RuntimeError(f"an undisturbed job fails: {ended.errors}")
+
+
+def _contents(folder: Path) -> Counter[tuple[str, str]]:
+    r"""What a result consists of, without clocks and places."""
+    found: Counter[tuple[str, str]] = Counter()
+    state = folder / "checkpoints" / "last" / "state.json"
+    if state.exists():
+        kept = json.loads(state.read_text())
+        found.update((name, sha) for name, sha in kept["files"].items() if name != "config.yaml")
+        found["step", str(kept["step"])] += 1
+    for path in (*folder.glob("metrics.jsonl"), *folder.glob("certificates*.jsonl")):
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            clock = ("images_per_second", "eta_seconds", "seconds")
+            found["line", json.dumps({k: v for k, v in record.items() if k not in clock}, sort_keys=True)] += 1
+    for path in (*folder.glob("images/*"), *folder.glob("parts/*"), *folder.glob("grid.png"), *folder.glob("table.md")):
+        found[path.name, path.read_bytes().hex()] += 1
+    return found
+
+
+def killed(name: str, number: int = 1) -> Callable[[Bench], Seen]:
+    r"""SIGKILL at two random moments, then to the end."""
+
+    def trial(bench: Bench) -> Seen:
+        job, out = bench.job(name, number), bench.new() / "out"
+        for _ in range(2):
+            moment, children = job.moment(), job.start(out)
+            time.sleep(moment)
+            for child in bench.random.sample(children, len(children)):
+                child.send(signal.SIGKILL)
+            for child in children:
+                child.wait()
+        return job.finished(out)
+
+    return trial
+
+
+def killed_in_checkpoint(bench: Bench) -> Seen:
+    r"""SIGKILL while a checkpoint is written."""
+    job, out = bench.job("train"), bench.new() / "out"
+    (child,) = job.start(out)
+    wait = bench.random.randrange(12)  # so many checkpoints are let through
+    while child.poll() is None and wait >= 0:
+        if any((out / "checkpoints").glob(".*.partial")):
+            wait -= 1
+            while wait >= 0 and any((out / "checkpoints").glob(".*.partial")) and child.poll() is None:
+                time.sleep(0.0005)
+    time.sleep(bench.random.uniform(0, 0.01))
+    child.kill_after(0)
+    return job.finished(out)
+
+
+def started_twice(name: str, together: bool) -> Callable[[Bench], Seen]:
+    r"""Two starts in one folder, together or one after the other's; tried again where the first ended too early."""
+
+    def trial(bench: Bench) -> Seen:
+        job, out = bench.job(name), bench.new() / "out"
+        job.undisturbed()
+        first = job.start(out, "first")
+        if not together:
+            while not (out / ".lock").exists() and first[0].poll() is None:
+                time.sleep(0.001)
+            time.sleep(bench.random.uniform(0, 0.1))
+        ends = [child.wait() for child in (*first, *job.start(out, "second"))]
+        if [end.status for end in ends] == [0, 0] and ends[1].began > ends[0].began + ends[0].seconds - 0.5:
+            return trial(bench)
+        refused = [end for end in ends if end.status == 1 and "is in use by process" in end.errors]
+        if sorted(end.status for end in ends) != [0, 1] or len(refused) != 1 or one_message(refused[0]) != MESSAGE:
+            return Seen(f"status {[end.status for end in ends]}: {[end.errors[-100:] for end in ends]}", 1)
+        lost = job.difference(out)
+        return Seen("one refused in one line" if not lost else f"{lost} lines differ", lost)
+
+    return trial
+
+
+def file_limit(bench: Bench) -> Seen:
+    r"""Files may have so many bytes and no more, as on a full disk; then there is room again."""
+    job, out = bench.job("train"), bench.new() / "out"
+    sizes = [path.stat().st_size for path in (job.undisturbed()[0] / "checkpoints" / "last").iterdir()]
+    (child,) = job.start(out, limit=bench.random.randrange(1, max(sizes)))
+    return _full(job, out, child.wait())
+
+
+def full_disk(bench: Bench) -> Seen:
+    r"""A small file system is full; then there is room again."""
+    job, folder = bench.job("train"), bench.new()
+    pages = sum(-(-path.stat().st_size // 4096) for path in job.undisturbed()[0].rglob("*") if path.is_file())
+    free = bench.random.randrange(5, pages // 2)
+    with small_disk(folder / "disk", 3 * pages * 4096):
+        (folder / "disk" / "filler").write_bytes(bytes((3 * pages - free) * 4096))
+        (child,) = job.start(folder / "disk" / "out")
+        ended = child.wait()
+        (folder / "disk" / "filler").unlink()
+        return _full(job, folder / "disk" / "out", ended)
+
+
+def _full(job: Job, out: Path, ended: Ended) -> Seen:
+    told = one_message(ended)
+    if ended.status != 1 or told != MESSAGE:
+        return Seen(f"status {ended.status}, {told}")
+    if partial := [path.name for path in out.rglob("*.partial")]:
+        return Seen(f"left {partial}")
+    return job.finished(out, "one message; goes on with room")
+
+
+@contextmanager
+def small_disk(place: Path, size: int) -> Any:
+    r"""A file system of some bytes in memory; needs to be root."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+def can_mount(root: Path) -> bool:
+    r"""Whether this process may make a file system."""
+    with suppress(OSError, subprocess.CalledProcessError), small_disk(root / "mount", 100_000):
+        return os.path.ismount(root / "mount")
+    return False
+
+
+def signalled(name: str, number: int = 1) -> Callable[[Bench], Seen]:
+    r"""A signal at a random moment, then to the end."""
+
+    def trial(bench: Bench) -> Seen:
+        job, out, which = bench.job(name, number), bench.new() / "out", bench.random.choice(SIGNALS)
+        moment, children = job.moment(), job.start(out)
+        time.sleep(moment)
+        for child in children:
+            child.send(which)
+        ends = [child.wait() for child in children]
+        begun = any((out.parent / f"log{'' if number == 1 else 0}").read_text())
+        told = [end for end in ends if end.status == 128 + which and which.name in end.errors]
+        fine = {0, 128 + which} if begun else {0, 128 + which, -which}  # before the work has begun nothing is lost
+        if not {end.status for end in ends} <= fine and not (not told and {-which} >= {e.status for e in ends}):
+            return Seen(f"{which.name}: status {[end.status for end in ends]} {ends[0].errors[-150:]}")
+        if any(one_message(end) != MESSAGE for end in told):
+            return Seen(f"{which.name}: {[one_message(end) for end in told]}")
+        return job.finished(out)
+
+    return trial
+
+
+def damage(last: Path, chance: random.Random) -> str:
+    r"""Damages a checkpoint in one of several ways; its name."""
+    file = chance.choice(sorted(path for path in last.iterdir()))
+    content = file.read_bytes()
+    kind = chance.choice(["truncated", "empty", "flipped", "missing", "all missing", "bad state", "foreign config"])
+    if kind == "truncated":
+        file.write_bytes(content[: chance.randrange(len(content))])
+    elif kind == "empty":
+        file.write_bytes(b"")
+    elif kind == "flipped":
+        place = chance.randrange(len(content))
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1 << chance.randrange(8)]) + content[place + 1 :])
+    elif kind == "missing":
+        file.unlink()
+    elif kind == "all missing":
+        shutil.rmtree(last)
+    elif kind == "bad state":
+        (last / "state.json").write_text(chance.choice(["{]", "null", '{"step": "abc"}', '{"step": -5}']))
+    else:
+        (last / "config.yaml").write_text("model: {_target_: scoregen.models.MLP}\n")
+    return f"{kind} {file.name}"
+
+
+def damaged(bench: Bench) -> Seen:
+    r"""The last checkpoint of a run is damaged; it is passed over, which is said, and the run is the same again."""
+    job, out = bench.job("train"), bench.new() / "out"
+    shutil.copytree(job.undisturbed()[0], out, symlinks=True)
+    kind = damage((out / "checkpoints" / "last").resolve(), bench.random)
+    (child,) = job.start(out, "said")
+    ended = child.wait()
+    if ended.status or "is used in its place" not in ended.errors:
+        return Seen(f"{kind}: status {ended.status}, {ended.errors[-150:]}", 1)
+    return job.finished(out, "passed over, said; the same again")
+
+
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
+HOSTILE: dict[str, Callable[[Path], Any]] = {
+    "billion laughs": lambda place: place.write_text(LAUGHS + "model: *a9\n"),
+    "contains itself": lambda place: place.write_text("model: &a\n  network: *a\n"),
+    "deep": lambda place: place.write_text("model: " + "[" * 10**6),
+    "fifo": lambda place: os.mkfifo(place),
+    "endless": lambda place: place.symlink_to("/dev/zero"),
+    "many parameters": lambda place: place.write_text(
+        "model: {_target_: scoregen.models.MLP, shape: [10000000], width: 1000, depth: 1}\n"
+    ),
+    "program": lambda place: place.write_text("model: {_target_: os.system, command: 'touch executed'}\n"),
+    "yaml program": lambda place: place.write_text("model: !!python/object/apply:os.system ['touch executed']\n"),
+}
+
+
+def hostile(bench: Bench) -> Seen:
+    r"""A checkpoint from elsewhere whose config.yaml attacks; state.json says that it is what was written."""
+    folder, digits = bench.new(), bench.network("digits")
+    name = sorted(HOSTILE)[bench.trials % len(HOSTILE)]
+    shutil.copytree((digits / "checkpoints" / "last").resolve(), folder / "given")
+    (folder / "given" / "config.yaml").unlink()
+    HOSTILE[name](folder / "given" / "config.yaml")
+    ended = Child("sample", ["checkpoint=given", "n=1", "out=out"], folder / "log").wait(15)
+    if (folder / "executed").exists():
+        return Seen(f"{name}: executed", 1)
+    if ended.status != 1 or (told := one_message(ended)) != MESSAGE:
+        return Seen(f"{name}: status {ended.status}, {told if ended.status == 1 else ended.errors[-150:]}")
+    if ended.seconds > 10 or ended.memory - own_memory() > 500:
+        return Seen(f"{name}: {ended.seconds:.1f} s, {ended.memory - own_memory():.0f} MB")
+    return Seen(MESSAGE)
+
+
+VALUES: Sequence[str] = (
+    *("null", "0", "-1", "1", "2", "0.5", "1e308", "-1e308", "nan", "inf", "1e-320", "true", "''", "abc", "[]", "{}"),
+    *("[1]", "[1,2,3]", "{a: 1}", "10000000000000000000000", "auto", "???", "ünïcödé", '"a b"', "[[[]]]", "[null]"),
+)
+
+
+def keys(job: str) -> list[str]:
+    r"""The keys of a job's configuration, nodes and leaves."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from scoregen.config import conf_dir
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config: Any = OmegaConf.to_container(compose(job, overrides=BASES[job]), resolve=False)
+
+    def walk(node: Any, where: str) -> list[str]:
+        below = [found for key, inner in node.items() for found in walk(inner, f"{where}.{key}".strip("."))]
+        return [where, *below] if where else below
+
+    def tree(node: Any) -> Any:
+        return {key: tree(inner) for key, inner in node.items()} if isinstance(node, dict) else {}
+
+    return sorted(key for key in walk(tree(config), "") if key not in ("out", "dry_run"))
+
+
+BASES = {
+    "train": [*TOY, "trainer.steps=2"],
+    "sample": ["n=2"],
+    "restore": ["looks=4"],
+    "interpolate": ["between=[0,1]"],
+    "evaluate": ["data=digits", "n=4", "features=pixels"],
+    "sweep": ["data=digits", "n=4", "features=pixels"],
+    "smoothness": ["data=digits", "pairs=2"],
+    "certify": ["data=digits", "n=100", "max_inputs=2"],
+}
+
+
+def overridden(bench: Bench) -> Seen:
+    r"""Random values for random keys of a random job, which only looks."""
+    chance, folder = bench.random, bench.new()
+    job = chance.choice(["train", "train", "train", *BASES])
+    known = bench.made.setdefault(f"keys of {job}", (keys(job), 0.0))[0]  # type: ignore[arg-type]  # kept there too
+    pairs = [f"{key}={chance.choice(VALUES)}" for key in chance.sample(known, chance.choice([1, 1, 1, 2, 3]))]
+    needed = [] if job == "train" else [f"checkpoint={bench.network('classifier' if job == 'certify' else 'digits')}"]
+    ended = Child(job, [*BASES[job], *needed, *pairs, "dry_run=true"], folder / "log").wait(60)
+    if ended.status == 0 or (ended.status == 1 and one_message(ended) == MESSAGE):
+        return Seen("done, or one message")
+    return Seen(f"{job} {' '.join(pairs)}: status {ended.status}, {one_message(ended)}")
