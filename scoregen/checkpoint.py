@@ -28,8 +28,9 @@ from scoregen.checkpoint_files import (
     write_state,
 )
 from scoregen.checks import one_of
-from scoregen.config import accepts, build, check_targets
+from scoregen.config import Config, accepts, build, check_targets
 from scoregen.errors import UserError
+from scoregen.failures import translated
 from scoregen.optimizer_state import pack, unpack
 from scoregen.sde import SDE
 from scoregen.sizes import build_bounded, header, misfit, refuse_outside
@@ -82,23 +83,18 @@ def save(
     Raises:
         UserError: it cannot be written, as on a full disk.
     """
-    from safetensors import SafetensorError
-
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
+    remedy = "Mend this, then resume the run with trainer.resume=auto."
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        _write_tensors(partial, model, ema, loss)
-        scalars = _write_optimizer(partial, optimizer)
-        _write_config(partial, config)
-        write_state(partial, {**state, "optimizer": scalars})
-        put_folder(partial, folder)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"checkpoint: '{folder}' cannot be written ({' '.join(str(error).split())}). Mend this, then resume "
-            f"the run with trainer.resume=auto."
-        ) from error
+        with translated(f"checkpoint: '{folder}' cannot be written", remedy):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            _write_tensors(partial, model, ema, loss)
+            scalars = _write_optimizer(partial, optimizer)
+            _write_config(partial, config)
+            write_state(partial, {**state, "optimizer": scalars})
+            put_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -126,7 +122,7 @@ def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     write_yaml(folder / "config.yaml", config)
 
 
-def build_model(config: dict[str, Any], trusted: bool = True) -> nn.Module:
+def build_model(config: Config, trusted: bool = True) -> nn.Module:
     r"""The model of a run's configuration, with its process where it has one."""
     node = config["model"]
     if accepts_sde(node):
@@ -228,13 +224,10 @@ def _give_moments(model: nn.Module, moments: dict[str, Tensor], file: Path) -> N
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
     r"""The tensors of a safetensors file; damage is a clear error."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with translated(f"checkpoint: '{file}' is missing or damaged", "Use an earlier checkpoint."):
         return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"checkpoint: '{file}' is missing or damaged ({error}). Use an earlier checkpoint.") from error
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path, state: dict[str, Any]) -> None:

@@ -22,6 +22,9 @@ TRUSTED_PACKAGES = ("scoregen.sde", "scoregen.models")
 TRUSTED_TARGETS = ("torch.nn.SiLU", "torch.nn.ReLU", "torch.nn.GELU")
 
 
+Config = Mapping[str, Any]  # the resolved configuration of a run, as its config.yaml holds it
+
+
 class Node(dict[str, Any]):
     r"""A node that stays as it is: whoever receives it builds it, with arguments that only the receiver knows."""
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from scoregen.config import Node, accepts, build
+from scoregen.config import Config, Node, accepts, build
 from scoregen.data import Source
 from scoregen.description import node_option, root_node
 from scoregen.errors import UserError
@@ -34,7 +34,7 @@ class TrainingFolder:
     r"""The run folder, the resolved configuration, and the checkpoint that the run goes on from or None."""
 
     path: Path
-    config: dict[str, Any]
+    config: Config
     start: Path | None
 
 
@@ -42,7 +42,7 @@ class TrainingFolder:
 class TrainPlan(Plan):
     r"""Of a training: its resolved configuration, and the checkpoint that it goes on from or None."""
 
-    config: dict[str, Any] = field(default_factory=dict)
+    config: Config = field(default_factory=dict)
     start: Path | None = None
 
 
@@ -132,7 +132,7 @@ class Train(Job):
                 picked.append(f"chart: {affine_text(sde['chart'])}, picked by the range {self.data.range} of the data")
         return config, picked
 
-    def _load_init(self, model: Any, config: dict[str, Any], out: Path, resume: str | None) -> None:
+    def _load_init(self, model: Any, config: Config, out: Path, resume: str | None) -> None:
         from scoregen.checkpoint import find, load_weights, read_config
         from scoregen.training import resume_point
 
@@ -142,7 +142,7 @@ class Train(Job):
         check_meaning(read_config(first)["model"], config["model"], first)
         load_weights(model, first / "ema.safetensors")
 
-    def _hooks(self, config: dict[str, Any], parts: TrainingParts) -> list[Any]:
+    def _hooks(self, config: Config, parts: TrainingParts) -> list[Any]:
         r"""The monitors that are switched on (those with `every`)."""
         trainer, loss, model = parts.trainer, parts.loss, parts.model
         sampler = build(self.sampler, where="sampler")

@@ -8,13 +8,14 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scoregen.checks import whole
+from scoregen.config import Config
 from scoregen.errors import UserError
 from scoregen.models.classifier import Classifier
 from scoregen.rng import Stream, generator
@@ -181,7 +182,7 @@ class CheckpointFeatures(AbstractClassifierFeatures):
         self.checkpoint, self.weights = checkpoint, weights
 
 
-def _data_name(config: dict[str, Any]) -> str:
+def _data_name(config: Config) -> str:
     r"""The name of the data in a run's configuration: the file's, or the class's."""
     from scoregen import data
 

@@ -1,4 +1,4 @@
-r"""Jobs of certification: `python -m scoregen.smoothing checkpoint=PATH data=mnist` is certify, with `compare=a,b` compare."""
+r"""Certification: `python -m scoregen.smoothing data=mnist ...` is the job certify, with `compare=a,b` compare."""
 
 import sys
 

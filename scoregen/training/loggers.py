@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from urllib.parse import urlparse
 
 from scoregen.checks import one_of
+from scoregen.config import Config
 from scoregen.parallel import say_once
 from scoregen.storage import write_text
 
@@ -18,7 +19,7 @@ from scoregen.storage import write_text
 class Logger(ABC):
     r"""Where numbers and pictures go."""
 
-    def open(self, folder: Path, config: dict[str, Any], step: int) -> None:
+    def open(self, folder: Path, config: Config, step: int) -> None:
         r"""Called before the first step: start in a run folder, or continue there after `step` steps."""
         return
 
@@ -45,7 +46,7 @@ class NoLogger(Logger):
 class JSONLines(Logger):
     r"""One JSON object a line in metrics.jsonl; lines after the step of a resumed checkpoint are dropped."""
 
-    def open(self, folder: Path, config: dict[str, Any], step: int) -> None:
+    def open(self, folder: Path, config: Config, step: int) -> None:
         path = folder / "metrics.jsonl"
         kept = [line for line in read_metrics(folder) if line["step"] <= step]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
@@ -101,7 +102,7 @@ class WandB(Logger):
             one_of(_MODES, mode=mode)
         self.project, self.entity, self.mode = project, entity, mode
 
-    def open(self, folder: Path, config: dict[str, Any], step: int) -> None:
+    def open(self, folder: Path, config: Config, step: int) -> None:
         import wandb
 
         mode = self.mode or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
@@ -116,7 +117,7 @@ class WandB(Logger):
             print(f"wandb: no answer ({error}). The run is tracked offline; `wandb sync` uploads it later.")
             self._run = self._start("offline", run_id, folder, config)
 
-    def _start(self, mode: str, run_id: str, folder: Path, config: dict[str, Any]) -> Any:
+    def _start(self, mode: str, run_id: str, folder: Path, config: Config) -> Any:
         import wandb
 
         return wandb.init(
@@ -127,7 +128,7 @@ class WandB(Logger):
             resume="allow" if mode == "online" else None,
             dir=str(folder),
             name=folder.name,
-            config=config,
+            config=dict(config),
             settings=wandb.Settings(init_timeout=20, silent=True),
         )
 
@@ -165,7 +166,7 @@ class TensorBoard(Logger):
         if find_spec("tensorboard") is None:
             raise ValueError("logger=tensorboard needs the extra: pip install 'scoregen[tensorboard]'.")
 
-    def open(self, folder: Path, config: dict[str, Any], step: int) -> None:
+    def open(self, folder: Path, config: Config, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(folder / "tensorboard", purge_step=step + 1)

@@ -3,11 +3,12 @@ r"""What a training consists of, and how far it has come."""
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from scoregen.config import Config
 from scoregen.data import Source
 from scoregen.losses import Loss
 from scoregen.training.ema import EMA
@@ -69,7 +70,7 @@ class Parts:
     ema: EMA
     source: Source
     folder: Path
-    config: dict[str, Any]
+    config: Config
     progress: Progress
     loggers: Sequence[Logger] = ()
     hooks: Sequence[Hook] = ()

@@ -7,6 +7,7 @@ from typing import Any
 
 from scoregen.checkpoint import find, last_whole, read_config, read_state, verify
 from scoregen.checkpoint_files import damage, newest_first
+from scoregen.config import Config
 from scoregen.errors import UserError
 from scoregen.storage import NO_CONTENT, difference, short, write_yaml
 from scoregen.training.loggers import read_metrics
@@ -26,7 +27,7 @@ FREE_IN_TRAINER = (
 )
 
 
-def prepare(folder: Path, config: dict[str, Any], resume: str | None) -> Path | None:
+def prepare(folder: Path, config: Config, resume: str | None) -> Path | None:
     r"""Decides where a run starts, before any work.
 
     Args:
@@ -117,7 +118,7 @@ def inherit(folder: Path, start: Path | None) -> None:
         os.replace(partial, new)
 
 
-def write_config(folder: Path, config: dict[str, Any], start: Path | None = None) -> None:
+def write_config(folder: Path, config: Config, start: Path | None = None) -> None:
     r"""Writes config.yaml, whole or not at all; a new run (no `start`) does not replace another run.
 
     Raises:
@@ -134,7 +135,7 @@ def write_config(folder: Path, config: dict[str, Any], start: Path | None = None
     read_config(folder)  # what could not be read from its checkpoints is refused now
 
 
-def compare(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
+def compare(old: Config, new: Config, where: Path) -> None:
     r"""Refuses to resume with a configuration that would make another run of it."""
     found = difference(_essential(old), _essential(new))
     if found is not None:
@@ -145,7 +146,7 @@ def compare(old: dict[str, Any], new: dict[str, Any], where: Path) -> None:
         )
 
 
-def _essential(config: dict[str, Any]) -> dict[str, Any]:
+def _essential(config: Config) -> dict[str, Any]:
     kept = {k: v for k, v in config.items() if k not in FREE}
     kept["trainer"] = {k: v for k, v in config.get("trainer", {}).items() if k not in FREE_IN_TRAINER}
     kept["data"] = {k: v for k, v in config.get("data", {}).items() if k not in NO_CONTENT}

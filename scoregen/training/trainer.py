@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from scoregen import checkpoint
+from scoregen.config import Config
 from scoregen.data import Source
 from scoregen.losses import Loss
 from scoregen.training.ema import EMA
@@ -37,7 +38,7 @@ class Trainer(Settings):
         loss: Loss,
         source: Source,
         folder: Path,
-        config: dict[str, Any],
+        config: Config,
         *,
         start: Path | None = None,
         loggers: Sequence[Logger] = (),
