@@ -42,6 +42,9 @@ _FLAGS_WITH_VALUE = (
     "--config-dir",
     "-cd",
 )
+_BUG = (
+    "this is a mistake in scoregen or in code it was given, not in your values. Please report it with the lines above."
+)
 _MOVED = {
     "restore": "is a job of its own: scoregen restore images=... looks=...",
     "interpolate": "is a job of its own: scoregen interpolate between=[0,1]",
@@ -90,6 +93,8 @@ def _end(job: str, failures: list[Exception], full: bool) -> None:
     r"""Prints the messages of failures and sets the exit status."""
     for error in failures:
         message = user_message(error)
+        if message is None:
+            error.add_note(f"{job}: {_BUG}")
         if message is None or full:
             raise error
         if not (isinstance(error, Interrupted) and int(os.environ.get("RANK", 0)) > 0):  # all processes end alike

@@ -8,6 +8,9 @@ from pathlib import Path
 class UserError(ValueError):
     r"""A mistake in what the user asked for: shown as one message without a traceback by the command line."""
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
 
 class Interrupted(Exception):
     r"""The work was ended before it was done, and can be resumed.
@@ -20,6 +23,11 @@ class Interrupted(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+def printable(text: str) -> str:
+    r"""A text for a terminal: control characters, as names of files may hold, as their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def closest(name: str, choices: Iterable[str]) -> str:

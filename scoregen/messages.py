@@ -4,12 +4,18 @@ import re
 import traceback
 from typing import Any
 
-from scoregen.errors import Interrupted, UserError, closest
+from scoregen import failures
+from scoregen.errors import Interrupted, UserError, closest, printable
 from scoregen.help import options_of
 
 
 def user_message(error: BaseException) -> str | None:
-    r"""The one message for a user's mistake, None for anything else."""
+    r"""The one message for a user's mistake or a failure of the machine, in one line; None for anything else."""
+    found = _message(error)
+    return None if found is None else printable(found)
+
+
+def _message(error: BaseException) -> str | None:
     if isinstance(error, UserError | Interrupted):
         return str(error)
     from hydra.errors import HydraException
@@ -18,8 +24,7 @@ def user_message(error: BaseException) -> str | None:
     if isinstance(error, ValueError) and _raised_in(error).startswith("hydra."):
         return f"{error}."
     if not isinstance(error, HydraException | OmegaConfBaseException):
-        # a full disk, a path that is no folder, missing rights
-        return f"{error}." if isinstance(error, OSError) else None
+        return failures.message(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     missing = re.match(r"In '(?:[\w/]+': Could not find|\w+': Could not load) '([^']+)'", lines[0])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from scoregen.config import locate
 from scoregen.errors import UserError
+from scoregen.failures import translated
 from scoregen.storage import short
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -32,14 +33,11 @@ def header(file: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         UserError: it is missing or damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(file, "pt") as opened:
-            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"checkpoint: '{file}' is missing or damaged ({reason}). Use an earlier checkpoint.") from error
+    broken = translated(f"checkpoint: '{file}' is missing or damaged", "Use an earlier checkpoint.")
+    with broken, safe_open(file, "pt") as opened:
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
 
 
 def build_bounded(config: Mapping[str, Any], shapes: Shapes, make: Callable[[], nn.Module]) -> nn.Module:
@@ -61,12 +59,12 @@ def build_bounded(config: Mapping[str, Any], shapes: Shapes, make: Callable[[], 
     for kind in classes:
         getattr(kind, "import_parts", lambda: None)()  # else imported with the meta device as the default one
     try:
-        with _bounded(shapes):
+        with translated("checkpoint: its model cannot be built", "Use another checkpoint."), _bounded(shapes):
             _compare_on_meta(shapes, make)
             return make()
     except UserError as error:  # torch's own errors have a stack of lines
-        raise UserError(str(error).splitlines()[0]) from error
-    except (_TooLarge, MemoryError, OverflowError) as error:
+        raise UserError(str(error.args[0]).splitlines()[0]) from error
+    except (_TooLarge, OverflowError) as error:
         raise UserError(
             f"checkpoint: its configuration is that of a larger model than its weights ({error})."
         ) from error

@@ -139,7 +139,7 @@ MISTAKES = {
     "missing-data": (["data=mnist", "data.root=x", "data.download=false"], "data.root: mnist is not under 'x'"),
     "missing-resume": (["trainer.resume=x"], "trainer.resume: 'x' does not exist"),
     "missing-init": (["init=x"], "init: 'x' does not exist"),
-    "no-folder": (["hydra.run.dir=/dev/null/x"], "Not a directory: '/dev/null/x'"),
+    "no-folder": (["hydra.run.dir=/dev/null/x"], "'/dev/null/x': a part of the path is no folder"),
     "model-of-vectors": (
         ["data=toy2d", "model=unet_tiny"],
         r"shape must be that of one image, \(C, H, W\) .*got \(2,\). Use an MLP",
