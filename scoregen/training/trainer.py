@@ -25,6 +25,7 @@ from scoregen.training.loggers import Logger
 from scoregen.training.loop import Loop
 from scoregen.training.parts import Parts, Progress
 from scoregen.training.precision import mixed_precision
+from scoregen.training.room import say_room
 from scoregen.training.settings import Settings
 
 
@@ -99,6 +100,7 @@ class Trainer(Settings):
             for logger in loggers:
                 logger.open(folder, config, parts.progress.step)
                 opened.callback(logger.close)
+            say_room(parts)
             Loop(parts, ending).run()
         return ema
 
