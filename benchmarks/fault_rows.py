@@ -60,8 +60,8 @@ class Bench:
         r"""One of the jobs that are disturbed: train, sample or certify, by some processes."""
         if name == "train":
             return Job(self, "train", RUN, "hydra.run.dir", number)
-        options = {"sample": ["n=60", "batch_size=2", "sampler=heun", "sampler.steps=4"]}
-        options["certify"] = ["data=digits", "n=5000", "n0=50", "max_inputs=60", "method=fixed"]
+        options = {"sample": ["n=30", "batch_size=2", "sampler=ddim", "sampler.steps=4"]}
+        options["certify"] = ["data=digits", "n=2000", "n0=50", "max_inputs=40", "method=fixed"]
         network = self.network("digits" if name == "sample" else "classifier")
         return Job(self, name, [f"checkpoint={network}", *options[name]], "out", number)
 

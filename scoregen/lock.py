@@ -8,6 +8,7 @@ where its process ran on this host and is dead. A file that a dead process of an
 import errno
 import os
 import re
+import shutil
 import socket
 import time
 import zlib
@@ -163,6 +164,14 @@ def owned(folder: Path, key: str = "out") -> Iterator[Owner]:
     finally:
         if lock is not None:
             lock.release()
+
+
+def remove_partials(folder: Path) -> None:
+    r"""Removes what a killed owner had half written; parts of the folder that another process has are left alone."""
+    others = {path.parent for path in folder.rglob(NAME)} - {folder}
+    for path in list(folder.rglob(".*.partial")):
+        if not others.intersection(path.parents):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def identity(folder: Path) -> tuple[int, int] | None:

@@ -152,6 +152,18 @@ def test_a_folder_that_is_renamed_is_noticed(tmp_path):
         owner.check()
 
 
+def test_half_written_files_of_a_killed_process_are_removed_by_the_next_owner(tmp_path):
+    run = tmp_path / "run"
+    left = [run / ".a.txt.17.partial", run / "images" / ".0.png.17.partial", run / "c" / ".step.partial" / "x"]
+    kept = [run / "a.txt", run / "samples" / ".lock", run / "samples" / "images" / ".0.png.18.partial"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    train(run, *RUN)
+    assert not any(path.exists() for path in left) and not left[2].parent.exists()
+    assert all(path.exists() for path in kept)
+
+
 RUN = [*TOY, "trainer.steps=3", "trainer.resume=auto"]
 
 

@@ -119,9 +119,11 @@ class Job(ABC):
     def _do(self, plan: Plan, out: Path, started: Callable[[Path], None] | None) -> None:
         from scoregen import parallel
         from scoregen.interruption import check_folder
+        from scoregen.lock import remove_partials
 
         parallel.barrier()  # every process has looked at the folder before the first one writes there
         if parallel.rank() == 0:
+            remove_partials(out)
             self.take_folder(out, plan)
             if started is not None:
                 started(out)
