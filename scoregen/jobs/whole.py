@@ -26,7 +26,8 @@ def is_array(path: Path, shape: tuple[int, ...]) -> bool:
         values: Any = np.lib.format.open_memmap(path, mode="r")
     except Exception:  # whatever the decoder raises
         return False
-    return values.shape == tuple(shape) and path.stat().st_size == values.offset + values.nbytes
+    found: tuple[tuple[int, ...], int] = values.shape, values.offset + values.nbytes
+    return found == (tuple(shape), path.stat().st_size)
 
 
 def is_picture(path: Path, size: tuple[int, int]) -> bool:

@@ -1,6 +1,5 @@
 r"""The checkpoints of a run: written, pointed to, and pruned."""
 
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from scoregen import checkpoint
 from scoregen.errors import UserError
+from scoregen.lock import identity
 from scoregen.parallel import gather, rank
 from scoregen.training.parts import Parts
 
@@ -27,7 +27,7 @@ class Keeper:
         self.folder = parts.folder / "checkpoints"
         if rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)  # its absence beside a log tells that checkpoints are gone
-            self._place = _identity(parts.folder)
+            self._place = identity(parts.folder)
 
     def check_folder(self) -> None:
         r"""Refuses to go on where the run folder was renamed or deleted; called on every process.
@@ -35,7 +35,7 @@ class Keeper:
         Raises:
             UserError: on every process.
         """
-        if gather(rank() == 0 and _identity(self.parts.folder) != self._place)[0]:
+        if gather(rank() == 0 and identity(self.parts.folder) != self._place)[0]:
             raise UserError(
                 f"hydra.run.dir: '{self.parts.folder}' was renamed or deleted during the run, which ends after step "
                 f"{self.parts.progress.step}. Leave the folder in place while a run writes there."
@@ -124,12 +124,3 @@ def _first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
         return None
     finite = torch.stack([tensor.isfinite().all() for tensor in floats.values()]).tolist()  # one wait for the device
     return next((name for name, good in zip(floats, finite, strict=True) if not good), None)
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    r"""Device and inode, which tell a folder from a new one of the same name; None where there is none."""
-    try:
-        status = os.stat(folder)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
