@@ -1,5 +1,6 @@
 r"""Every public class of a kind is exported, and has a file of conf/ from which it is built; or it says why not."""
 
+import inspect
 from typing import NamedTuple
 
 import pytest
@@ -110,6 +111,16 @@ def test_every_class_is_what_its_file_builds(kind):
             node |= {key: FILLED[key] for key, value in node.items() if value is None and key in FILLED}
             if (kind.group, name) != ("features", "inception"):  # weights of 90 MB
                 assert type(build(node, where=kind.group)) is found, name
+
+
+@each([kind for kind in KINDS if kind.group])
+def test_every_plain_argument_is_a_key_of_a_file(kind):
+    r"""A key that no file has is refused on the command line, and is not in the help."""
+    for target, found in classes(kind.base).items():
+        keys = {key for name in options(kind.group, target) for key in node_of(kind.group, name)}
+        defaults = {name: parameter.default for name, parameter in inspect.signature(found).parameters.items()}
+        plain = {name for name, default in defaults.items() if isinstance(default, int | float | str)}
+        assert found.__name__ in kind.without or plain <= keys, f"{found.__name__}: {plain - keys} in conf/{kind.group}"
 
 
 def test_a_class_that_its_package_hides_is_named():

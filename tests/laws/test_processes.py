@@ -136,8 +136,11 @@ each = pytest.mark.parametrize("name", EQUATIONS)
 def check_moments(sde: SDE, equation) -> None:
     r"""The moments of a process solve the equations with f, h, g^2 from data at t = 0."""
 
+    left = iter(range(20_000))  # some hundreds are enough where f, h and g^2 are smooth
+
     def rate(t, moments):
         f, h, g2 = (float(c) for c in equation(torch.tensor(t, dtype=torch.float64)))
+        assert math.isfinite(f + h + g2) and next(left, None) is not None, f"f, h or g^2 is not smooth near t = {t:.6g}"
         return f * moments[0], f * moments[1] + h, 2 * f * moments[2] + g2
 
     start = [float(part(0.0)) for part in (sde.alpha, sde.shift, sde.variance)]
