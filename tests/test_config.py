@@ -4,14 +4,16 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from tiny import DIGITS, TOY, compose, image_folder, mnist_like, numbers, train
+from laws.test_networks import NETWORKS
+from laws.test_sources import SOURCES
+from tiny import COMMON, DIGITS, TOY, compose, job, numbers, train
 
 from scoregen import load, sde
-from scoregen.config import build, conf_dir, typed
+from scoregen.config import build, conf_dir, locate, typed
+from scoregen.description import option
 from scoregen.errors import UserError, absent, closest
 from scoregen.losses import DenoisingScoreMatching
 from scoregen.rng import generators
@@ -99,7 +101,7 @@ def test_values_take_the_type_of_their_annotation(value, hint, result):
         (1.5, int, r"a: must be an integer, got 1.5 \(a number\)"),
         (True, int, "must be an integer, got True"),
         (1, bool, "must be true or false, got 1"),
-        (3, tuple[int, ...], "must be a list, got 3"),
+        (3, tuple[int, ...], "must be a list of integers, got 3"),
         ([1, "b"], tuple[int, ...], r"a\[1\]: must be an integer, got 'b'"),
         ([1.0], tuple[float, float], "must be a list of 2, got .* of 1"),
         ("b", float | None, "must be a number or null, got 'b'"),
@@ -148,7 +150,8 @@ def test_every_process_takes_a_step_and_samples(tmp_path, name):
 
 @pytest.mark.parametrize("name", options("sde"))
 def test_processes_take_the_chart_of_the_data(name):
-    process = build(compose("data=digits", f"sde={name}")["sde"])
+    config, _ = job("train", "data=digits", f"sde={name}")._resolved()
+    process = build(config["sde"])
     assert isinstance(process, sde.SDE)
     assert process.to_chart(process.from_chart(process.to_chart(np_half()))).item() == pytest.approx(
         process.to_chart(np_half()).item()
@@ -191,6 +194,10 @@ def test_every_sampler_samples(denoisers, name):
 def test_every_model_takes_a_step(tmp_path, name):
     others = {"mlp": TOY, "mlp_flat": ["data=digits", *TOY[2:]], "unet_patch": [*DIGITS, "model.network.channels=[8]"]}
     overrides = others.get(name, DIGITS)
+    network = option("model", name).get("network", {})
+    if network and name not in others and "channels" not in network:  # one that stands in the table of its law alone
+        (shape,) = {n.shape for n in NETWORKS.values() if network["_target_"].endswith(f".{type(n).__name__}")}
+        overrides = ["data=digits" if len(shape) == 3 else "data=toy2d", *COMMON]
     if name in ("classifier", "classifier_fast", "vit", "vit_small"):
         overrides = ["data=digits", "loss=cross_entropy", "conditional=true", *TOY[4:]]
         overrides += ["loss.noise_sigma=0.5"] if name.startswith("vit") else []  # what a ViT is told
@@ -214,25 +221,12 @@ def test_every_loss_takes_a_step(tmp_path, name):
 
 @pytest.mark.parametrize("name", steps_of("data"))
 def test_every_data_set_takes_a_step(tmp_path, name):
-    root = tmp_path / "data"
-    made = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
-    overrides = [*DIGITS[1:], f"data={name}"]
-    if name in made:
-        mnist_like(root, made[name])
-        overrides += [f"data.root={root}", "model.network.patch_size=4"]
-    elif name == "folder":
-        overrides += [f"data.path={image_folder(root)}", "data.size=4"]
-    elif name in ("npz", "cifar10"):
-        images = np.zeros((9, 32, 32, 3), np.uint8)
-        labels = np.arange(9)
-        file = root / "cifar10_subset.npz"
-        root.mkdir()
-        np.savez(file, train_images=images, train_labels=labels, test_images=images, test_labels=labels)
-        overrides += [f"data.root={root}" if name == "cifar10" else f"data.path={file}", "model.network.patch_size=4"]
-    elif name == "toy2d":
-        overrides = TOY
-    elif name in ("wine", "breast_cancer"):
-        overrides = [f"data={name}", *TOY[2:]]
+    kind = locate(option("data", name)["_target_"], "data")
+    given = SOURCES[kind].arguments(tmp_path)
+    shape = kind(**given).shape
+    overrides = [f"data={name}", *(DIGITS[1:] if len(shape) == 3 else TOY[2:])]
+    overrides += [f"data.{key}={value}" for key, value in given.items() if isinstance(value, int | float | str)]
+    overrides += ["model.network.patch_size=4"] if shape[-1] == 28 else []
     folder = train(tmp_path / "run", *overrides, *STEP)
     assert (folder / "report.html").is_file()
 
