@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scoregen import storage
+from scoregen.errors import UserError
 from scoregen.parallel import rank
 from scoregen.smoothing.classifiers import Classify
 
@@ -82,10 +83,13 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]
     whole = raw[: raw.rfind(b"\n") + 1]
     try:
         lines = [json.loads(line) for line in whole.splitlines()]
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged inside ({error}). Move it away and certify again.") from None
-    if lines and lines[0].get("format") != FORMAT:
-        raise ValueError(f"{path} is not a results file of this version, which begins with format '{FORMAT}'.")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged inside ({error}). Move it away and certify again.") from None
+    if lines and not (isinstance(lines[0], dict) and lines[0].get("format") == FORMAT):
+        raise UserError(f"{path} is not a results file of this version, which begins with format '{FORMAT}'.")
+    for number, record in enumerate(lines[1:], 2):
+        if not isinstance(record, dict) or type(record.get("index")) is not int:
+            raise UserError(f"{path} is damaged inside (line {number} has no index). Move it away and certify again.")
     return (lines[0] if lines else None), lines[1:], len(whole)
 
 
@@ -115,7 +119,7 @@ def _same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
     found = storage.difference(old, new)
     if found is not None:
         name, before, now = found
-        raise ValueError(
+        raise UserError(
             f"{path} holds certificates of another job: {name} was {storage.short(before)}, now {storage.short(now)}. "
             "Choose another out, or delete it."
         )
@@ -159,7 +163,7 @@ class Results:
         try:
             self.path.touch(exist_ok=False)
         except FileExistsError:
-            raise ValueError(f"{self.path} was begun by another run this moment. Give each run its own out.") from None
+            raise UserError(f"{self.path} was begun by another run this moment. Give each run its own out.") from None
 
     def append(self, record: Mapping[str, Any]) -> None:
         r"""Adds one record and passes it to the operating system."""

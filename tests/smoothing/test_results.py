@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from scoregen.errors import UserError
 from scoregen.smoothing import Gaussian, SmoothedClassifier
 from scoregen.smoothing.bounds import round_down
 from scoregen.smoothing.certificate import conclude
@@ -175,9 +176,14 @@ def test_damage_inside_a_file_is_an_error(tmp_path):
     file.write_text("\n".join(lines) + "\n")
     with pytest.raises(ValueError, match="damaged inside"):
         load(tmp_path)
-    file.write_text('{"format": "something else"}\n')
-    with pytest.raises(ValueError, match="not a results file of this version"):
-        Results(tmp_path, {})
+    for line in ('{"label": 1}', '{"index": "a"}', "[1]", "null"):
+        file.write_text("\n".join([lines[0], line]) + "\n")
+        with pytest.raises(UserError, match=r"damaged inside \(line 2 has no index\)"):
+            load(tmp_path)
+    for line in ('{"format": "something else"}', "[1]"):
+        file.write_text(line + "\n")
+        with pytest.raises(UserError, match="not a results file of this version"):
+            Results(tmp_path, {})
 
 
 def test_an_empty_folder_has_no_results(tmp_path):
