@@ -126,11 +126,8 @@ def write_config(folder: Path, config: Config, start: Path | None = None) -> Non
     """
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / "config.yaml"
-    if start is None and not (config["trainer"].get("resume") and place.exists()):
-        try:
-            place.open("x").close()
-        except FileExistsError as error:
-            raise UserError(f"hydra.run.dir: another run has just begun in '{folder}'. Give another folder.") from error
+    if start is None and not config["trainer"].get("resume") and place.exists():
+        raise UserError(f"hydra.run.dir: another run has just begun in '{folder}'. Give another folder.")
     write_yaml(place, config)
     read_config(folder)  # what could not be read from its checkpoints is refused now
 
