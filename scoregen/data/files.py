@@ -185,9 +185,10 @@ class _Arrays(Mapping[str, np.ndarray]):
         if name not in self._names:
             raise KeyError(name)
         with self._opened() as archive:
-            members = archive.zip.namelist()
-            member = name if name in members else f"{name}.npy"
-            check_array(archive.zip, member, self._path.stat().st_size, self._most)
+            packed = archive.zip
+            assert packed is not None  # open here
+            member = name if name in packed.namelist() else f"{name}.npy"
+            check_array(packed, member, self._path.stat().st_size, self._most)
             return np.asarray(archive[name])
 
     def __contains__(self, name: object) -> bool:
