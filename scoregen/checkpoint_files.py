@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -176,10 +177,15 @@ def _own_digest(state: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_YOUNG = 2_000_000_000  # ns: a file may change again within a tick of the clock that stamps it
+
+
 def _digest(path: Path) -> str:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # a pipe would wait for a writer
         raise ValueError("it is not a regular file")
+    if time.time_ns() - status.st_mtime_ns < _YOUNG:
+        return digest(path)
     return _digest_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
