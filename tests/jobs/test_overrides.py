@@ -200,6 +200,7 @@ def test_modules_run_their_jobs(module, argv, job, monkeypatch, capsys):
 
 def test_a_comparison_by_the_module_has_its_runs_as_a_list(here, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["python", "compare=a,b"])
+    monkeypatch.delitem(sys.modules, "scoregen.smoothing.__main__", raising=False)
     with pytest.raises(SystemExit, match="1"):
         runpy.run_module("scoregen.smoothing", run_name="__main__")
     assert "no certificates in a" in capsys.readouterr().err
