@@ -103,6 +103,14 @@ def unconfigured(kind: type, group: str | None, conf: Path | None = None) -> str
     return f"{kind.__name__}: no file of conf/{group or ''} names it; write _target_: {target} in {where}."
 
 
+def unlisted(kind: type, group: str, keys: Collection[str]) -> str | None:
+    r"""What to do about numbers, flags and texts among the arguments of a class that are no keys of its files."""
+    parameters = inspect.signature(kind).parameters
+    plain = [name for name, parameter in parameters.items() if isinstance(parameter.default, int | float | str)]
+    key = next((name for name in plain if name not in keys), None)
+    return key and f"{kind.__name__}: no file of conf/{group} has the key {key}, so that {group}.{key} is refused."
+
+
 def uncovered(kinds: type | Collection[type], covered: Collection[type], advice: str) -> list[str]:
     r"""What to do about the classes, or those under a base, that no law covers."""
     found = classes(kinds).values() if isinstance(kinds, type) else kinds

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import pytest
 from laws import test_networks, test_noises, test_processes, test_samplers, test_sources, test_weightings
-from laws.discovery import package_of, read, unconfigured, unexported
+from laws.discovery import package_of, read, unconfigured, unexported, unlisted
 from tiny import COMMON, DIGITS, command, numbers, train
 
 from scoregen.config import build
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
-BLOCK = re.compile(r"^`([\w/.]+)`(?:, in `(\w+)`)?\n\n```\w+\n(.*?)```", re.M | re.S)
+BLOCK = re.compile(r"^`([\w/.]+)`(?:, in (?:`(\w+)`|your own folder))?\n\n```\w+\n(.*?)```", re.M | re.S)
 BLOCKS = [(Path(path), table, text) for path, table, text in BLOCK.findall(PAGE)]
-FILES = {path.stem: (path, text) for path, _, text in BLOCKS if path.parts[0] == "scoregen"}
+FILES = {path.stem: (path, text) for path, table, text in BLOCKS if path.suffix == ".py" and not table}
 CONF = {path: text for path, _, text in BLOCKS if path.parts[0] == "conf"}
 ROWS = {table: text for _, table, text in BLOCKS if table}
 COMMANDS = [shlex.split(line) for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S) for line in block.splitlines()]
@@ -115,6 +115,7 @@ def test_each_step_that_is_missing_is_named(package, kind, tmp_path, monkeypatch
         test_sources.check_source(found, row, tmp_path)
     if group is not None:
         assert type(build(read(tmp_path / file))) is found
+        assert unlisted(found, group, read(tmp_path / file)) is None
 
 
 SMALL = {
