@@ -61,7 +61,7 @@ def test_the_experiments_differ_in_the_process_alone(name):
     )
     assert {k for k in positive if positive[k] != gaussian[k]} == {"sde"}
     source = TABLES[name][0]()
-    sdes = [build(chosen_chart(Node(c["sde"]), None, source)[0]) for c in (positive, gaussian)]
+    sdes = [build(chosen_chart(Node(c["sde"]), Node(c["chart"]), source)[0]) for c in (positive, gaussian)]
     assert [type(s) for s in sdes] == [Multiplicative, EDM]
     x = torch.tensor([1.0, math.e])
     assert sdes[0].to_chart(x).tolist() == pytest.approx([0, 1], abs=1e-6)  # log x as it is

@@ -331,7 +331,10 @@ BAD_SAMPLING = {
     "restore": (["RUN", "restore=x"], "restore: is a job of its own: scoregen restore images="),
     "label": (["RUN", "label=10"], r"label: must lie in 0..9 \(or be 'all' or 'random'\), got 10"),
     "label-list": (["RUN", "label=[]"], "label: must not be an empty list"),
-    "label-text": (["RUN", "label=three"], "label: must be an integer, a list of integers, all, random or null, got 'three'"),
+    "label-text": (
+        ["RUN", "label=three"],
+        "label: must be an integer, a list of integers, all, random or null, got 'three'",
+    ),
     "guidance": (["RUN", "guidance=2"], "guidance: needs labels, got guidance=2.0 without. Give label=all"),
     "guidance-inf": (["RUN", "guidance=inf", "label=1"], "guidance: scale must be finite"),
     "unconditional": (["TOY", "label=1", "format=npz"], "label: the model is unconditional, got label=1"),
