@@ -70,6 +70,8 @@ def run_job(job: str, argv: Sequence[str] | None = None) -> None:
     traceback. Processes other than the first one get no run folder of their own.
     """
     overrides = list(sys.argv[1:] if argv is None else argv)
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.append(str(Path.cwd()))  # where a user's own modules stand, also for the installed program
     if "--help" in overrides or "-h" in overrides:
         print(help_of(job))
         return

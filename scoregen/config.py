@@ -163,7 +163,8 @@ def _unknown(key: str, where: str, parameters: Mapping[str, inspect.Parameter], 
     r"""What to do about a key that a target does not take; where none is near, the whole node to write."""
     text = f"'{key}' is not an argument of {node['_target_']}."
     known = {name: p for name, p in parameters.items() if name not in ("self", "args", "kwargs")}
-    if not where or closest(key, known).startswith("Did"):
+    strange = [name for name in node if name not in known and not name.startswith("_")]
+    if not where or (len(strange) == 1 and closest(key, known).startswith("Did")):
         return f"{text} {closest(key, known)}"
     kept = [f"{name}: {node[name]}" for name in known if isinstance(node.get(name), int | float | str)]
     rest = [f"{name}: ..." for name in known if name not in node]

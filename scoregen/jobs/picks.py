@@ -100,7 +100,7 @@ def _check_known(given: Mapping[str, Any], network: Mapping[str, Any], name: str
             kind = network["_target_"].rpartition(".")[2]
             raise UserError(
                 f"model.network.{key}: the data picked model={name}, a {kind}, which has no {key}. Choose another "
-                f"model=... {closest(key, network)}"
+                f"model=... {closest(key, network.keys() - {'_target_'})}"
             )
 
 

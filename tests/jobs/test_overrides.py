@@ -60,6 +60,11 @@ MISTAKES = {
         r"sampler.order: 'order' is not an argument of scoregen.samplers.DDIM. Write the node whole, with what it "
         r"takes: 'sampler=\{_target_: scoregen.samplers.DDIM, steps: 18, eta: ...\}'",
     ),
+    "other-process": (
+        ["sde._target_=scoregen.sde.VP"],
+        r"sde.sigma_min: 'sigma_min' is not an argument of scoregen.sde.VP. Write the node whole, .*'sde=\{_target_: "
+        r"scoregen.sde.VP, .*beta_min: ..., beta_max: ...\}'",
+    ),
     "place": (["modell.network={_target_: a.B}"], r"modell.network: there is no key 'modell'. Did you mean 'model'\?"),
     "top": (["smapler={_target_: a.B}"], r"smapler: .*Did you mean 'sampler'\?"),
     "unknown-network-key": (
