@@ -41,17 +41,19 @@ def check_number(files: Sequence[Path]) -> None:
 def check_pixels(file: Path, where: str, width: int, height: int, most: int) -> None:
     r"""Refuses a picture of more than `most` pixels, as it is or once it is resized."""
     if width * height > most:
-        key = ", or raise data.max_pixels" if where == "data.path" else ""
+        raised = {"data.path": "data.max_pixels", "images": "max_pixels"}.get(where)  # of the jobs that have such a key
+        key = f", or raise {raised}" if raised else ""
         raise UserError(
             f"{where}: '{file}' has {width} x {height} pixels, more than {most}. Cut it into smaller ones{key}."
         )
 
 
-def check_array(archive: zipfile.ZipFile, member: str, size: int, most: int) -> None:
+def check_array(archive: zipfile.ZipFile, member: str, where: str, size: int, most: int) -> None:
     r"""Refuses an array of an .npz file that would unpack to far more than the file holds.
 
     Args:
-        archive: the file. member: of it. size: bytes of the file. most: bytes that any array may have.
+        archive: the file. member: of it. where: the key that named it. size: bytes of the file.
+        most: bytes that any array may have.
 
     Raises:
         ValueError: it is such an array, or its header claims more than there is.
@@ -61,7 +63,7 @@ def check_array(archive: zipfile.ZipFile, member: str, size: int, most: int) -> 
     if info.file_size > max(most, _USUAL_RATIO * packed):
         raise ValueError(
             f"'{member}' has {info.file_size} bytes, packed in {packed}, and {most} are allowed; save it with "
-            "np.savez, which does not compress, or raise data.max_bytes"
+            f"np.savez, which does not compress{', or raise data.max_bytes' if where == 'data.path' else ''}"
         )
     with archive.open(info) as file:
         check_header(file, info.file_size)

@@ -85,13 +85,16 @@ def read_picture(
         return _channels_first(_cropped(image, size) if size else image)
 
 
-def read_exact(file: Path, where: str) -> Tensor:
+def read_exact(file: Path, where: str, most: int = MOST_PIXELS) -> Tensor:
     r"""The values (C, H, W) of a picture without any conversion: uint8, uint16 (grey) or float32 (grey).
+
+    Args:
+        most: pixels that it may have.
 
     Raises:
         UserError: the file is missing, damaged, or of a kind that would have to be converted (palette, RGBA, ...).
     """
-    with opened(file, where, 2 * MOST_PIXELS) as image:
+    with opened(file, where, most) as image:
         return _channels_first(image.convert(_mode(image, where, _EXACT)))
 
 
@@ -99,7 +102,7 @@ def picture_shape(
     file: Path, where: str = "data.path", exact: bool = False, most: int = MOST_PIXELS
 ) -> tuple[int, int, int]:
     r"""The shape (C, H, W) that `read_picture`, or `read_exact`, would give; reads the header alone."""
-    with opened(file, where, 2 * most if exact else most) as image:
+    with opened(file, where, most) as image:
         mode = _mode(image, where, _EXACT if exact else _EIGHT_BITS)
         return Image.getmodebands(mode), image.height, image.width
 
@@ -188,7 +191,7 @@ class _Arrays(Mapping[str, np.ndarray]):
             packed = archive.zip
             assert packed is not None  # open here
             member = name if name in packed.namelist() else f"{name}.npy"
-            check_array(packed, member, self._path.stat().st_size, self._most)
+            check_array(packed, member, self._where, self._path.stat().st_size, self._most)
             return np.asarray(archive[name])
 
     def __contains__(self, name: object) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoregen.data.bounds import MOST_PIXELS
 from scoregen.data.files import as_fraction, picture_shape, read_archive, read_exact
 from scoregen.errors import UserError, absent
 from scoregen.jobs.whole import is_archive, is_array, is_picture
@@ -62,14 +63,14 @@ class Pictures(Intensities):
     r"""A picture or a folder of them; results under images/ by the same names, deviations under std/ as .npy.
 
     Args:
-        path: a file, or a folder that is searched recursively.
+        path: a file, or a folder that is searched recursively. max_pixels: that a picture may have.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_pixels: int) -> None:
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
         if not files or files[0].suffix.lower() not in SUFFIXES:
             raise UserError(f"images: no pictures ({', '.join(SUFFIXES)}) and no .npz at '{path}'.")
-        self.root = path.parent if path.is_file() else path
+        self.root, self.max_pixels = path.parent if path.is_file() else path, max_pixels
         self.names = [str(p.relative_to(self.root)) for p in files]
 
     def key(self, k: int) -> int:
@@ -77,10 +78,10 @@ class Pictures(Intensities):
 
     def _pixels(self, k: int) -> Tensor:
         r"""Image k as it stands in its file (C, H, W)."""
-        return read_exact(self.root / self.names[k], "images")
+        return read_exact(self.root / self.names[k], "images", self.max_pixels)
 
     def shape(self, k: int) -> tuple[int, int, int]:
-        return picture_shape(self.root / self.names[k], "images", exact=True)
+        return picture_shape(self.root / self.names[k], "images", exact=True, most=self.max_pixels)
 
     def read(self, k: int) -> Tensor:
         return as_fraction(self._pixels(k))
@@ -168,12 +169,12 @@ class Archive(Intensities):
         return out / "restored.npz"
 
 
-def open_intensities(path: str) -> Intensities:
-    r"""The images at a path."""
+def open_intensities(path: str, max_pixels: int = MOST_PIXELS) -> Intensities:
+    r"""The images at a path, none of which has more pixels than allowed."""
     if not Path(path).exists():
         raise UserError(f"images: {absent(path)}")
     place = Path(path).resolve()
-    images = Archive(place) if place.suffix == ".npz" and place.is_file() else Pictures(place)
+    images = Archive(place) if place.suffix == ".npz" and place.is_file() else Pictures(place, max_pixels)
     if len(images) == 0:
         raise UserError(f"images: '{path}' holds no images.")
     return images

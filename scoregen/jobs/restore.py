@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from scoregen.checks import at_least, positive
+from scoregen.data.bounds import MOST_PIXELS
 from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import announced, find_checkpoint, image_shape
@@ -29,10 +30,11 @@ class Restore(Job):
         probes: for the posterior variance of each pixel; 0: the geometric mean, one call.
         tile, overlap: of tiles and between them, in pixels; the model's side and a quarter of it unless given.
         floor: darker intensities, zeros too, are raised to it. scale: intensity that is 1 in the data's units.
-        batch_size: tiles a process restores at once. seed: of probes and draws.
+        batch_size: tiles a process restores at once. max_pixels: that a picture may have. seed: of probes and draws.
     """
 
     known: ClassVar = ("images", "std", "parts", "restored.npz")
+    free: ClassVar = (*Job.free, "max_pixels")
     checkpoint: str | None = None
     weights: Weights = "ema"
     images: str | None = None
@@ -45,12 +47,13 @@ class Restore(Job):
     floor: float | None = None
     scale: float = 1.0
     batch_size: int = 64
+    max_pixels: int = MOST_PIXELS
     seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(0, samples=self.samples, probes=self.probes)
-        at_least(1, batch_size=self.batch_size)
+        at_least(1, batch_size=self.batch_size, max_pixels=self.max_pixels)
         positive(scale=self.scale)
         if self.images is None:
             raise UserError("images: a value is required. Give a picture, a folder of them or an .npz with `images`.")
@@ -65,7 +68,7 @@ class Restore(Job):
         from scoregen import parallel
         from scoregen.checkpoint import load
 
-        images = open_intensities(str(self.images))
+        images = open_intensities(str(self.images), self.max_pixels)
         checkpoint = find_checkpoint(self.checkpoint)
         shape = image_shape(checkpoint)
         despeckler = self._despeckler(load(checkpoint, self.weights, parallel.device()), shape)

@@ -171,6 +171,7 @@ def test_scale_and_floor_are_in_the_units_of_the_images(runs, here):
 
 
 MISTAKES = {
+    "large": (["LOG", "images=rgb", "looks=4", "max_pixels=63"], "8 x 8 pixels, more than 63. .*, or raise max_pixels"),
     "no-draws": (["LOG", "images=x.npz", "looks=4", "sampler=ddim"], "sampler: needs samples=1 or more"),
     "key": (["LOG", "images=x.npz", "looks=4", "+label=3"], "label: .* is not an argument of scoregen.jobs.Restore"),
     "no-input": (["LOG", "looks=4"], "images: a value is required"),
