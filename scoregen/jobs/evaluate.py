@@ -1,18 +1,17 @@
 r"""Evaluation: samples from a file or from a checkpoint, measured against data."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from scoregen.checks import at_least
 from scoregen.config import Node, accepts, build
-from scoregen.data import Source
-from scoregen.description import built_option, node_option
+from scoregen.description import built_option
 from scoregen.errors import UserError
-from scoregen.jobs.conditioning import Label, Precision, find_checkpoint, require_shape
-from scoregen.jobs.job import Job, Plan, Weights
-from scoregen.jobs.sample import Sample
-from scoregen.metrics import FeatureExtractor, Report, Settings
+from scoregen.jobs.conditioning import find_checkpoint, require_shape
+from scoregen.jobs.job import Job, Plan
+from scoregen.jobs.measuring import DRAWING, LEAST, Measuring
+from scoregen.metrics import FeatureExtractor, Report
 from scoregen.samplers import Sampler
 
 _BALANCED = (
@@ -20,12 +19,10 @@ _BALANCED = (
     "the kernel and energy distance by about (spread between classes)/n, below zero where the laws agree. Use "
     "label=random for independent draws."
 )
-LEAST = 3  # samples: the error of the kernel distance leaves one out
-_SAMPLING = ("weights", "n", "batch_size", "seed", "label", "guidance", "precision")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Job):
+class Evaluate(Measuring):
     r"""Measures samples against data; keys as in conf/evaluate.yaml.
 
     Args:
@@ -40,26 +37,14 @@ class Evaluate(Job):
     known: ClassVar = ("metrics.json",)
     free: ClassVar = (*Job.free, "cache")
     samples: str | None = None
-    checkpoint: str | None = None
-    weights: Weights = "ema"
     sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
-    n: int = 10_000
-    batch_size: int = 250
-    seed: int = 0
-    label: Label = None
-    guidance: float = 1.0
-    precision: Precision = "no"
-    data: Source
-    features: Node = field(default_factory=node_option("features", "classifier"))
-    metrics: Settings = field(default_factory=built_option("metrics", "default"))
-    cache: str | None = "outputs/reference"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.samples is None) == (self.checkpoint is None):
             raise UserError("samples, checkpoint: give one of samples=PATH and checkpoint=PATH, got both or neither.")
         if self.checkpoint is None:
-            self.refuse_ignored(dict.fromkeys((*_SAMPLING, "sampler"), "needs checkpoint=..., which makes samples"))
+            self.refuse_ignored(dict.fromkeys((*DRAWING, "sampler"), "needs checkpoint=..., which makes samples"))
         else:
             at_least(LEAST, n=self.n)
 
@@ -70,7 +55,7 @@ class Evaluate(Job):
             facts["samples_sha256"] = _digest(self._given_samples())
         else:
             require_shape(find_checkpoint(self.checkpoint), self.data)
-            job = Sample(checkpoint=self.checkpoint, sampler=self.sampler, format="npz", **_given(self))
+            job = self.drawn_by(self.sampler)
             made = job.plan(out / "samples")
             facts = {key: made.facts[key] for key in ("checkpoint", "weights_sha256")}
 
@@ -135,12 +120,6 @@ def frechet_of(file: Path) -> float | None:
 
     metrics = json.loads(file.read_text())["metrics"]
     return float(metrics[0]["value"])
-
-
-def _given(job: Any) -> dict[str, Any]:
-    r"""The fields of an evaluation that its job of sampling takes over."""
-    names = {part.name for part in fields(Sample)}
-    return {name: getattr(job, name) for name in _SAMPLING if name in names}
 
 
 def _read(samples: str | Path) -> Any:

@@ -5,22 +5,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from scoregen.checks import at_least
-from scoregen.config import Node, build
-from scoregen.data import Source
-from scoregen.description import built_option, node_option, option
+from scoregen.config import build
+from scoregen.description import option
 from scoregen.errors import UserError
 from scoregen.interruption import end_if_asked
 from scoregen.jobs.calls import network_calls
-from scoregen.jobs.conditioning import Label, Precision, find_checkpoint, require_shape
-from scoregen.jobs.evaluate import LEAST, extractor_for, measured
-from scoregen.jobs.job import Job, Plan, Weights, origin
+from scoregen.jobs.conditioning import find_checkpoint, require_shape
+from scoregen.jobs.evaluate import extractor_for, measured
+from scoregen.jobs.job import Job, Plan, origin
+from scoregen.jobs.measuring import LEAST, Measuring
 from scoregen.jobs.sample import Sample
-from scoregen.metrics import FeatureExtractor, Settings
+from scoregen.metrics import FeatureExtractor
 from scoregen.storage import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep(Job):
+class Sweep(Measuring):
     r"""Evaluates samplers over numbers of network calls; keys as in conf/sweep.yaml.
 
     Args:
@@ -33,20 +33,8 @@ class Sweep(Job):
 
     known: ClassVar = ("sweep.json",)
     free: ClassVar = (*Job.free, "cache", "samplers", "calls")
-    checkpoint: str | None = None
-    weights: Weights = "ema"
     samplers: list[str] = field(default_factory=lambda: ["velocity_abm", "heun", "ddim"])
     calls: list[int] = field(default_factory=lambda: [8, 18, 35])
-    n: int = 10_000
-    batch_size: int = 250
-    seed: int = 0
-    label: Label = None
-    guidance: float = 1.0
-    precision: Precision = "no"
-    data: Source
-    features: Node = field(default_factory=node_option("features", "classifier"))
-    metrics: Settings = field(default_factory=built_option("metrics", "default"))
-    cache: str | None = "outputs/reference"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,9 +61,7 @@ class Sweep(Job):
         )
 
     def _sample(self, node: dict[str, Any]) -> Sample:
-        names = ("checkpoint", "weights", "n", "batch_size", "seed", "label", "guidance", "precision")
-        given = {name: getattr(self, name) for name in names}
-        return Sample(sampler=build(node, where="samplers"), format="npz", **given)
+        return self.drawn_by(build(node, where="samplers"))
 
     def _measure(
         self, plans: list[tuple[str, dict[str, Any], int, int]], extractor: FeatureExtractor, out: Path

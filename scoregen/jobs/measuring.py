@@ -1,0 +1,38 @@
+r"""What the evaluations share: how samples are drawn from a checkpoint, and what they are measured against."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from scoregen.config import Node
+from scoregen.data import Source
+from scoregen.description import built_option, node_option
+from scoregen.jobs.conditioning import Label, Precision
+from scoregen.jobs.job import Job, Weights
+from scoregen.jobs.sample import Sample
+from scoregen.metrics import Settings
+
+LEAST = 3  # samples: the error of the kernel distance leaves one out
+DRAWING = ("weights", "n", "batch_size", "seed", "label", "guidance", "precision")  # as in the job sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring(Job):
+    r"""Base class of the jobs evaluate and sweep; abstract."""
+
+    checkpoint: str | None = None
+    weights: Weights = "ema"
+    n: int = 10_000
+    batch_size: int = 250
+    seed: int = 0
+    label: Label = None
+    guidance: float = 1.0
+    precision: Precision = "no"
+    data: Source
+    features: Node = field(default_factory=node_option("features", "classifier"))
+    metrics: Settings = field(default_factory=built_option("metrics", "default"))
+    cache: str | None = "outputs/reference"
+
+    def drawn_by(self, sampler: Any) -> Sample:
+        r"""The job that makes the samples."""
+        given = {name: getattr(self, name) for name in DRAWING}
+        return Sample(checkpoint=self.checkpoint, sampler=sampler, format="npz", **given)
