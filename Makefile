@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 $(LOWEST_STAMP): pyproject.toml constraints-lowest.txt
 	$(call install,$(LOWEST),constraints-lowest.txt,test)
 
-demo: $(STAMP) ## trains on real digits, samples, writes outputs/demo/report.html (about 3 minutes on 2 cores)
+demo: $(STAMP) ## trains on real digits, samples, writes outputs/demo/report.html (3 to 8 minutes on 2 cores)
 	$(BIN)/python train.py +experiment=demo
 	@echo "pictures: outputs/demo/samples.png real.png trajectory.png loss.png"
 	@echo "report:   outputs/demo/report.html"
