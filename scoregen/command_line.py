@@ -14,33 +14,12 @@ from scoregen.errors import Interrupted, UserError, closest
 from scoregen.help import JOBS, help_of, list_of_jobs, options_of
 from scoregen.messages import unreadable, user_message
 
+_VALUED = {"--": ("cfg", "package", "config-path", "config-name", "config-dir"), "-": ("c", "p", "cp", "cn", "cd")}
+# the argument after one of them is no override
+_FLAGS_WITH_VALUE = tuple(f"{dashes}{name}" for dashes, names in _VALUED.items() for name in names)
 _FLAGS = (
-    *("--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m"),
-    *(
-        "--shell-completion",
-        "-sc",
-        "--config-path",
-        "-cp",
-        "--config-name",
-        "-cn",
-        "--config-dir",
-        "-cd",
-        "--info",
-        "-i",
-    ),
-    "--experimental-rerun",
-)
-_FLAGS_WITH_VALUE = (
-    "--cfg",
-    "-c",
-    "--package",
-    "-p",
-    "--config-path",
-    "-cp",
-    "--config-name",
-    "-cn",
-    "--config-dir",
-    "-cd",
+    *("--help", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
+    *("--shell-completion", "-sc", "--info", "-i", "--experimental-rerun", *_FLAGS_WITH_VALUE),
 )
 _BUG = (
     "this is a mistake in scoregen or in code it was given, not in your values. Please report it with the lines above."
@@ -113,9 +92,7 @@ def _check_arguments(job: str, overrides: list[str]) -> None:
     for argument in overrides:
         key = argument.split("=")[0]
         if argument.startswith("-") and key not in _FLAGS:
-            raise UserError(
-                f"{argument}: there is no such flag. {closest(key, ('--help', *_FLAGS[:9]))} Keys need none."
-            )
+            raise UserError(f"{argument}: there is no such flag. {closest(key, _FLAGS)} Keys need none.")
         if job == "sample" and key.lstrip("+") in _MOVED:
             raise UserError(f"{key.lstrip('+')}: {_MOVED[key.lstrip('+')]}.")
         if argument.startswith("~") and "." not in key:
