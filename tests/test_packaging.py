@@ -106,7 +106,7 @@ def distributions():
         pytest.param(False, names(DEPENDENCIES), id="at the top of a module: a dependency"),
         pytest.param(
             True,
-            names(DEPENDENCIES + EXTRAS["tensorboard"] + EXTRAS["metrics"] + EXTRAS["lora"]),
+            names(DEPENDENCIES + [r for name in EXTRAS if name not in ("test", "dev", "bench") for r in EXTRAS[name]]),
             id="in a function: a dependency or an extra",
         ),
     ],
