@@ -38,7 +38,7 @@ def check_number(files: Sequence[Path]) -> None:
         )
 
 
-def check_pixels(file: Path, where: str, width: int, height: int, most: int) -> None:
+def check_pixels(file: object, where: str, width: int, height: int, most: int) -> None:
     r"""Refuses a picture of more than `most` pixels, as it is or once it is resized."""
     if width * height > most:
         raised = {"data.path": "data.max_pixels", "images": "max_pixels"}.get(where)  # of the jobs that have such a key

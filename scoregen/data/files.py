@@ -3,6 +3,7 @@ r"""Pictures and arrays in files: one reader for each kind, whose messages name 
 `where` is the key that named the file, such as data.path: messages begin with it.
 """
 
+import io
 import lzma
 import struct
 import tokenize
@@ -10,12 +11,14 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from scoregen.data.bounds import MOST_BYTES, MOST_PIXELS, check_array, check_header, check_pixels
@@ -36,6 +39,17 @@ TEXTS = (".txt", ".jsonl", ".json", ".csv", ".md")  # beside images they say som
 _EIGHT_BITS = {mode: mode for mode in ("L", "RGB", "RGBA")} | {mode: "RGB" for mode in ("P", "LA", "CMYK", "YCbCr")}
 _EIGHT_BITS["1"] = "L"  # from the mode of a file to the one that it is read in
 _EXACT = {mode: mode for mode in ("L", "RGB", "I;16", "F")}
+
+
+@dataclass(frozen=True)
+class Stored:
+    r"""The bytes of a picture file that is kept inside another file, and its name for messages."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def image_files(folder: Path, where: str = "data.path", suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Path]:
@@ -60,7 +74,7 @@ def image_files(folder: Path, where: str = "data.path", suffixes: Collection[str
 
 
 def read_picture(
-    file: Path,
+    file: Path | Stored,
     where: str = "data.path",
     mode: str | None = None,
     size: int | None = None,
@@ -99,7 +113,7 @@ def read_exact(file: Path, where: str, most: int = MOST_PIXELS) -> Tensor:
 
 
 def picture_shape(
-    file: Path, where: str = "data.path", exact: bool = False, most: int = MOST_PIXELS
+    file: Path | Stored, where: str = "data.path", exact: bool = False, most: int = MOST_PIXELS
 ) -> tuple[int, int, int]:
     r"""The shape (C, H, W) that `read_picture`, or `read_exact`, would give; reads the header alone."""
     with opened(file, where, most) as image:
@@ -113,13 +127,14 @@ def as_fraction(pixels: Tensor) -> Tensor:
 
 
 @contextmanager
-def opened(file: Path, where: str, most: int = MOST_PIXELS) -> Iterator[Image.Image]:
+def opened(file: Path | Stored, where: str, most: int = MOST_PIXELS) -> Iterator[Image.Image]:
     r"""An image, the way up that its camera noted.
 
     Raises:
         UserError: it is missing, damaged, or has more than `most` pixels.
     """
-    _present(file, where)
+    if isinstance(file, Path):
+        _present(file, where)
     try:
         with _open(file) as image:
             check_pixels(file, where, *image.size, most)
@@ -128,16 +143,24 @@ def opened(file: Path, where: str, most: int = MOST_PIXELS) -> Iterator[Image.Im
     except UserError:
         raise
     except _UNREADABLE as error:
-        raise UserError(f"{where}: '{file}' is not a readable image ({error}). Repair or remove it.") from error
+        reason = "no kind of picture that is known" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{where}: '{file}' is not a readable image ({reason}). Repair or remove it.") from error
 
 
-def _open(file: Path) -> Image.Image:
+def _open(file: Path | Stored) -> Image.Image:
     r"""Opens an image without Pillow's own bound, which cannot be raised for one file."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        return Image.open(file)
+        return Image.open(io.BytesIO(file.content) if isinstance(file, Stored) else file, formats=_formats())
     finally:
         Image.MAX_IMAGE_PIXELS = before
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    r"""The formats that are opened, whatever a file is called; PostScript would be run as a program."""
+    Image.init()
+    return tuple(name for name in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM") if name in Image.OPEN)
 
 
 def _mode(image: Image.Image, where: str, known: Mapping[str, str]) -> str:
