@@ -8,13 +8,13 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fault_process import Child, Ended, free_port, one_message, own_memory
+from fault_process import Child, Ended, free_port, one_message
 
 TOY = ["data=toy2d", "data.n=100", "model.network.width=8", "model.network.depth=1", "trainer.batch_size=8"]
 TOY += ["trainer.precision=no", "trainer.log_every=1", "preview.every=null"]
@@ -93,9 +93,9 @@ class Job:
     key: str
     number: int
 
-    def start(self, out: Path, log: str = "log", **options: Any) -> list[Child]:
+    def start(self, out: Path, log: str = "log", log_folder: Path | None = None, **options: Any) -> list[Child]:
         r"""Its processes."""
-        overrides, logs = [*self.overrides, f"{self.key}={out}"], out.parent
+        overrides, logs = [*self.overrides, f"{self.key}={out}"], log_folder or out.parent
         if self.number == 1:
             return [Child(self.name, overrides, logs / log, **options)]
         port = free_port()
@@ -230,6 +230,17 @@ def full_disk(bench: Bench) -> Seen:
         return _full(job, folder / "disk" / "out", ended)
 
 
+def read_only(bench: Bench) -> Seen:
+    r"""A file system that cannot be written to."""
+    job, folder = bench.job("train"), bench.new()
+    with small_disk(folder / "disk", 100_000):
+        (folder / "disk" / "out").mkdir()
+        subprocess.run(["mount", "-o", "remount,ro", str(folder / "disk")], check=True)
+        (child,) = job.start(folder / "disk" / "out", log_folder=folder)
+        ended = child.wait()
+    return Seen(one_message(ended) if ended.status == 1 else f"status {ended.status}")
+
+
 def _full(job: Job, out: Path, ended: Ended) -> Seen:
     warning = "trainer.keep_last: the checkpoints of this run need about"  # comes before the fault, which is right
     ended.errors = "\n".join(line for line in ended.errors.splitlines() if warning not in line)
@@ -314,86 +325,3 @@ def damaged(bench: Bench) -> Seen:
     if ended.status or "is used in its place" not in ended.errors:
         return Seen(f"{kind}: status {ended.status}, {ended.errors[-150:]}", 1)
     return job.finished(out, "passed over, said; the same again")
-
-
-LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
-HOSTILE: dict[str, Callable[[Path], Any]] = {
-    "billion laughs": lambda place: place.write_text(LAUGHS + "model: *a9\n"),
-    "contains itself": lambda place: place.write_text("model: &a\n  network: *a\n"),
-    "deep": lambda place: place.write_text("model: " + "[" * 10**6),
-    "fifo": lambda place: os.mkfifo(place),
-    "endless": lambda place: place.symlink_to("/dev/zero"),
-    "many parameters": lambda place: place.write_text(
-        "model: {_target_: scoregen.models.MLP, shape: [10000000], width: 1000, depth: 1}\n"
-    ),
-    "program": lambda place: place.write_text("model: {_target_: os.system, command: 'touch executed'}\n"),
-    "yaml program": lambda place: place.write_text("model: !!python/object/apply:os.system ['touch executed']\n"),
-}
-
-
-def hostile(bench: Bench) -> Seen:
-    r"""A checkpoint from elsewhere whose config.yaml attacks; state.json says that it is what was written."""
-    folder, digits = bench.new(), bench.network("digits")
-    name = sorted(HOSTILE)[bench.trials % len(HOSTILE)]
-    shutil.copytree((digits / "checkpoints" / "last").resolve(), folder / "given")
-    (folder / "given" / "config.yaml").unlink()
-    HOSTILE[name](folder / "given" / "config.yaml")
-    ended = Child("sample", ["checkpoint=given", "n=1", "out=out"], folder / "log").wait(15)
-    if (folder / "executed").exists():
-        return Seen(f"{name}: executed", 1)
-    if ended.status != 1 or (told := one_message(ended)) != MESSAGE:
-        return Seen(f"{name}: status {ended.status}, {told if ended.status == 1 else ended.errors[-150:]}")
-    if ended.seconds > 10 or ended.memory - own_memory() > 500:
-        return Seen(f"{name}: {ended.seconds:.1f} s, {ended.memory - own_memory():.0f} MB")
-    return Seen(MESSAGE)
-
-
-VALUES: Sequence[str] = (
-    *("null", "0", "-1", "1", "2", "0.5", "1e308", "-1e308", "nan", "inf", "1e-320", "true", "''", "abc", "[]", "{}"),
-    *("[1]", "[1,2,3]", "{a: 1}", "10000000000000000000000", "auto", "???", "ünïcödé", '"a b"', "[[[]]]", "[null]"),
-)
-
-
-def keys(job: str) -> list[str]:
-    r"""The keys of a job's configuration, nodes and leaves."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from scoregen.config import conf_dir
-
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose(job, overrides=BASES[job]), resolve=False)
-
-    def walk(node: Any, where: str) -> list[str]:
-        below = [found for key, inner in node.items() for found in walk(inner, f"{where}.{key}".strip("."))]
-        return [where, *below] if where else below
-
-    def tree(node: Any) -> Any:
-        return {key: tree(inner) for key, inner in node.items()} if isinstance(node, dict) else {}
-
-    return sorted(key for key in walk(tree(config), "") if key not in ("out", "dry_run"))
-
-
-BASES = {
-    "train": [*TOY, "trainer.steps=2"],
-    "sample": ["n=2"],
-    "restore": ["looks=4"],
-    "interpolate": ["between=[0,1]"],
-    "evaluate": ["data=digits", "n=4", "features=pixels"],
-    "sweep": ["data=digits", "n=4", "features=pixels"],
-    "smoothness": ["data=digits", "pairs=2"],
-    "certify": ["data=digits", "n=100", "max_inputs=2"],
-}
-
-
-def overridden(bench: Bench) -> Seen:
-    r"""Random values for random keys of a random job, which only looks."""
-    chance, folder = bench.random, bench.new()
-    job = chance.choice(["train", "train", "train", *BASES])
-    known = bench.made.setdefault(f"keys of {job}", (keys(job), 0.0))[0]  # type: ignore[arg-type]  # kept there too
-    pairs = [f"{key}={chance.choice(VALUES)}" for key in chance.sample(known, chance.choice([1, 1, 1, 2, 3]))]
-    needed = [] if job == "train" else [f"checkpoint={bench.network('classifier' if job == 'certify' else 'digits')}"]
-    ended = Child(job, [*BASES[job], *needed, *pairs, "dry_run=true"], folder / "log").wait(60)
-    if ended.status == 0 or (ended.status == 1 and one_message(ended) == MESSAGE):
-        return Seen("done, or one message")
-    return Seen(f"{job} {' '.join(pairs)}: status {ended.status}, {one_message(ended)}")

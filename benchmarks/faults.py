@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import fault_hostile as hostile
+import fault_overrides as overrides
 import fault_rows as rows
 from fault_rows import MESSAGE, SAME, Bench, Seen
 
@@ -48,14 +50,16 @@ FAULTS = [
     Fault("start certify twice", REFUSED, rows.started_twice("certify", True), 5),
     Fault("limit of file size", "one message; goes on with room", rows.file_limit, 10, 3),
     Fault("full disk", "one message; goes on with room", rows.full_disk, 10),
+    Fault("read-only file system", MESSAGE, rows.read_only, 3),
     Fault("damaged last checkpoint", "passed over, said; the same again", rows.damaged, 30, 4),
-    Fault("hostile checkpoint", MESSAGE, rows.hostile, 2 * len(rows.HOSTILE), len(rows.HOSTILE)),
+    Fault("hostile checkpoint", MESSAGE, hostile.hostile_checkpoint, 2 * len(hostile.CHECKPOINTS), 8),
+    Fault("hostile data", MESSAGE, hostile.hostile_data, 2 * len(hostile.DATA), len(hostile.DATA)),
     Fault("signal to train", SAME, rows.signalled("train"), 12, 2),
     Fault("signal to train, 2 processes", SAME, rows.signalled("train", 2), 4, 0),
     Fault("signal to sample", SAME, rows.signalled("sample"), 8),
     Fault("signal to sample, 2 processes", SAME, rows.signalled("sample", 2), 4, 0),
     Fault("signal to certify", SAME, rows.signalled("certify"), 8),
-    Fault("random overrides", "done, or one message", rows.overridden, 400, 20),
+    Fault("random overrides", "done, or one message", overrides.overridden, 400, 20),
 ]
 
 
@@ -98,7 +102,7 @@ def main() -> None:
         bench, mounts = Bench(Path(folder).resolve(), args.seed), rows.can_mount(Path(folder))
         for fault in chosen:
             times = args.times or (fault.quick if args.quick else fault.times)
-            if fault.trial is rows.full_disk and not mounts:
+            if fault.trial in (rows.full_disk, rows.read_only) and not mounts:
                 print(f"| {fault.name} | 0 | {fault.wanted} | not tried: needs the right to mount | 0 | 0 s |")
                 continue
             began = time.monotonic()

@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,8 @@ def _task(whole: list[str], failures: list[Exception]) -> Callable[[Any], float 
             failures.append(error)
             return None
         finally:
-            _remove_empty(folder)
+            with suppress(OSError):  # a folder that cannot be removed, as on a read-only disk, may stay
+                _remove_empty(folder)
 
     return task
 

@@ -1,5 +1,6 @@
 r"""The commands as a user meets them: quick to answer, one message a mistake, the same images however they are made."""
 
+import errno
 import json
 import os
 import re
@@ -169,6 +170,17 @@ def test_images_of_mixed_channels_are_refused_by_name(here, capsys):
     assert re.search(
         "data.path: images must have the same channels.*'0.png' has 1 channels.*'1.png' has 3 .*Convert", text
     )
+
+
+def test_a_read_only_disk_is_one_message(here, capsys, monkeypatch):
+    def refused(path, *args, **options):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    (here / "out").mkdir()
+    monkeypatch.setattr("scoregen.lock._open", refused)
+    monkeypatch.setattr(Path, "rmdir", refused)
+    assert command("train", *TOY, "hydra.run.dir=out") == 1
+    assert capsys.readouterr().err.splitlines() == [f"train: '{here / 'out/.lock'}': the file system is read-only."]
 
 
 def test_the_traceback_is_there_for_those_who_ask(here, monkeypatch):
@@ -461,7 +473,7 @@ def test_the_accuracy_of_two_processes_is_that_of_the_saved_weights(tmp_path):
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
     logged = {line["step"]: line["accuracy"] for line in numbers(tmp_path / "two") if "accuracy" in line}
-    x, label = Digits().test[:]
+    x, label = Digits().test.in_units(slice(None))
     assert len(logged) == 6
     for step, accuracy in logged.items():
         model = load(tmp_path / "two" / "checkpoints" / f"step_{step:08d}")
