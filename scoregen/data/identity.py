@@ -1,0 +1,86 @@
+r"""What data are, apart from where they lie: a fingerprint, and the entries that tell what has changed.
+
+Of files it sees the names within their folder, the sizes, and content: of a file of 64 KiB or less all of it, of a
+larger one blocks of 4 KiB, evenly spread; 8 MiB together, or 16 blocks a file where that is more. Of more than 512
+files it reads 512, evenly spread over their names. So what it cannot see is a change between the blocks of a large
+file, or inside one of many files that were not read, where the size stays the same.
+"""
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from scoregen.storage import write_atomically
+
+ENTRIES = "data.json.gz"  # beside the record of a run or a job
+_BLOCK = 2**12
+_SMALL, _BUDGET, _MOST_READ = 2**16, 2**23, 512
+_MOST_ENTRIES, _MOST_BYTES = 100_000, 2**26
+
+
+def of_files(files: Sequence[Path], names: Sequence[str]) -> dict[str, str]:
+    r"""The entry of each file, by its name: size, and a digest of content where that was read.
+
+    Args:
+        files: in an order that does not depend on where they lie.
+        names: of the files, within their folder.
+    """
+    count = min(len(files), _MOST_READ)
+    read = {k * len(files) // count for k in range(count)}
+    blocks = max(_SMALL // _BLOCK, _BUDGET // _BLOCK // max(1, len(files)))
+    entries = {}
+    for k, (file, name) in enumerate(zip(files, names, strict=True)):
+        size = file.stat().st_size
+        entries[name] = f"{size} {_content(file, size, blocks)}" if k in read else f"{size}"
+    return entries
+
+
+def _content(file: Path, size: int, blocks: int) -> str:
+    content = hashlib.blake2b(digest_size=8)
+    with file.open("rb") as opened:
+        if size <= blocks * _BLOCK:
+            content.update(opened.read())
+        else:
+            for k in range(blocks):
+                opened.seek(k * (size - _BLOCK) // (blocks - 1))
+                content.update(opened.read(_BLOCK))
+    return content.hexdigest()
+
+
+def fingerprint(entries: Mapping[str, str]) -> str:
+    r"""16 hexadecimal digits that change with the entries."""
+    content = hashlib.sha256()
+    for name in sorted(entries):
+        content.update(json.dumps([name, entries[name]]).encode())
+    return content.hexdigest()[:16]
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    r"""What has changed, in words: how many files, and the first of them; empty where nothing has."""
+    kinds = {
+        "changed": [name for name in sorted(now) if name in before and before[name] != now[name]],
+        "new": [name for name in sorted(now) if name not in before],
+        "missing": [name for name in sorted(before) if name not in now],
+    }
+    found = [f"{len(names):,} {kind} (first: '{names[0]}')" for kind, names in kinds.items() if names]
+    return f"of {len(before):,} files, {', '.join(found)}" if found else ""
+
+
+def write_entries(folder: Path, entries: Mapping[str, str]) -> None:
+    r"""Keeps the entries beside a record, so that a later start can say what has changed; none of very many."""
+    if len(entries) <= _MOST_ENTRIES:
+        text = json.dumps(entries).encode()
+        write_atomically(folder / ENTRIES, lambda file: file.write(gzip.compress(text, mtime=0)))
+
+
+def read_entries(folder: Path) -> dict[str, str]:
+    r"""The entries beside a record; empty where there are none, or they are damaged."""
+    try:
+        with gzip.open(folder / ENTRIES) as file:
+            found = json.loads(file.read(_MOST_BYTES))
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error):
+        return {}
+    return {str(name): str(entry) for name, entry in found.items()} if isinstance(found, dict) else {}

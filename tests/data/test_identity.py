@@ -1,0 +1,83 @@
+r"""The fingerprint of files: their names and content, not where they lie; and what it says of a change."""
+
+import os
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+from scoregen.data import identity
+
+
+def write(folder, count=6, size=100):
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in range(count):
+        (folder / f"{k:05d}.bin").write_bytes(bytes([k % 251]) * size)
+    return folder
+
+
+def entries(folder):
+    files = sorted(folder.rglob("*.bin"))
+    return identity.of_files(files, [str(file.relative_to(folder)) for file in files])
+
+
+def test_a_folder_that_is_moved_or_copied_is_the_same(tmp_path):
+    before = entries(write(tmp_path / "a"))
+    shutil.copytree(tmp_path / "a", tmp_path / "c")
+    (tmp_path / "a").rename(tmp_path / "b")
+    for file in (tmp_path / "b").iterdir():
+        os.utime(file, (0, 0))
+    assert entries(tmp_path / "b") == entries(tmp_path / "c") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda f: (f / "00002.bin").write_bytes(b"x" * 100), "of 6 files, 1 changed (first: '00002.bin')"),
+        (lambda f: (f / "00002.bin").write_bytes(b"x"), "of 6 files, 1 changed (first: '00002.bin')"),
+        (lambda f: (f / "new.bin").write_bytes(b""), "of 6 files, 1 new (first: 'new.bin')"),
+        (lambda f: (f / "00004.bin").unlink(), "of 6 files, 1 missing (first: '00004.bin')"),
+        (lambda f: (f / "00000.bin").rename(f / "z.bin"), "1 new (first: 'z.bin'), 1 missing (first: '00000.bin')"),
+    ],
+    ids=["content", "size", "new", "missing", "renamed"],
+)
+def test_a_change_changes_the_fingerprint_and_is_named(tmp_path, change, text):
+    before = entries(write(tmp_path))
+    change(tmp_path)
+    now = entries(tmp_path)
+    assert identity.fingerprint(now) != identity.fingerprint(before)
+    assert text in identity.changes(before, now)
+
+
+def test_what_it_cannot_see_is_as_stated(tmp_path):
+    r"""Of a file of 20 MB: the first and last block are seen, a byte between two blocks is not."""
+    content = np.zeros(20_000_000, np.uint8)
+    (tmp_path / "a.bin").write_bytes(content.tobytes())
+    before = entries(tmp_path)
+    for place, seen in ((0, True), (len(content) - 1, True), (5000, False)):
+        changed = content.copy()
+        changed[place] = 1
+        (tmp_path / "a.bin").write_bytes(changed.tobytes())
+        assert (entries(tmp_path) != before) is seen
+
+
+def test_names_and_sizes_of_all_files_are_seen_and_the_content_of_512(tmp_path):
+    found = entries(write(tmp_path, 1000, size=1))
+    assert len(found) == 1000 and sum(" " in entry for entry in found.values()) == 512
+
+
+def test_entries_are_kept_beside_a_record(tmp_path):
+    found = entries(write(tmp_path / "a")) | {"caf\u00e9\n\udce9.png": "3"}
+    identity.write_entries(tmp_path, found)
+    assert identity.read_entries(tmp_path) == found
+    (tmp_path / identity.ENTRIES).write_bytes(b"torn")
+    assert identity.read_entries(tmp_path) == identity.read_entries(tmp_path / "nowhere") == {}
+
+
+def test_twenty_thousand_files_take_less_than_a_second(tmp_path):
+    folder = write(tmp_path, 1)
+    files = [folder / "00000.bin"] * 20_000
+    start = time.process_time()
+    identity.of_files(files, [f"{k}.png" for k in range(20_000)])
+    assert time.process_time() - start < 1
