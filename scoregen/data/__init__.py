@@ -2,7 +2,7 @@ r"""Data sets, augmentations, and batches as a function of the step."""
 
 from scoregen.data.arrays import Npz
 from scoregen.data.augment import Augmentation, Chain, Flip, Shift
-from scoregen.data.base import ArrayDataset, Dataset, Source
+from scoregen.data.base import ArrayDataset, Dataset, LazyDataset, Source, Subset
 from scoregen.data.batches import Batches
 from scoregen.data.captions import CaptionedFolder, LazyImages
 from scoregen.data.images import CIFAR10, KMNIST, MNIST, Digits, FashionMNIST, Folder
@@ -27,11 +27,13 @@ __all__ = [
     "Flip",
     "Folder",
     "GreyViews",
+    "LazyDataset",
     "LazyImages",
     "Npz",
     "PositiveTable",
     "Shift",
     "Source",
+    "Subset",
     "Toy2D",
     "Wine",
 ]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from scoregen.data.augment import Augmentation
-from scoregen.data.base import Dataset, Index, Source, part_of
+from scoregen.data.base import LazyDataset, Source, part_of
 from scoregen.data.bounds import MOST_PIXELS, check_number, check_size
-from scoregen.data.files import as_fraction, image_files, read_picture
+from scoregen.data.files import image_files, read_picture
 from scoregen.errors import UserError, absent, closest
 
 METADATA = "metadata.jsonl"
@@ -63,8 +63,8 @@ class CaptionedFolder(Source):
         return LazyImages([self.files[i] for i in part.tolist()], self._label[part], self.size, self.max_pixels)
 
 
-class LazyImages(Dataset):
-    r"""Image files as a data set of images (3, size, size) in [0, 1], each read when it is used.
+class LazyImages(LazyDataset):
+    r"""Image files as a data set of images (3, size, size), each read when it is used.
 
     Args:
         files: of the images. label: (N,) integers. size: side of an image, in pixels.
@@ -76,20 +76,11 @@ class LazyImages(Dataset):
     def __init__(self, files: Sequence[Path], label: Tensor, size: int, max_pixels: int = MOST_PIXELS) -> None:
         self.files, self.label, self.size, self.max_pixels = list(files), label, size, max_pixels
 
-    @property
-    def x(self) -> Tensor:
-        return self._bytes(self.files)
-
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: Index) -> tuple[Tensor, Tensor]:
-        chosen = torch.arange(len(self))[index]
-        x = as_fraction(self._bytes([self.files[i] for i in chosen.flatten().tolist()]))
-        return (x if chosen.ndim else x[0]), self.label[chosen]
-
-    def _bytes(self, files: Sequence[Path]) -> Tensor:
-        pictures = [read_picture(file, mode="RGB", size=self.size, most=self.max_pixels) for file in files]
+    def read(self, places: list[int]) -> Tensor:
+        pictures = [read_picture(self.files[k], mode="RGB", size=self.size, most=self.max_pixels) for k in places]
         return torch.stack(pictures) if pictures else torch.zeros(0, 3, self.size, self.size, dtype=torch.uint8)
 
     def fingerprint(self) -> str:

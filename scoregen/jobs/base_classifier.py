@@ -96,7 +96,7 @@ def classes_of(classifier: Any, source: Source, device: "torch.device") -> int:
     labels = source.test.label
     if labels is None:
         raise UserError("data: certified accuracy needs labels, and these data have none.")
-    first = source.test[0][0].to(device)
+    first = source.test.in_units(0)[0].to(device)
     classes, needed = probe(classifier, first.to(*placed(classifier, first))), int(labels.max()) + 1
     if needed > classes:
         raise UserError(f"classifier: has {classes} classes, {source.name} has {needed}; they do not belong together.")

@@ -175,7 +175,7 @@ class Certify(Job):
         text = table({"certified accuracy, %": run}, implies=self.noise.implies)
         write_text(out / "table.md", text + "\n")
         curve({out.name: run}, out / "curve.png")
-        write_page(out / "report.html", run, self.data.test, self.noise)
+        write_page(out / "report.html", run, _On(self.data.test, "cpu"), self.noise)
         print(text)
         print(f"\n{out / 'report.html'}")
 
@@ -197,7 +197,7 @@ class _On:
 
     def __getitem__(self, i: int) -> tuple[Any, Any]:
         x, label = self.data[i]
-        return x.to(self.device), label
+        return self.data.units(x.to(self.device)), label
 
 
 @contextmanager

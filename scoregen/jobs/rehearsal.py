@@ -36,7 +36,7 @@ def check_loss(loss: Any, model: Any, source: Source, steps: int) -> None:
     r"""Computes the loss of two samples: loss, model, chart and data fit together."""
     import torch
 
-    x, label = source.train[:2]
+    x, label = source.train.in_units([0, min(1, len(source.train) - 1)])
     if label is None and loss.needs_labels:
         raise UserError(f"data: {type(loss).__name__} needs labels, {source.name} has none.")
     _check_told(loss, model)

@@ -100,7 +100,7 @@ class Smoothness(Job):
         r"""Reconstruction errors of held-out images, encoded and decoded with their labels."""
         from scoregen.metrics import reconstruction_sweep
 
-        x, label = self.data.test[: self.inversion]
+        x, label = self.data.test.in_units(slice(self.inversion))
         if not len(x) or x.ndim != 4:
             return []
         device = next(model.parameters()).device

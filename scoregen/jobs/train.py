@@ -224,6 +224,6 @@ def _set_moments(model: Any, source: Source, kind: str) -> None:
     r"""Moments of the data in chart coordinates for the prior: one for all pixels, or one a pixel."""
     if not hasattr(model, "sde"):
         raise UserError(f"data_moments: must be null for a {type(model).__name__}, which has no process, got '{kind}'.")
-    y = model.sde.to_chart(source.train[:][0]).double()
+    y = model.sde.to_chart(source.train.in_units(slice(None))[0]).double()
     dims = None if kind == "scalar" else 0
     model.sde.with_moments(y.mean(dims), y.var(dims))

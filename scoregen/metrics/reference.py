@@ -31,7 +31,8 @@ def reference_features(
         uint8: round images to 8 bits first, as generated ones are.
         batch_size, device: as `extract_features`.
     """
-    images = uint8_round_trip(data.x) if uint8 else data.x
+    images = data.in_units(slice(None))[0]
+    images = uint8_round_trip(images) if uint8 else images
     if cache is None:
         return extract_features(extractor, images, batch_size, device)
     file = cache / f"{extractor.name}-{extractor.hash}-{data.fingerprint()}-{'uint8' if uint8 else 'float'}.safetensors"

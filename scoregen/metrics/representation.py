@@ -114,7 +114,7 @@ def along_trajectory(
     times = [float(t) for t in times]
     if not times or times[0] <= 0 or any(a >= b for a, b in pairwise(times)):
         raise ValueError(f"times must be > 0 and increasing, got times={times}.")
-    (x, label), (held_out, held_out_label) = train[:n], test[:n]
+    (x, label), (held_out, held_out_label) = train.in_units(slice(n)), test.in_units(slice(n))
     if label is None or held_out_label is None:
         raise ValueError("train and test must have labels for a linear probe, got data without them.")
     reference, similarity, accuracy = None, [], []

@@ -59,7 +59,7 @@ class Accuracy(Hook):
         sigma = float(getattr(self.loss, "noise_sigma", 0.0))
         right = 0
         for first in shard(range(0, len(test), self.batch_size)):
-            x, label = test[first : first + self.batch_size]
+            x, label = test.in_units(slice(first, first + self.batch_size))
             if sigma > 0:
                 places = range(first, first + len(x))
                 x = x + sigma * randn(x.shape, generators(self.seed, Stream.FROZEN, 0, places))

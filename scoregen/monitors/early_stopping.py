@@ -89,7 +89,7 @@ class EarlyStopping(Hook):
         parts = {}
         for first in shard(range(0, self.n, self.batch_size)):
             places = range(first, min(first + self.batch_size, self.n))
-            x, label = data[[place % len(data) for place in places]]
+            x, label = data.in_units([place % len(data) for place in places])
             # levels run through the law once, in the order of the images, which is itself without meaning
             quantile = (torch.tensor(list(places), dtype=torch.float64) + 0.5) / self.n
             draws = generators(self.seed, Stream.FROZEN, 0, places)

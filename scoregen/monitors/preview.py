@@ -80,14 +80,14 @@ class Preview(Hook):
         r"""Held-out data, with the classes of the samples beside them where there are enough."""
         test = self.source.test
         if label is None or test.label is None:
-            return test[: self.n][0]
+            return test.in_units(slice(self.n))[0]
         wanted: list[int] = []
         for k in label.tolist():
             matches = [i for i in (test.label == k).nonzero().flatten()[: self.n].tolist() if i not in wanted]
             if not matches:
-                return test[: self.n][0]
+                return test.in_units(slice(self.n))[0]
             wanted.append(matches[0])
-        return test[wanted][0]
+        return test.in_units(wanted)[0]
 
     def _report(self, moment: Moment) -> None:
         import yaml

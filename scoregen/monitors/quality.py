@@ -92,7 +92,7 @@ class Quality(Hook):
         if self._known is None:
             part = self.source.train
             chosen = keyed_subset(len(part), self.reference)  # data may be sorted by class
-            images, uint8 = ArrayDataset(part[chosen.tolist()][0]), len(self.source.shape) == 3
+            images, uint8 = ArrayDataset(part.in_units(chosen.tolist())[0]), len(self.source.shape) == 3
             self._known = reference_features(images, self.features, uint8=uint8, device=device)
         return self._known
 

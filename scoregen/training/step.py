@@ -99,11 +99,12 @@ class Step:
         r"""This process's part of the mean loss of the global batch."""
         parts, seed, step = self.parts, self.parts.seed, self.parts.progress.step
         places, size = self.batches.positions(micro), self.parts.settings.batch_size
+        device = parts.accelerator.device
         x, label = batch
+        x, label = x.to(device, non_blocking=True), None if label is None else label.to(device, non_blocking=True)
+        x = parts.source.train.units(x)  # bytes until here
         if parts.source.augmentation is not None:
             x = parts.source.augmentation(x, generators(seed, Stream.AUGMENTATION, step, places))
-        device = parts.accelerator.device
-        x, label = x.to(device, non_blocking=True), None if label is None else label.to(device, non_blocking=True)
         offset = torch.rand((), generator=generator(seed, Stream.LEVELS, step), dtype=torch.float64)
         quantile = (torch.tensor(list(places), dtype=torch.float64) + offset) / size
         seed_all(seed, Stream.DROPOUT, step, 0, micro * world_size() + rank())

@@ -31,7 +31,7 @@ def test_every_image_comes_with_its_own_caption(table):
     expected = {0.0: "a", 0.2: "b", 0.4: "c", 0.6: "a"}
     found = {}
     for part in (source.train, source.test):
-        x, label = part[:]
+        x, label = part.in_units(slice(None))
         assert x.shape[1:] == (3, 2, 2)
         found |= {round(x[i, 0, 0, 0].item(), 3): source.captions[label[i]] for i in range(len(x))}
     assert found == expected

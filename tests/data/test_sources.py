@@ -11,10 +11,18 @@ from scoregen.data.base import split
 from scoregen.errors import UserError
 
 
-def test_bytes_are_read_as_fractions_of_255_and_floats_as_they_are():
-    data = torch.tensor([[0, 51, 255]], dtype=torch.uint8)
-    assert ArrayDataset(data)[0][0].tolist() == pytest.approx([0.0, 0.2, 1.0])
-    assert ArrayDataset(torch.tensor([[-3.5]]))[0][0].tolist() == [-3.5]
+@pytest.mark.parametrize("low, high", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)])
+def test_bytes_stay_bytes_and_their_units_are_those_of_the_range(low, high):
+    stored = torch.tensor([[0, 51, 255]], dtype=torch.uint8)
+    part = ArrayDataset(stored, range=(low, high))
+    assert torch.equal(part[0][0], stored[0])
+    assert part.in_units(0)[0].tolist() == pytest.approx([low, low + 0.2 * (high - low), high], abs=1e-6)
+
+
+def test_floats_are_in_the_units_of_the_source():
+    part = ArrayDataset(torch.tensor([[-3.5]], dtype=torch.float64))
+    assert part[0][0].dtype == torch.float32
+    assert part.in_units(0)[0].tolist() == [-3.5]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +78,7 @@ def test_mnist_files_are_read_from_the_root(tmp_path, kind, folder):
     images = mnist_like(tmp_path, folder)
     source = kind(str(tmp_path), download=False)
     assert source.shape == (1, 28, 28)
-    torch.testing.assert_close(source.train[:][0][:, 0], torch.from_numpy(images) / 255)
+    assert torch.equal(source.train[:][0][:, 0], torch.from_numpy(images))
     assert source.test.label.tolist() == [k % 10 for k in range(20)]
 
 
@@ -85,7 +93,7 @@ def test_a_subset_in_the_root_stands_in_for_the_whole(tmp_path, kind, file, shap
     source = kind(str(tmp_path), download=False)
     assert source.name == file.removesuffix(".npz")
     expected = torch.from_numpy(images.reshape(6, *shape[:2], -1)).permute(0, 3, 1, 2)
-    torch.testing.assert_close(source.train[:][0], expected / 255)
+    assert torch.equal(source.train[:][0], expected)
     assert len(source.test) == 2
 
 

@@ -93,13 +93,15 @@ def check_source(kind: type[Source], small: Small, folder: Path) -> None:
     for part, same in ((source.train, again.train), (source.test, again.test)):
         check_part(source, part)
         assert part.fingerprint() == same.fingerprint() and len(part.fingerprint()) == 16
-        torch.testing.assert_close(part[:][0], same[:][0], rtol=0, atol=0)
+        torch.testing.assert_close(part.in_units(slice(None)), same.in_units(slice(None)), rtol=0, atol=0)
     train, test = ({x.numpy().tobytes() for x in part.x} for part in (source.train, source.test))
     assert train and test and not train & test
 
 
 def check_part(source: Source, part: data.Dataset) -> None:
-    x, label = part[:]
+    stored = part[:][0]
+    x, label = part.in_units(slice(None))
+    assert stored.dtype in (torch.uint8, torch.float32) and torch.equal(part.units(stored), x)
     low, high = source.range or (-math.inf, math.inf)
     assert x.dtype == torch.float32 and x.shape == (len(part), *source.shape) and len(part.x) == len(part)
     assert bool(x.isfinite().all()) and float(x.min()) >= low and float(x.max()) <= high
