@@ -1,6 +1,6 @@
 r"""The denoiser D(u, s) = E[y_0 | u], u = y_0 + s eps, from a network F(z, c_noise, label).
 
-    D = c_skip u + c_out F(c_in u, c_noise),   c_in = 1/sqrt(s^2 + sd^2),   c_noise = log(s)/4
+    D = c_skip u + c_out F(c_in u, c_noise),   c_in = 1/sqrt(s^2 + sd^2) but for flow,   c_noise = log(s)/4 unless told
 
 | prediction | c_skip | c_out | F estimates |
 |---|---|---|---|
@@ -8,16 +8,28 @@ r"""The denoiser D(u, s) = E[y_0 | u], u = y_0 + s eps, from a network F(z, c_no
 | x0 | 0 | 1 | y_0 |
 | eps | 1 | -s | eps |
 | v | 1/(1 + s^2) | -s/sqrt(1 + s^2) | v = (eps - s y_0)/sqrt(1 + s^2) |
+| flow | 1/(1 + s) | -s/(1 + s) | eps - y_0, from c_in u = (1 - t) y_0 + t eps with t = s/(1 + s), c_in = 1/(1 + s) |
+| consistency | sd^2/((s - s_0)^2 + sd^2) | (s - s_0) sd/sqrt(s^2 + sd^2) | as edm, but D(u, s_0) = u at the least s_0 |
 
-Reference: Karras et al. (2022), arXiv 2206.00364, table 1; Salimans & Ho (2022), arXiv 2202.00512 (v).
+| time | c_noise | of networks that |
+|---|---|---|
+| log | log(s)/4 | are trained here, or with EDM |
+| index | k, the index of a level of a `DiscretePath` | are trained as a DDPM |
+| flow | t = s/(1 + s) | are trained by flow matching |
+
+Reference: Karras et al. (2022), arXiv 2206.00364, table 1; Salimans & Ho (2022), arXiv 2202.00512 (v); Lipman et al.
+(2023), arXiv 2210.02747 (flow); Song et al. (2023), arXiv 2303.01469, appendix C (consistency).
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from scoregen.checks import one_of, positive
+from scoregen.sde.discrete import DiscretePath
 from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import as_time, expand
 from scoregen.sde.process import SDE
@@ -26,11 +38,17 @@ from scoregen.sde.process import SDE
 class AbstractDenoiser(nn.Module):
     r"""The contract of a denoiser: `forward(u, s, label) -> E[y_0 | u]` and an `sde`; wrappers keep it."""
 
+    compiled_parts: ClassVar[tuple[str, ...]] = ("network",)  # where its network is (models/regions.py)
     sde: SDE
 
     @property
     def num_classes(self) -> int | None:
         r"""The number of labels, None for an unconditional network."""
+        return None
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        r"""The shape (*S) of one sample in data units, None where the network does not say."""
         return None
 
     @abstractmethod
@@ -87,29 +105,44 @@ class Denoiser(AbstractDenoiser):
         network: (z, c_noise, label) -> tensor like z; z (B, *S), c_noise (B,), label (B,) or None.
         sde: the process.
         sigma_data: standard deviation of the data in model coordinates.
-        prediction: "edm", "x0", "eps" or "v".
+        prediction: "edm", "x0", "eps", "v", "flow" or "consistency".
+        time: how the network is told the noise: "log", "index" or "flow".
 
     Raises:
-        ValueError: sigma_data <= 0 or an unknown prediction.
+        ValueError: sigma_data <= 0, an unknown prediction or time, time="index" on a path without levels.
     """
 
-    def __init__(self, network: nn.Module, sde: SDE, sigma_data: float = 0.5, prediction: str = "edm") -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        sde: SDE,
+        sigma_data: float = 0.5,
+        prediction: str = "edm",
+        time: str = "log",
+    ) -> None:
         super().__init__()
         positive(sigma_data=sigma_data)
         one_of(PREDICTIONS, prediction=prediction)
+        one_of(TIMES, time=time)
+        if time == "index" and not isinstance(sde, DiscretePath):
+            raise ValueError(f"time=index needs a DiscretePath, whose levels it counts, got {type(sde).__name__}.")
         self.network, self.sde = network, sde
-        self.sigma_data, self.prediction = float(sigma_data), prediction
-        self._skip_and_out = PREDICTIONS[prediction]
+        self.sigma_data, self.prediction, self.time = float(sigma_data), prediction, time
+        self._scales, self._time = PREDICTIONS[prediction], TIMES[time]
+        self._least = sde.noise_ratio(0.0).item()
 
     @property
     def num_classes(self) -> int | None:
         return getattr(self.network, "num_classes", None)
 
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        return shape_of(self.network)
+
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         s = as_time(s)
-        c_skip, c_out = self._skip_and_out(s, self.sigma_data)
-        c_in = (s**2 + self.sigma_data**2).rsqrt()
-        output = evaluate(self.network, expand(c_in, u) * u, s.log() / 4, label)
+        c_in, c_skip, c_out = self._scales(s, self.sigma_data, self._least)
+        output = evaluate(self.network, expand(c_in, u) * u, self._time(s, self.sde), label)
         return expand(c_skip, u) * u + expand(c_out, u) * output
 
 
@@ -121,20 +154,63 @@ def evaluate(network: nn.Module, z: Tensor, condition: Tensor, label: Tensor | N
     return output.to(z)
 
 
-def _edm(s: Tensor, sd: float) -> tuple[Tensor, Tensor]:
-    return sd**2 / (s**2 + sd**2), s * sd / (s**2 + sd**2).sqrt()
+def shape_of(network: object) -> tuple[int, ...] | None:
+    r"""The shape of a sample that a network or denoiser states, None where it states none."""
+    shape = getattr(network, "shape", None)
+    return None if shape is None else tuple(shape)
 
 
-def _x0(s: Tensor, sd: float) -> tuple[Tensor, Tensor]:
-    return torch.zeros_like(s), torch.ones_like(s)
+Scales = tuple[Tensor, Tensor, Tensor]  # c_in, c_skip, c_out
 
 
-def _eps(s: Tensor, sd: float) -> tuple[Tensor, Tensor]:
-    return torch.ones_like(s), -s
+def _edm(s: Tensor, sd: float, least: float) -> Scales:
+    root = (s**2 + sd**2).sqrt()
+    return 1 / root, sd**2 / (s**2 + sd**2), s * sd / root
 
 
-def _v(s: Tensor, sd: float) -> tuple[Tensor, Tensor]:
-    return 1 / (1 + s**2), -s / (1 + s**2).sqrt()
+def _x0(s: Tensor, sd: float, least: float) -> Scales:
+    return (s**2 + sd**2).rsqrt(), torch.zeros_like(s), torch.ones_like(s)
 
 
-PREDICTIONS = {"edm": _edm, "x0": _x0, "eps": _eps, "v": _v}
+def _eps(s: Tensor, sd: float, least: float) -> Scales:
+    return (s**2 + sd**2).rsqrt(), torch.ones_like(s), -s
+
+
+def _v(s: Tensor, sd: float, least: float) -> Scales:
+    return (s**2 + sd**2).rsqrt(), 1 / (1 + s**2), -s / (1 + s**2).sqrt()
+
+
+def _flow(s: Tensor, sd: float, least: float) -> Scales:
+    return 1 / (1 + s), 1 / (1 + s), -s / (1 + s)
+
+
+def _consistency(s: Tensor, sd: float, least: float) -> Scales:
+    above = (s - least).clamp_min(0)
+    root = (s**2 + sd**2).sqrt()
+    return 1 / root, sd**2 / (above**2 + sd**2), above * sd / root
+
+
+PREDICTIONS: dict[str, Callable[[Tensor, float, float], Scales]] = {
+    "edm": _edm,
+    "x0": _x0,
+    "eps": _eps,
+    "v": _v,
+    "flow": _flow,
+    "consistency": _consistency,
+}
+
+
+def _log_time(s: Tensor, sde: SDE) -> Tensor:
+    return s.log() / 4
+
+
+def _index_time(s: Tensor, sde: SDE) -> Tensor:
+    assert isinstance(sde, DiscretePath)  # checked by the constructor
+    return sde.index_of(s)
+
+
+def _flow_time(s: Tensor, sde: SDE) -> Tensor:
+    return s / (1 + s)
+
+
+TIMES: dict[str, Callable[[Tensor, SDE], Tensor]] = {"log": _log_time, "index": _index_time, "flow": _flow_time}

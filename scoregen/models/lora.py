@@ -6,7 +6,7 @@ be folded in when training is over. Needs peft, the extra `lora`.
 Reference: Hu et al. (2021), arXiv 2106.09685.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -30,11 +30,14 @@ class LoRA(nn.Module):
         ValueError: rank < 1, or no layer has such a name. UserError: peft is not installed.
     """
 
+    compiled_parts: ClassVar[tuple[str, ...]] = ("network",)
+
     def __init__(self, network: nn.Module, rank: int = 8, targets: tuple[str, ...] = ATTENTION) -> None:
         super().__init__()
         self.network = add_adapters(network, rank, targets)
         self.rank, self.targets = rank, tuple(targets)
         self.num_classes: int | None = getattr(network, "num_classes", None)
+        self.shape: tuple[int, ...] | None = getattr(network, "shape", None)
 
     @staticmethod
     def import_parts() -> Any:

@@ -5,8 +5,9 @@ them.
 """
 
 from abc import ABC
+from typing import ClassVar
 
-from scoregen.models.denoiser import AbstractDenoiser
+from scoregen.models.denoiser import AbstractDenoiser, shape_of
 from scoregen.models.protocol import DenoiserLike
 
 
@@ -17,6 +18,8 @@ class DenoiserWrapper(AbstractDenoiser, ABC):
         denoiser: D(u, s) of a process.
     """
 
+    compiled_parts: ClassVar[tuple[str, ...]] = ("denoiser",)
+
     def __init__(self, denoiser: DenoiserLike) -> None:
         super().__init__()
         self.denoiser, self.sde = denoiser, denoiser.sde
@@ -24,3 +27,7 @@ class DenoiserWrapper(AbstractDenoiser, ABC):
     @property
     def num_classes(self) -> int | None:
         return getattr(self.denoiser, "num_classes", None)
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        return shape_of(self.denoiser)

@@ -91,7 +91,7 @@ class SamplerScheduler:
             positive(clip=clip)
         self.sampler, self.path, self.clip = copy.copy(sampler), path, clip
         self.prediction_type = prediction_type
-        self._skip_and_out = PREDICTIONS[prediction_of(prediction_type)]
+        self._scales = PREDICTIONS[prediction_of(prediction_type)]
         self.config = SimpleNamespace(num_train_timesteps=len(self), prediction_type=prediction_type)
         self.set_timesteps(sampler.steps)
 
@@ -182,7 +182,7 @@ class SamplerScheduler:
             progress = _Progress(*self._begin(timestep), sample)
         s = self._levels[progress.call]
         u = sample / network_scale(s).to(sample)
-        skip, out = self._skip_and_out(s, 1.0)
+        _, skip, out = self._scales(s, 1.0, 0.0)
         denoised = skip.to(u) * u + out.to(u) * model_output[:, : u.shape[1]]
         if self.clip is not None:
             denoised = denoised.clamp(-self.clip, self.clip)

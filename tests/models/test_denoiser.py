@@ -8,7 +8,7 @@ from oracles import Independent
 
 from scoregen.models import Denoiser
 from scoregen.rng import generator
-from scoregen.sde import EDM, VP, Affine, GeometricBrownianMotion, RectifiedFlow, SubVP
+from scoregen.sde import EDM, VP, Affine, DiscretePath, GeometricBrownianMotion, RectifiedFlow, SubVP
 
 MEAN, VAR = 0.3, 0.4
 LEVELS = torch.tensor([0.002, 0.05, 0.7, 3.0, 80.0], dtype=torch.float64)
@@ -28,7 +28,18 @@ TABLE = {
         lambda s: -s / math.hypot(1, s),
         lambda u, d, s: ((u - d) / s - s * d) / (1 + s * s) ** 0.5,
     ),
+    "flow": (
+        lambda s: 1 / (1 + s),
+        lambda s: -s / (1 + s),
+        lambda u, d, s: (u - d) / s - d,
+    ),
+    "consistency": (
+        lambda s: SD**2 / ((s - 0.002) ** 2 + SD**2),
+        lambda s: (s - 0.002) * SD / math.hypot(s, SD),
+        None,  # at the least noise the denoiser is u itself, whatever the network
+    ),
 }
+EXACT = [name for name, row in TABLE.items() if row[2] is not None]
 
 
 class Constant(torch.nn.Module):
@@ -48,11 +59,11 @@ class Exact(torch.nn.Module):
 
     def __init__(self, prediction: str) -> None:
         super().__init__()
-        self.target, self.oracle = TABLE[prediction][2], Independent(MEAN, VAR)
+        self.target, self.oracle, self.flow = TABLE[prediction][2], Independent(MEAN, VAR), prediction == "flow"
 
     def forward(self, z, c_noise, label=None):
         s = (4 * c_noise).exp()
-        u = z * (s**2 + SD**2).sqrt()[:, None]
+        u = z * (1 + s if self.flow else (s**2 + SD**2).sqrt())[:, None]
         return self.target(u, self.oracle(u, s), s[:, None])
 
 
@@ -83,11 +94,36 @@ def test_the_network_sees_unit_variance_and_a_quarter_of_log_s():
     assert seen is label
 
 
-@pytest.mark.parametrize("prediction", TABLE)
+@pytest.mark.parametrize("prediction", EXACT)
 def test_the_exact_network_gives_the_exact_denoiser(prediction):
     denoiser = Denoiser(Exact(prediction), EDM(), SD, prediction)
     u = noisy()
     torch.testing.assert_close(denoiser(u, LEVELS), Independent(MEAN, VAR)(u, LEVELS), rtol=1e-11, atol=1e-11)
+
+
+def test_a_flow_network_sees_the_straight_path_and_its_time():
+    r"""z_t = (1 - t) y_0 + t eps with t = s/(1 + s), typed here from y_0 and eps."""
+    network, s = Constant(0.0), torch.tensor(3.0, dtype=torch.float64)
+    y, eps = (torch.randn(4, 3, generator=generator(0, k), dtype=torch.float64) for k in (5, 6))
+    Denoiser(network, RectifiedFlow(), prediction="flow", time="flow")(y + s * eps, s)
+    z, t, _ = network.asked
+    torch.testing.assert_close(t, torch.full((4,), 0.75, dtype=torch.float64))
+    torch.testing.assert_close(z, 0.25 * y + 0.75 * eps)
+
+
+def test_a_network_of_levels_is_told_their_index():
+    path = DiscretePath([0.9, 0.5, 0.1])
+    network = Constant(0.0)
+    Denoiser(network, path, 1.0, "eps", "index")(noisy(), path.noise_ratio(0.5))
+    torch.testing.assert_close(network.asked[1], torch.ones(5, dtype=torch.float64))
+    with pytest.raises(ValueError, match="time=index needs a DiscretePath, whose levels it counts, got EDM"):
+        Denoiser(network, EDM(), time="index")
+
+
+def test_a_consistency_function_is_the_identity_at_the_least_noise():
+    u = noisy()
+    found = Denoiser(Constant(7.0), EDM(0.002), SD, "consistency")(u, 0.002)
+    torch.testing.assert_close(found, u, rtol=1e-14, atol=0)
 
 
 def test_edm_target_has_unit_variance_when_sigma_data_is_that_of_the_data():
@@ -179,10 +215,11 @@ def test_sigma_data_out_of_range_is_refused(sigma_data):
 
 
 def test_an_unknown_prediction_offers_the_nearest():
-    with pytest.raises(
-        ValueError, match=r"prediction must be edm, x0, eps or v, got prediction='epsilon'. Did you mean 'eps'\?"
-    ):
+    rule = "prediction must be edm, x0, eps, v, flow or consistency"
+    with pytest.raises(ValueError, match=rule + r", got prediction='epsilon'. Did you mean 'eps'\?"):
         Denoiser(Constant(0.0), EDM(), prediction="epsilon")
+    with pytest.raises(ValueError, match="time must be log, index or flow, got time='indx'"):
+        Denoiser(Constant(0.0), EDM(), time="indx")
 
 
 class Types(torch.nn.Module):
