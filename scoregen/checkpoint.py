@@ -28,13 +28,14 @@ from scoregen.checkpoint_files import (
     write_state,
 )
 from scoregen.checks import one_of
-from scoregen.config import Config, accepts, build, check_targets
+from scoregen.config import Config, accepts, build
 from scoregen.errors import UserError
 from scoregen.failures import translated
 from scoregen.optimizer_state import pack, unpack
 from scoregen.sde import SDE
 from scoregen.sizes import build_bounded, header, misfit, refuse_outside
 from scoregen.storage import put_folder, write_yaml
+from scoregen.targets import check_targets, modules
 
 __all__ = [
     "FORMAT",
@@ -122,16 +123,16 @@ def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     write_yaml(folder / "config.yaml", config)
 
 
-def build_model(config: Config, trusted: bool = True) -> nn.Module:
-    r"""The model of a run's configuration, with its process where it has one."""
+def build_model(config: Config, trust: Collection[str] | None = None) -> nn.Module:
+    r"""The model of a run's configuration, with its process where it has one; `trust` as in `scoregen.config.build`."""
     node = config["model"]
     if accepts_sde(node):
         if "sde" not in config:
             raise UserError("sde: the configuration has a denoiser and no process. Use another checkpoint.")
-        sde = build(config["sde"], trusted=trusted, where="sde")
-        model: nn.Module = build(node, trusted=trusted, where="model", sde=sde)
+        sde = build(config["sde"], trust=trust, where="sde")
+        model: nn.Module = build(node, trust=trust, where="model", sde=sde)
         return model
-    model = build(node, trusted=trusted, where="model")
+    model = build(node, trust=trust, where="model")
     return model
 
 
@@ -152,12 +153,14 @@ def load(
         path: a checkpoint folder, or a run folder (its last whole checkpoint).
         weights: "ema" or "model" (the last step's).
         device: where it goes; the CPU unless given.
-        trust: places outside the checkpoint, folders or hub ids, that its model may read or fetch: the pipeline of a
-            `LatentDiffusion`.
+        trust: your own modules, whose classes the checkpoint may name: ["mynet"]; and places outside the checkpoint,
+            folders ("./pipeline") or hub ids, that its model may read or fetch: the pipeline of a `LatentDiffusion`.
+            What a checkpoint itself says about trust is not read.
 
     Raises:
         UserError: nothing there, another kind of file, damaged, or a configuration that asks for anything but models
-            and processes of this package, for a larger model than its weights, or for places that are not trusted.
+            and processes of this package and of modules that are trusted, for a larger model than its weights, or for
+            places that are not trusted.
     """
     one_of(("ema", "model"), weights=weights)
     folder = find(path)
@@ -174,10 +177,10 @@ def _read_model(folder: Path, weights: str, trust: Collection[str]) -> nn.Module
     file = folder / f"{weights}.safetensors"
     verify(folder, ("config.yaml", file.name))
     config = read_config(folder)
-    parts = _checked_parts(config)
+    parts = checked_parts(config, trust)
     refuse_outside(parts, folder, trust)
     own = {name: shape for name, shape in header(file).items() if not name.startswith(_NOT_OF_THE_MODEL)}
-    model = build_bounded(parts, own, lambda: build_model(config, trusted=False))
+    model = build_bounded(parts, own, lambda: build_model(config, trust), modules(trust))
     load_weights(model, file)
     return model
 
@@ -249,8 +252,8 @@ def _moments(model: nn.Module) -> dict[str, Tensor]:
     return {_MEAN: sde.data_mean.contiguous(), _VARIANCE: sde.data_var.contiguous()}
 
 
-def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
-    r"""The nodes of model and process, whose targets are of this package."""
+def checked_parts(config: Config, trust: Collection[str]) -> dict[str, Any]:
+    r"""The nodes of model and process, whose targets are of this package or trusted."""
     parts: dict[str, Any] = {part: config[part] for part in ("model", "sde") if part in config}
     if not isinstance(parts.get("model"), dict) or "_target_" not in parts["model"]:
         raise UserError(
@@ -258,5 +261,5 @@ def _checked_parts(config: dict[str, Any]) -> dict[str, Any]:
         )
     if not isinstance(parts.get("sde", {}), dict):
         raise UserError(f"checkpoint: 'sde' of its configuration must be a mapping, got {parts['sde']!r}.")
-    check_targets(parts)
+    check_targets(parts, trust=trust)
     return parts

@@ -6,21 +6,16 @@ the signature before anything runs, so a slip is one message with the closest ri
 
 import contextlib
 import functools
-import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scoregen.checks import either
 from scoregen.errors import UserError, closest
-
-# What the config of a checkpoint may build besides the classes of these packages: nothing with side effects.
-TRUSTED_PACKAGES = ("scoregen.sde", "scoregen.models")
-TRUSTED_TARGETS = ("torch.nn.SiLU", "torch.nn.ReLU", "torch.nn.GELU")
-
+from scoregen.targets import check_target, join, locate
 
 Config = Mapping[str, Any]  # the resolved configuration of a run, as its config.yaml holds it
 
@@ -29,13 +24,13 @@ class Node(dict[str, Any]):
     r"""A node that stays as it is: whoever receives it builds it, with arguments that only the receiver knows."""
 
 
-def build(node: Any, *, trusted: bool = True, where: str = "", **arguments: Any) -> Any:
+def build(node: Any, *, trust: Collection[str] | None = None, where: str = "", **arguments: Any) -> Any:
     r"""Builds the object that a node describes; nested nodes first.
 
     Args:
         node: plain data; a mapping with `_target_` becomes a call, with `_partial_: true` a `functools.partial`.
-        trusted: False for a config that came with a checkpoint: then only processes and models of this package are
-            built.
+        trust: None for what the user typed. For a config that came with a checkpoint the modules that the user trusts:
+            only their classes, and processes and models of this package, are built.
         where: path of the node, for messages.
         arguments: arguments added to the call of the outermost node (not checked for being known).
 
@@ -44,10 +39,10 @@ def build(node: Any, *, trusted: bool = True, where: str = "", **arguments: Any)
     """
     if isinstance(node, Mapping):
         if "_target_" not in node:
-            return {key: build(value, trusted=trusted, where=_join(where, key)) for key, value in node.items()}
-        return _call(node, trusted, where, arguments)
+            return {key: build(value, trust=trust, where=join(where, key)) for key, value in node.items()}
+        return _call(node, trust, where, arguments)
     if isinstance(node, list | tuple):
-        return [build(value, trusted=trusted, where=f"{where}[{i}]") for i, value in enumerate(node)]
+        return [build(value, trust=trust, where=f"{where}[{i}]") for i, value in enumerate(node)]
     return node
 
 
@@ -61,7 +56,7 @@ def target_of(node: Mapping[str, Any], where: str = "") -> str:
     target = node.get("_target_")
     if not isinstance(target, str):
         raise UserError(
-            f"{_join(where, '_target_')}: must be the dotted name of a class, got {node.get('_target_')!r}; give the "
+            f"{join(where, '_target_')}: must be the dotted name of a class, got {node.get('_target_')!r}; give the "
             "whole node, or choose an option of its group."
         )
     return target
@@ -74,81 +69,34 @@ def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
-def locate(target: str, where: str = "") -> Any:
-    r"""The class or function with this dotted name."""
-    module_name, _, name = str(target).rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{_join(where, '_target_')}: '{target}' cannot be found: {error}.") from None
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{_join(where, '_target_')}: cannot import '{target}' ({error}).") from None
-    if not hasattr(module, name):
-        known = getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")])
-        raise UserError(f"{_join(where, '_target_')}: '{module_name}' has no '{name}'. {closest(name, known)}")
-    return getattr(module, name)
-
-
-def _join(where: str, key: str) -> str:
-    return f"{where}.{key}" if where else str(key)
-
-
-def _check_trusted(target: str, where: str) -> None:
-    if target in TRUSTED_TARGETS:
-        return
-    found = None
-    if target.startswith(tuple(f"{package}." for package in TRUSTED_PACKAGES)) and "._" not in target:
-        found = locate(target, where)
-    if not (inspect.isclass(found) and found.__module__.startswith(TRUSTED_PACKAGES)):
-        raise UserError(
-            f"{_join(where, '_target_')}: '{target}' is refused. A configuration that came with a checkpoint may "
-            f"build only "
-            f"classes of {' and '.join(TRUSTED_PACKAGES)} and {', '.join(TRUSTED_TARGETS)}."
-        )
-
-
-def check_targets(node: Any, where: str = "") -> None:
-    r"""Refuses every target under a node that a checkpoint may not name, before any of them is imported or called."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            _check_trusted(str(node["_target_"]), where)
-        for key, value in node.items():
-            check_targets(value, _join(where, key))
-    elif isinstance(node, list | tuple):
-        for i, value in enumerate(node):
-            check_targets(value, f"{where}[{i}]")
-
-
-def _call(node: Mapping[str, Any], trusted: bool, where: str, arguments: dict[str, Any]) -> Any:
+def _call(node: Mapping[str, Any], trust: Collection[str] | None, where: str, arguments: dict[str, Any]) -> Any:
     target = target_of(node, where)
-    if not trusted:
-        _check_trusted(target, where)
-        if node.get("_partial_"):
-            raise UserError(f"{_join(where, '_partial_')}: refused in a configuration that came with a checkpoint.")
+    if trust is not None:
+        check_target(node, where, trust)
     function = locate(target, where)
     if not callable(function):
-        raise UserError(f"{_join(where, '_target_')}: '{target}' is not a class or function.")
+        raise UserError(f"{join(where, '_target_')}: '{target}' is not a class or function.")
     parameters = _parameters(function)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = _hints(function)
     given = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
     for key in given:
         if key not in parameters and not open_ended:
-            raise UserError(f"{_join(where, key)}: {_unknown(key, where, parameters, node)}")
+            raise UserError(f"{join(where, key)}: {_unknown(key, where, parameters, node)}")
     values = {}
     for key in sorted(given, key=lambda key: isinstance(given[key], Mapping | list)):  # quick checks first
         if given[key] == "???":
-            raise UserError(f"{_join(where, key)}: a value is required; give {_join(where, key)}=...")
+            raise UserError(f"{join(where, key)}: a value is required; give {join(where, key)}=...")
         later = Node in (hints.get(key), *typing.get_args(hints.get(key)))
-        value = given[key] if later else build(given[key], trusted=trusted, where=_join(where, key))
-        values[key] = typed(value, hints.get(key), _join(where, key))
+        value = given[key] if later else build(given[key], trust=trust, where=join(where, key))
+        values[key] = typed(value, hints.get(key), join(where, key))
     values |= arguments
     if node.get("_partial_"):
         return functools.partial(function, **values)
     wanted = (
         k for k, p in parameters.items() if p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
     )
-    missing = [_join(where, k) for k in wanted if k not in values]
+    missing = [join(where, k) for k in wanted if k not in values]
     if missing:
         raise UserError(f"{missing[0]}: a value is required by {target}; give {missing[0]}=...")
     try:

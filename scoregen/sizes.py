@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoregen.config import locate
 from scoregen.errors import UserError
 from scoregen.failures import translated
 from scoregen.storage import short
+from scoregen.targets import is_module, is_under, locate
 
 Shapes = Mapping[str, tuple[int, ...]]
 _SPARE_TENSORS, _SPARE_NUMBERS = 1000, 2**20  # buffers that are not saved, and layers that others replace
@@ -40,27 +40,30 @@ def header(file: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
 
 
-def build_bounded(config: Mapping[str, Any], shapes: Shapes, make: Callable[[], nn.Module]) -> nn.Module:
+def build_bounded(
+    config: Mapping[str, Any], shapes: Shapes, make: Callable[[], nn.Module], own: Collection[str] = ()
+) -> nn.Module:
     r"""The model of a configuration from elsewhere, if it is no larger than its weights.
 
     Args:
         config: its nodes, whose targets are known to be trusted.
         shapes: of the weights.
         make: builds the model.
+        own: modules of the user's, whose classes may take any integers; what they build is bounded all the same.
 
     Raises:
         UserError: the model is not that of the weights.
     """
     classes = [locate(node["_target_"]) for node in nodes(config)]
     if any(hasattr(kind, "outside") for kind in classes):  # most of its weights are not in the checkpoint
-        _check_integers(config, max((max(shape, default=1) for shape in shapes.values()), default=1))
+        _check_integers(config, max((max(shape, default=1) for shape in shapes.values()), default=1), own)
         return make()
-    _check_integers(config, max(sum(map(math.prod, shapes.values())), 2**16))
+    _check_integers(config, max(sum(map(math.prod, shapes.values())), 2**16), own)
     for kind in classes:
         getattr(kind, "import_parts", lambda: None)()  # else imported with the meta device as the default one
     try:
         with translated("checkpoint: its model cannot be built", "Use another checkpoint."), _bounded(shapes):
-            _compare_on_meta(shapes, make)
+            _compare_on_meta(shapes, make, any(is_under(node["_target_"], own) for node in nodes(config)))
             return make()
     except UserError as error:  # torch's own errors have a stack of lines
         raise UserError(str(error.args[0]).splitlines()[0]) from error
@@ -80,12 +83,13 @@ def refuse_outside(config: Mapping[str, Any], folder: Path, trust: Collection[st
     Raises:
         UserError: the model names another place.
     """
-    trusted = {Path(place).resolve() for place in trust}
+    trusted = {Path(place).resolve() for place in trust if not is_module(place)}
     for node in nodes(config):
         for name in getattr(locate(node["_target_"]), "outside", ()):
             place = str(node.get(name))
             found = Path(place).resolve()
             if found not in trusted and not found.is_relative_to(folder.resolve()):
+                place = f"./{place}" if is_module(place) else place
                 raise UserError(
                     f"checkpoint: its model reads the {name} '{place}', which is not in '{folder}'. If you trust it, "
                     f"allow it with scoregen.load(..., trust=['{place}'])."
@@ -104,12 +108,16 @@ def nodes(config: Any) -> Iterator[Mapping[str, Any]]:
             yield from nodes(value)
 
 
-def _compare_on_meta(shapes: Shapes, make: Callable[[], nn.Module]) -> None:
+def _compare_on_meta(shapes: Shapes, make: Callable[[], nn.Module], own: bool) -> None:
     try:
         with torch.device("meta"):
             found = make().state_dict()
-    except (RuntimeError, NotImplementedError):
-        return  # it computes with values while it is built, and is bounded by the number of its parameters
+    except (_TooLarge, OverflowError):
+        raise
+    except Exception as error:
+        if own or isinstance(error, RuntimeError):
+            return  # it computes with values while it is built, and is bounded by the number of its parameters
+        raise
     difference = misfit(found, shapes)
     if difference is not None:
         raise UserError(f"checkpoint: the weights do not fit the model: {difference}.")
@@ -157,15 +165,17 @@ def _bounded(shapes: Shapes) -> Iterator[None]:
             handle.remove()
 
 
-def _check_integers(node: Any, most: int, where: str = "") -> None:
+def _check_integers(node: Any, most: int, own: Collection[str], where: str = "") -> None:
     r"""Refuses integers that no size of a model with these weights can have."""
+    if isinstance(node, Mapping) and is_under(str(node.get("_target_")), own):
+        node = {key: value for key, value in node.items() if isinstance(value, Mapping)}
     if isinstance(node, int) and abs(node) > most:
         raise UserError(
             f"checkpoint: {where}={short(node)} is more than its weights have numbers. Use another checkpoint."
         )
     if isinstance(node, Mapping):
         for key, value in node.items():
-            _check_integers(value, most, f"{where}.{key}" if where else str(key))
+            _check_integers(value, most, own, f"{where}.{key}" if where else str(key))
     elif isinstance(node, Sequence) and not isinstance(node, str | bytes):
         for i, value in enumerate(node):
-            _check_integers(value, most, f"{where}[{i}]")
+            _check_integers(value, most, own, f"{where}[{i}]")

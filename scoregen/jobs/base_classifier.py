@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from scoregen.data import Source
 from scoregen.errors import UserError
-from scoregen.jobs.job import Weights
+from scoregen.jobs.job import LoadingJob, Weights
 from scoregen.smoothing.noise import AbstractNoise, Gaussian
 
 if TYPE_CHECKING:
@@ -29,13 +29,11 @@ class Purify:
     seed: int = 0
 
 
-def trained(checkpoint: str, weights: Weights, device: "torch.device") -> Any:
+def trained(job: LoadingJob, checkpoint: str, weights: Weights) -> Any:
     r"""The classifier of a checkpoint."""
     import torch
 
-    from scoregen.checkpoint import load
-
-    classifier: Any = load(checkpoint, weights, device)
+    classifier: Any = job.loaded(checkpoint, weights)
     if hasattr(classifier, "sde"):
         raise UserError(
             f"checkpoint: '{checkpoint}' holds a denoiser. Give a classifier, and the denoiser as "
@@ -55,23 +53,23 @@ def from_elsewhere(classifier: str | Callable[..., Any], device: "torch.device")
     return classifier.to(device) if isinstance(classifier, torch.nn.Module) else classifier
 
 
-def purified(classifier: Any, purify: Purify, sampler: Any, noise: Any, device: "torch.device") -> Any:
-    r"""A classifier behind the denoiser of `purify`."""
-    from scoregen.checkpoint import load
+def purified(job: Any, classifier: Any) -> Any:
+    r"""A classifier behind the denoiser of a certification."""
     from scoregen.smoothing.purify import PurifiedClassifier, check_chart
 
+    purify, noise = job.purify, job.noise
     if hasattr(classifier, "noise_sigma"):
         raise UserError(
             f"purify.checkpoint: must be null for a {type(classifier).__name__}, which is told the noise that a "
             f"denoiser takes away, got '{purify.checkpoint}'."
         )
-    denoiser: Any = load(str(purify.checkpoint), purify.weights, device)
+    denoiser: Any = job.loaded(str(purify.checkpoint), purify.weights)
     try:
         check_chart(noise, denoiser.sde)
     except ValueError as error:
         raise UserError(f"noise, purify.checkpoint: {error}") from error
     options = {"votes": purify.votes, "seed": purify.seed}
-    return PurifiedClassifier(classifier, denoiser, sampler, noise.sigma, **options).eval()
+    return PurifiedClassifier(classifier, denoiser, job.sampler, noise.sigma, **options).eval()
 
 
 def check_told(classifier: Any, noise: AbstractNoise) -> None:

@@ -12,7 +12,7 @@ from scoregen.data import Source
 from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.base_classifier import Purify, check_told, classes_of, from_elsewhere, purified, trained
-from scoregen.jobs.job import Job, Plan, Weights
+from scoregen.jobs.job import LoadingJob, Plan, Weights
 from scoregen.samplers import Sampler
 from scoregen.smoothing.noise import AbstractNoise, Gaussian
 
@@ -21,7 +21,7 @@ _PRECISIONS = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certify(Job):
+class Certify(LoadingJob):
     r"""Certifies inputs of a labelled data set; keys as in conf/certify.yaml.
 
     Args:
@@ -117,12 +117,12 @@ class Certify(Job):
 
     def _classifier(self, device: Any) -> Any:
         if self.checkpoint is not None:
-            classifier = trained(self.checkpoint, self.weights, device)
+            classifier = trained(self, self.checkpoint, self.weights)
         else:
             assert self.classifier is not None
             classifier = from_elsewhere(self.classifier, device)
         if self.purify.checkpoint is not None:
-            return purified(classifier, self.purify, self.sampler, self.noise, device)
+            return purified(self, classifier)
         check_told(classifier, self.noise)
         return classifier
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from scoregen.checks import at_least
-from scoregen.config import Node, accepts, build
+from scoregen.config import accepts, build
 from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import find_checkpoint, require_shape
@@ -49,7 +49,7 @@ class Evaluate(Measuring):
             at_least(LEAST, n=self.n)
 
     def plan(self, out: Path) -> Plan:
-        extractor = extractor_for(self.features, self.data)
+        extractor = extractor_for(self)
         facts: dict[str, Any] = {}
         if self.checkpoint is None:
             facts["samples_sha256"] = _digest(self._given_samples())
@@ -81,10 +81,13 @@ class Evaluate(Measuring):
         return frechet_of(out / "metrics.json")
 
 
-def extractor_for(features: Node, source: Any) -> FeatureExtractor:
-    r"""Builds the extractor, with what only the data know (channels)."""
-    open_channels = accepts(features, "channels", "features") and features.get("channels") is None
-    node = {**features, "channels": source.shape[0]} if open_channels else dict(features)
+def extractor_for(job: Any) -> FeatureExtractor:
+    r"""Builds the extractor of a job, with what the data know (channels) and what the user trusts."""
+    node = dict(job.features)
+    if accepts(node, "channels", "features") and node.get("channels") is None:
+        node["channels"] = job.data.shape[0]
+    if accepts(node, "trust") and not node.get("trust"):
+        node["trust"] = list(job.trust)
     extractor: FeatureExtractor = build(node, where="features")
     return extractor
 

@@ -15,7 +15,7 @@ from scoregen.config import typed
 from scoregen.description import built_option
 from scoregen.errors import UserError, absent
 from scoregen.jobs.conditioning import Label, announced, find_checkpoint, guided, image_shape, labels_of
-from scoregen.jobs.job import Job, Plan, Weights, origin
+from scoregen.jobs.job import LoadingJob, Plan, Weights, origin
 from scoregen.samplers import Sampler, slerp, variance_preserving
 from scoregen.storage import write_atomically
 
@@ -23,7 +23,7 @@ _BLENDS = {"slerp": slerp, "linear": variance_preserving}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interpolate(Job):
+class Interpolate(LoadingJob):
     r"""Writes strip.png, path.gif and frames.npz: a row for each label; keys as in conf/interpolate.yaml.
 
     Args:
@@ -72,11 +72,10 @@ class Interpolate(Job):
         import torch
 
         from scoregen import parallel
-        from scoregen.checkpoint import load
 
         checkpoint = find_checkpoint(self.checkpoint)
         shape = image_shape(checkpoint)
-        model: Any = load(checkpoint, self.weights, parallel.device())
+        model: Any = self.loaded(checkpoint, self.weights)
         labels = labels_of(self.label, _rows(self.label, model), model, self.seed)
         denoiser = guided(model, self.guidance, labels)
         assert self.between is not None

@@ -17,6 +17,7 @@ from scoregen import storage
 from scoregen.config import Node, typed
 from scoregen.description import plain
 from scoregen.errors import UserError
+from scoregen.targets import modules
 
 if TYPE_CHECKING:
     from scoregen.lock import Owner
@@ -49,7 +50,7 @@ class Job(ABC):
     """
 
     known: ClassVar[tuple[str, ...]] = ()
-    free: ClassVar[tuple[str, ...]] = ("batch_size", "dry_run")
+    free: ClassVar[tuple[str, ...]] = ("batch_size", "dry_run", "trust")
     folder_key: ClassVar[str] = "out"
     dry_run: bool = False
 
@@ -192,6 +193,29 @@ class Job(ABC):
             value = self.described(name)
             if value != plain(_default(defaults[name]), name):
                 raise UserError(f"{name}: {reason}, got {name}={storage.short(value)}. Leave it out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadingJob(Job):
+    r"""Base class of the jobs that load checkpoints; abstract.
+
+    Args:
+        trust: your own modules, whose classes a checkpoint may name: ["mynet"]; and places outside it, folders
+            ("./pipeline") or hub ids, that it may read. A checkpoint never says what is trusted.
+    """
+
+    trust: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        modules(self.trust)
+
+    def loaded(self, checkpoint: Path | str, weights: Weights) -> Any:
+        r"""The model of a checkpoint, in evaluation mode on the device of this process."""
+        from scoregen import parallel
+        from scoregen.checkpoint import load
+
+        return load(checkpoint, weights, parallel.device(), self.trust)
 
 
 def _node(value: Any, name: str) -> Any:

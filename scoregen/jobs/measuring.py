@@ -7,7 +7,7 @@ from scoregen.config import Node
 from scoregen.data import Source
 from scoregen.description import built_option, node_option
 from scoregen.jobs.conditioning import Label, Precision
-from scoregen.jobs.job import Job, Weights
+from scoregen.jobs.job import LoadingJob, Weights
 from scoregen.jobs.sample import Sample
 from scoregen.metrics import Settings
 
@@ -16,7 +16,7 @@ DRAWING = ("weights", "n", "batch_size", "seed", "label", "guidance", "precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measuring(Job):
+class Measuring(LoadingJob):
     r"""Base class of the jobs evaluate and sweep; abstract."""
 
     checkpoint: str | None = None
@@ -35,4 +35,4 @@ class Measuring(Job):
     def drawn_by(self, sampler: Any) -> Sample:
         r"""The job that makes the samples."""
         given = {name: getattr(self, name) for name in DRAWING}
-        return Sample(checkpoint=self.checkpoint, sampler=sampler, format="npz", **given)
+        return Sample(checkpoint=self.checkpoint, sampler=sampler, format="npz", trust=self.trust, **given)

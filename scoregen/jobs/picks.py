@@ -81,6 +81,7 @@ def chosen_model(model: Node, source: Source) -> tuple[Node, str | None]:
     found, given = option("model", name), _given(model)
     if isinstance(network, Mapping) and "_target_" in given.get("network", {}):  # a network of the user's own
         found.pop("network")
+        given["network"] = network  # whose nulls are its own
     elif isinstance(network, Mapping):
         _check_known(given.get("network", {}), found["network"], name)
     if "_target_" in given:  # another class around the network, with its own defaults
@@ -122,6 +123,13 @@ def fill_model(model: Mapping[str, Any], source: Source, conditional: bool, wher
             f"model: num_classes must be at least {source.num_classes}, the classes of {source.name}, got {asked}."
         )
     return node
+
+
+def has_shape(model: Mapping[str, Any]) -> bool:
+    r"""Whether the innermost node of a model says the shape of the data."""
+    while isinstance(model.get("network"), Mapping):
+        model = model["network"]
+    return "shape" in model
 
 
 def _fill_shape(node: Node, source: Source, where: str) -> None:

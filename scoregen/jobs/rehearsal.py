@@ -1,12 +1,15 @@
 r"""What of a training can go wrong is tried before any work: weights of init, optimizer, loss, monitors."""
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from scoregen.config import Config
 from scoregen.data import Source
 from scoregen.errors import UserError
 from scoregen.jobs.calls import network_calls
+from scoregen.targets import is_under, modules
 
 _FAILURES = (ValueError, TypeError, AttributeError, RuntimeError, IndexError)
 
@@ -18,6 +21,42 @@ def check_meaning(old: dict[str, Any], new: dict[str, Any], where: Path) -> None
             raise UserError(
                 f"init: the weights of '{where}' are for model.{key}={old[key]}, this run has {new[key]}. Give "
                 f"model.{key}={old[key]}."
+            )
+
+
+def check_loads(config: Config, model: Any, trust: Collection[str]) -> None:
+    r"""Builds a model with classes of the user's once more, as loading its checkpoint will."""
+    import torch
+
+    from scoregen.checkpoint import build_model, checked_parts
+    from scoregen.sizes import build_bounded, misfit, nodes
+
+    own, parts = modules(trust), checked_parts(config, trust)
+    if not any(is_under(node["_target_"], own) for node in nodes(parts)):
+        return
+    _check_apart(model)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            again = build_bounded(parts, shapes, lambda: build_model(config, trust), own)
+    except UserError as error:
+        text = str(error).removeprefix("checkpoint: ")
+        raise UserError(f"model: a checkpoint of it could not be loaded: {text}") from error
+    if (found := misfit(again.state_dict(), shapes)) is not None:
+        raise UserError(
+            f"model: built twice from the same arguments it has other tensors: {found}. Let its arguments alone decide "
+            "what it has."
+        )
+
+
+def _check_apart(model: Any) -> None:
+    r"""Refuses tensors of a model that share memory, which a checkpoint cannot hold."""
+    places: dict[int, str] = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.numel() and (first := places.setdefault(tensor.untyped_storage().data_ptr(), name)) != name:
+            raise UserError(
+                f"model: its tensors '{first}' and '{name}' share memory, and a checkpoint holds each by itself. Keep "
+                "one of them in the state_dict, and use it in both places."
             )
 
 

@@ -12,13 +12,13 @@ from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import announced, find_checkpoint, image_shape
 from scoregen.jobs.intensities import Intensities, open_intensities
-from scoregen.jobs.job import Job, Plan, Weights, origin
+from scoregen.jobs.job import Job, LoadingJob, Plan, Weights, origin
 from scoregen.jobs.whole import said
 from scoregen.samplers import Despeckler, Sampler, Tiled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restore(Job):
+class Restore(LoadingJob):
     r"""Restores speckled intensity images; keys as in conf/restore.yaml.
 
     Args:
@@ -66,12 +66,11 @@ class Restore(Job):
 
     def plan(self, out: Path) -> Plan:
         from scoregen import parallel
-        from scoregen.checkpoint import load
 
         images = open_intensities(str(self.images), self.max_pixels)
         checkpoint = find_checkpoint(self.checkpoint)
         shape = image_shape(checkpoint)
-        despeckler = self._despeckler(load(checkpoint, self.weights, parallel.device()), shape)
+        despeckler = self._despeckler(self.loaded(checkpoint, self.weights), shape)
         self._check_images(images, despeckler)
         source = self._source(out)
         todo, damaged = _missing(images, out)

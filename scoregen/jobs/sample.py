@@ -17,14 +17,14 @@ from scoregen.jobs.conditioning import (
     image_shape,
     labels_of,
 )
-from scoregen.jobs.job import Job, Plan, Weights, origin
+from scoregen.jobs.job import Job, LoadingJob, Plan, Weights, origin
 from scoregen.jobs.whole import is_array, is_png, said
 from scoregen.samplers import Sampler
 from scoregen.storage import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(Job):
+class Sample(LoadingJob):
     r"""Generates samples; keys as in conf/sample.yaml.
 
     Args:
@@ -57,13 +57,12 @@ class Sample(Job):
 
     def plan(self, out: Path) -> Plan:
         from scoregen import parallel
-        from scoregen.checkpoint import load
         from scoregen.jobs.calls import network_calls
 
         checkpoint = find_checkpoint(self.checkpoint)
         shape = image_shape(checkpoint)
         self._check_format(shape)
-        model: Any = load(checkpoint, self.weights, parallel.device())
+        model: Any = self.loaded(checkpoint, self.weights)
         labels = labels_of(self.label, self.n, model, self.seed)
         denoiser = guided(model, self.guidance, labels)
         calls = network_calls(self.sampler, model.sde) * (1 if self.guidance == 1 else 2)

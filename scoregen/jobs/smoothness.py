@@ -12,13 +12,13 @@ from scoregen.errors import UserError
 from scoregen.jobs.calls import network_calls
 from scoregen.jobs.conditioning import announced, find_checkpoint, require_shape
 from scoregen.jobs.evaluate import extractor_for
-from scoregen.jobs.job import Job, Plan, Weights, origin
+from scoregen.jobs.job import LoadingJob, Plan, Weights, origin
 from scoregen.metrics import FeatureExtractor
 from scoregen.samplers import Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
-class Smoothness(Job):
+class Smoothness(LoadingJob):
     r"""Measures a generator's smoothness; writes smoothness.json and strips; keys as in conf/smoothness.yaml.
 
     Args:
@@ -53,13 +53,11 @@ class Smoothness(Job):
         at_least(0, inversion=self.inversion)
 
     def plan(self, out: Path) -> Plan:
-        from scoregen import parallel
-        from scoregen.checkpoint import load
         from scoregen.samplers.from_noise import FromNoise
 
         checkpoint = find_checkpoint(self.checkpoint)
-        extractor = extractor_for(self.features, self.data)
-        model: Any = load(checkpoint, self.weights, parallel.device())
+        extractor = extractor_for(self)
+        model: Any = self.loaded(checkpoint, self.weights)
         require_shape(checkpoint, self.data)
         self._check_label(model)
         calls = network_calls(self.sampler, model.sde)

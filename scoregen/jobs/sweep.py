@@ -49,9 +49,9 @@ class Sweep(Measuring):
         from scoregen.checkpoint import read_config
 
         checkpoint = find_checkpoint(self.checkpoint)
-        extractor = extractor_for(self.features, self.data)
+        extractor = extractor_for(self)
         require_shape(checkpoint, self.data)
-        sde = build(read_config(checkpoint)["sde"], trusted=False, where="sde")
+        sde = build(read_config(checkpoint)["sde"], trust=self.trust, where="sde")
         plans = [(name, *plan) for name in self.samplers for plan in plans_of(name, self.calls, sde)]
         for name, node, _, calls in plans:
             self._sample(node).plan(_place(out, name, calls) / "samples")

@@ -12,10 +12,11 @@ from scoregen.config import Config, Node, accepts, build
 from scoregen.data import Source
 from scoregen.description import node_option, root_node
 from scoregen.errors import UserError
-from scoregen.jobs.job import Job, Plan
+from scoregen.jobs.job import LoadingJob, Plan
 from scoregen.jobs.lora import adapt, give_prompts
-from scoregen.jobs.picks import affine_text, chosen_chart, chosen_model, fill_model
-from scoregen.jobs.rehearsal import check_loss, check_meaning, check_monitor, check_optimizer
+from scoregen.jobs.picks import affine_text, chosen_chart, chosen_model, fill_model, has_shape
+from scoregen.jobs.rehearsal import check_loads, check_loss, check_meaning, check_monitor, check_optimizer
+from scoregen.targets import check_targets
 
 MONITORS = ("early_stopping", "quality", "accuracy", "few_calls", "lora_export", "preview")  # previews draw the log
 
@@ -47,7 +48,7 @@ class TrainPlan(Plan):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(Job):
+class Train(LoadingJob):
     r"""Trains a model; keys as in conf/train.yaml. Parts may be nodes (mappings with a _target_) or objects.
 
     Args:
@@ -117,6 +118,7 @@ class Train(Job):
         self._load_init(model, config, out, trainer.resume)
         config["model"] = dict(adapt(self.lora, Node(config["model"]), self.init, model))
         give_prompts(model, self.data)
+        check_loads(config, model, self.trust)
         return TrainingParts(trainer, loss, model)
 
     def _resolved(self) -> tuple[dict[str, Any], list[str]]:
@@ -130,6 +132,9 @@ class Train(Job):
             config["sde"] = dict(sde)
             if by_data:
                 picked.append(f"chart: {affine_text(sde['chart'])}, picked by the range {self.data.range} of the data")
+            if not has_shape(config["model"]):
+                config["shape"] = list(self.data.shape)
+        check_targets({part: config[part] for part in ("model", "sde")}, trust=self.trust, typed=True)
         return config, picked
 
     def _load_init(self, model: Any, config: Config, out: Path, resume: str | None) -> None:

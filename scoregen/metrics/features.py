@@ -162,24 +162,30 @@ class CheckpointFeatures(AbstractClassifierFeatures):
         name: as `ClassifierFeatures`; None: that of the data it was trained on.
         weights: "ema" or "model".
         resize: as `FeatureExtractor`.
+        trust: as `scoregen.load`; None: nothing.
 
     Raises:
         UserError: it is no checkpoint of a classifier.
     """
 
     def __init__(
-        self, checkpoint: str | Path, name: str | None = None, weights: str = "ema", resize: int | None = None
+        self,
+        checkpoint: str | Path,
+        name: str | None = None,
+        weights: str = "ema",
+        resize: int | None = None,
+        trust: list[str] | None = None,
     ) -> None:
         from scoregen.checkpoint import find, load, read_config
 
-        model = load(checkpoint, weights)
+        model = load(checkpoint, weights, trust=trust or ())
         if not isinstance(model, Classifier):
             raise UserError(
                 f"features.checkpoint: '{checkpoint}' must hold a classifier, got a {type(model).__name__}. Train one "
                 "with an experiment of the folder classifier/."
             )
         super().__init__(model, name or _data_name(read_config(find(checkpoint))), resize)
-        self.checkpoint, self.weights = checkpoint, weights
+        self.checkpoint, self.weights, self.trust = checkpoint, weights, trust
 
 
 def _data_name(config: Config) -> str:

@@ -13,7 +13,10 @@ from scoregen.storage import NO_CONTENT, difference, short, write_yaml
 from scoregen.training.loggers import read_metrics
 
 # What a resumed run may do differently without ceasing to be the same run.
-FREE = ("logger", "sampler", "preview", "early_stopping", "quality", "accuracy", "few_calls", "lora_export", "dry_run")
+FREE = (
+    *("logger", "sampler", "preview", "early_stopping", "quality", "accuracy", "few_calls", "lora_export"),
+    *("dry_run", "trust"),
+)
 FREE_IN_TRAINER = (
     "resume",
     "steps",
