@@ -46,13 +46,60 @@ class Shift(Augmentation):
         self.pixels = int(pixels)
 
     def __call__(self, x: Tensor, generator: Generators) -> Tensor:
-        count = 2 * self.pixels + 1
-        draws = (rand((len(x), 2), generator) * count).long().tolist()
-        padded = functional.pad(x, [self.pixels] * 4, mode="replicate")
-        height, width = x.shape[-2:]
-        return torch.stack(
-            [image[..., r : r + height, c : c + width] for image, (r, c) in zip(padded, draws, strict=True)]
-        )
+        return _moved(functional.pad(x, [self.pixels] * 4, mode="replicate"), x, self.pixels, generator)
+
+
+class Crop(Augmentation):
+    r"""Fills up an image at its border and crops it to its size again, at a random place.
+
+    Args:
+        padding: pixels on each side, >= 1.
+        border: what the border is filled with: "reflect" (the image, mirrored), "repeat" (its last pixels) or "fill".
+        fill: value of the border, in the units of the data; needs border="fill".
+
+    Raises:
+        ValueError: values out of range.
+    """
+
+    def __init__(self, padding: int = 4, border: str = "reflect", fill: float | None = None) -> None:
+        checks.whole(1, padding=padding)
+        checks.one_of(_BORDERS, border=border)
+        if (fill is not None) != (border == "fill"):
+            raise ValueError(f"fill must be given with border='fill' and with no other, got {fill=}, {border=}.")
+        self.padding, self.border, self.fill = int(padding), border, fill
+
+    def __call__(self, x: Tensor, generator: Generators) -> Tensor:
+        if self.border == "reflect" and self.padding >= min(x.shape[-2:]):
+            raise ValueError(
+                f"padding must be below the sides of the images, {tuple(x.shape[-2:])}, to mirror them, got "
+                f"padding={self.padding}."
+            )
+        padded = functional.pad(x, [self.padding] * 4, _BORDERS[self.border], self.fill)
+        return _moved(padded, x, self.padding, generator)
+
+
+_BORDERS = {"reflect": "reflect", "repeat": "replicate", "fill": "constant"}
+
+
+def _moved(padded: Tensor, x: Tensor, pixels: int, generator: Generators) -> Tensor:
+    r"""A window of the size of x at a random place of each padded image, where the images are."""
+    draws = (rand((len(x), 2), generator, device=x.device) * (2 * pixels + 1)).long()
+    return (_sliced if x.device.type == "cpu" else _gathered)(padded, draws, x.shape)
+
+
+def _sliced(padded: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
+    r"""Windows by slices, each a copy of rows: the faster one on a CPU."""
+    height, width = shape[-2:]
+    windows = zip(padded, places.tolist(), strict=True)
+    return torch.stack([image[..., r : r + height, c : c + width] for image, (r, c) in windows])
+
+
+def _gathered(padded: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
+    r"""The same by one operation for the batch, which never waits for an accelerator."""
+    (height, width), wide, device = shape[-2:], padded.shape[-1], padded.device
+    inside = (torch.arange(height, device=device)[:, None] * wide + torch.arange(width, device=device)).reshape(1, -1)
+    index = inside + places[:, :1] * wide + places[:, 1:]
+    return padded.flatten(2).gather(2, index[:, None].expand(-1, padded.shape[1], -1)).reshape(shape)
 
 
 class Chain(Augmentation):

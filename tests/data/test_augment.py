@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
-from scoregen.data import Chain, Flip, Shift
+from scoregen.data import Chain, Crop, Flip, Shift
+from scoregen.data.augment import _gathered, _sliced
 from scoregen.rng import generators
 
 IMAGES = torch.arange(40 * 12.0).reshape(40, 1, 3, 4)
@@ -33,7 +35,51 @@ def moved(image: torch.Tensor, r: int, c: int) -> torch.Tensor:
     return image[rows][:, columns]
 
 
-@pytest.mark.parametrize("augmentation", [Flip(), Shift(2), Chain([Flip(), Shift(1)])], ids=["flip", "shift", "chain"])
+@pytest.mark.parametrize(
+    ("crop", "pad"),
+    [
+        (Crop(1), {"mode": "reflect"}),
+        (Crop(1, "repeat"), {"mode": "edge"}),
+        (Crop(1, "fill", -1.0), {"constant_values": -1}),
+    ],
+    ids=["reflect", "repeat", "fill"],
+)
+def test_a_crop_is_a_window_of_the_image_with_its_border_at_every_place(crop, pad):
+    padded = torch.from_numpy(np.pad(IMAGES[0, 0].numpy(), 1, **pad))
+    windows = [padded[r : r + 3, c : c + 4] for r in range(3) for c in range(3)]
+    seen = set()
+    for out in crop(IMAGES[:1].expand(200, 1, 3, 4), generators(0, 3, 0, range(200))):
+        seen.add(next(k for k, window in enumerate(windows) if torch.equal(out[0], window)))
+    assert len(seen) == 9  # one of 9 is missed by 200 draws with probability 6e-10
+
+
+def test_a_window_is_the_same_on_every_device():
+    places = torch.randint(0, 3, (40, 2), generator=torch.Generator().manual_seed(0))
+    whole = torch.arange(40 * 2 * 30.0).reshape(40, 2, 5, 6)
+    shape = torch.Size((40, 2, 3, 4))
+    assert torch.equal(_gathered(whole, places, shape), _sliced(whole, places, shape))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Crop(0), "padding must be a whole number >= 1, got padding=0"),
+        (lambda: Crop(2, "mirror"), "border must be reflect, repeat or fill"),
+        (lambda: Crop(2, "fill"), "fill must be given with border='fill'"),
+        (lambda: Crop(2, fill=0.0), "fill must be given with border='fill'"),
+        (lambda: Crop(3)(IMAGES, draws()), r"padding must be below the sides of the images, \(3, 4\)"),
+    ],
+)
+def test_bad_crops_are_refused(make, text):
+    with pytest.raises(ValueError, match=text):
+        make()
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [Flip(), Shift(2), Crop(2), Chain([Flip(), Shift(1)])],
+    ids=["flip", "shift", "crop", "chain"],
+)
 def test_a_sample_is_augmented_by_its_own_generator_whatever_the_batch(augmentation):
     whole = augmentation(IMAGES, draws())
     parts = [augmentation(IMAGES[i : i + 7], draws(range(i, min(i + 7, 40)))) for i in range(0, 40, 7)]

@@ -14,6 +14,7 @@ CONCRETE = [kind for kind in (getattr(data, name) for name in data.__all__) if n
 AUGMENTATIONS = [kind for kind in CONCRETE if issubclass(kind, Augmentation)]
 AUGMENTED = {
     data.Shift: {"pixels": 3},
+    data.Crop: {"padding": 3, "border": "fill", "fill": 0.5},
     data.Chain: {"steps": [data.Flip()]},
     data.GreyViews: {"scale": (0.6, 0.9), "degrees": 5.0},
     data.ColourViews: {"scale": (0.6, 0.9), "blur": 0.2, "solarize": 0.3},
