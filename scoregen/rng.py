@@ -7,18 +7,20 @@ On the CPU torch's Mersenne twister keeps 32 bits of a seed: of 50,000 samples t
 Here all 64 bits of the hash fill its 624 words, so that the probability is n^2 / 2^65, 7e-11 for these samples.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
+from scoregen.keys import Keys, derive_seed
 
-_MASK = (1 << 64) - 1
+Generators = torch.Generator | Sequence[torch.Generator] | Keys | None
+
 _WORDS = 624  # of the Mersenne twister
 
 
@@ -51,23 +53,6 @@ class Stream(IntEnum):
     ESTIMATION = 42
     VOTE = 43
     PROBE = 44
-
-
-def derive_seed(*keys: int) -> int:
-    r"""A 64-bit seed from integer keys: one round of SplitMix64 for each key, chained.
-
-    Args:
-        keys: integers; order matters.
-
-    Reference: Steele, Lea, Flood (2014), "Fast splittable pseudorandom number generators".
-    """
-    state = 0x9E3779B97F4A7C15
-    for key in keys:
-        z = (state ^ (key & _MASK)) + 0x9E3779B97F4A7C15 & _MASK
-        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & _MASK
-        z = (z ^ z >> 27) * 0x94D049BB133111EB & _MASK
-        state = z ^ z >> 31
-    return state
 
 
 def generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -131,25 +116,6 @@ def generators(seed: int, stream: int, step: int, indices: Sequence[int]) -> lis
     return [generator(seed, stream, step, int(index)) for index in indices]
 
 
-def _draw(
-    function: Callable[..., Tensor],
-    shape: Sequence[int],
-    generator: Generators,
-    dtype: torch.dtype | None,
-    device: torch.device | str | None,
-) -> Tensor:
-    if generator is None or isinstance(generator, torch.Generator):
-        where = generator.device if generator is not None else device
-        return function(tuple(shape), generator=generator, dtype=dtype, device=where).to(device)
-    if len(generator) != shape[0]:
-        raise ValueError(
-            f"generator must be one torch.Generator or a list with one for each sample, got a list of {len(generator)} "
-            f"for a batch of {shape[0]}; pass {shape[0]} generators."
-        )
-    rows = [function(tuple(shape[1:]), generator=g, dtype=dtype, device=g.device) for g in generator]
-    return torch.stack(rows).to(device)
-
-
 def randn(
     shape: Sequence[int],
     generator: Generators = None,
@@ -160,13 +126,14 @@ def randn(
 
     Args:
         shape: (B, *S).
-        generator: None (the global one), one for the batch, or a list with one a sample (as diffusers).
+        generator: None (the global one), one for the batch, a list with one a sample (as diffusers), or `Keys`, which
+            draw on the device.
         dtype: of the draws; device: where they go. A generator on the CPU serves every device.
 
     Raises:
         ValueError: when a list has not one generator a sample.
     """
-    return _draw(torch.randn, shape, generator, dtype, device)
+    return _draw("normal", shape, generator, dtype or torch.get_default_dtype(), device)
 
 
 def rand(
@@ -176,7 +143,43 @@ def rand(
     device: torch.device | str | None = None,
 ) -> Tensor:
     r"""Uniform draws in [0, 1); arguments as `randn`."""
-    return _draw(torch.rand, shape, generator, dtype, device)
+    return _draw("uniform", shape, generator, dtype or torch.get_default_dtype(), device)
+
+
+def _draw(
+    law: Literal["normal", "uniform"],
+    shape: Sequence[int],
+    generator: Generators,
+    dtype: torch.dtype,
+    device: torch.device | str | None,
+) -> Tensor:
+    target = torch.get_default_device() if device is None else torch.device(device)
+    if isinstance(generator, Keys):
+        return (generator.randn if law == "normal" else generator.rand)(shape, dtype, target)
+    fill = Tensor.normal_ if law == "normal" else Tensor.uniform_
+    if generator is None or isinstance(generator, torch.Generator):
+        draws = _empty(shape, dtype, target if generator is None else generator.device, target)
+        return _moved(fill(draws, generator=generator), target if device is not None else draws.device)
+    if len(generator) != shape[0]:
+        raise ValueError(
+            f"generator must be one torch.Generator or a list with one for each sample, got a list of {len(generator)} "
+            f"for a batch of {shape[0]}; pass {shape[0]} generators."
+        )
+    draws = _empty(shape, dtype, generator[0].device if generator else target, target)
+    for row, own in zip(draws, generator, strict=True):
+        fill(row, generator=own)
+    return _moved(draws, target if device is not None else draws.device)
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype, place: torch.device, target: torch.device) -> Tensor:
+    r"""Room for draws; where they go on to an accelerator, in memory from which it copies without a wait."""
+    accelerator = torch.accelerator.current_accelerator() if place.type == "cpu" != target.type else None
+    pinned = accelerator is not None and accelerator.type == target.type
+    return torch.empty(tuple(shape), dtype=dtype, device=place, pin_memory=pinned)
+
+
+def _moved(draws: Tensor, target: torch.device) -> Tensor:
+    return draws.to(target, non_blocking=draws.device.type == "cpu")
 
 
 def random_signs(

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from scoregen import parallel
+from scoregen.keys import derive_seed
 from scoregen.progress import progress
-from scoregen.rng import Stream, derive_seed, generator, generators, rand, randn, random_signs, seed_all
+from scoregen.rng import Stream, generator, generators, rand, randn, random_signs, seed_all
 
 
 def test_the_hash_is_splitmix64():

@@ -14,6 +14,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from scoregen.keys import Keys
 from scoregen.losses.base import TrainableDenoiser, WrappedLoss
 from scoregen.losses.stand_in import StandIn
 from scoregen.rng import Generators, forked
@@ -110,6 +111,8 @@ def _copies(generator: Generators) -> Generators:
     r"""Generators in the same state, so that the originals are left as they are."""
     if generator is None:
         return None
+    if isinstance(generator, Keys):
+        return generator.copy()
     if isinstance(generator, torch.Generator):
         return generator.clone_state()
     return [g.clone_state() for g in generator]

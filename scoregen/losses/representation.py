@@ -154,7 +154,7 @@ class RepresentationConsistency(Loss):
         target = self._averaged(model)
         views = [model.to_chart(draw(x_0, generator)) for draw in (self.views, self.second_views or self.views)]
         y, eps = model.to_chart(x_0), randn(x_0.shape, generator, x_0.dtype, x_0.device)
-        t, below = self._pair(generator)
+        t, below = self._pair(len(x_0), generator)
         views = [view + self.sigma_min * eps for view in views]
         # The calls with a gradient come first: autocast would otherwise reuse weights that it has cast without one.
         queries = [model.project(model.represent(view, self.sigma_min)) for view in views]
@@ -178,10 +178,9 @@ class RepresentationConsistency(Loss):
         r"""The noise of the lower point of the path, which is that of the upper one."""
         return eps
 
-    def _pair(self, generator: Generators) -> tuple[float, float]:
-        r"""t_i, t_(i+1) of the batch: i is drawn by its first sample's generator, for all processes."""
-        first = generator if generator is None or isinstance(generator, torch.Generator) else [generator[0]]
-        draw = gather(rand((1,), first, torch.float64, "cpu").item())[0]
+    def _pair(self, batch: int, generator: Generators) -> tuple[float, float]:
+        r"""t_i, t_(i+1) of the batch: i is what its first sample draws, for all processes."""
+        draw = gather(rand((batch,), generator, torch.float64, "cpu")[0].item())[0]
         i = int(draw * (self.points - 1))
         t = self.times()
         return t[i].item(), t[i + 1].item()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scoregen.keys import Keys
 from scoregen.models.protocol import DenoiserLike
 from scoregen.rng import Generators, randn
 from scoregen.sde.path import as_time
@@ -75,7 +76,7 @@ def _check_above_floor(sde: SDE, x_t: Tensor) -> None:
 
 def check_generators(generator: Generators, batch: int) -> None:
     r"""Refuses a list of generators that has not one for each sample."""
-    if generator is None or isinstance(generator, torch.Generator):
+    if generator is None or isinstance(generator, (torch.Generator, Keys)):  # keys refuse another number themselves
         return
     if not isinstance(generator, Sequence) or not all(isinstance(g, torch.Generator) for g in generator):
         raise TypeError(
