@@ -1,11 +1,12 @@
 r"""Denoisers and the networks inside them."""
 
-from scoregen.models.adapter import from_diffusers
+from scoregen.models.adapter import DiffusersNetwork
 from scoregen.models.clamp import Clamp
 from scoregen.models.classifier import Classifier
 from scoregen.models.denoiser import AbstractDenoiser, Denoiser
 from scoregen.models.flat import FlatMLP
 from scoregen.models.guidance import Autoguidance, ClassifierFreeGuidance
+from scoregen.models.interop import from_diffusers
 from scoregen.models.inverse import PiGDM, Replacement
 from scoregen.models.latent_diffusion import LatentDiffusion
 from scoregen.models.lora import LoRA, merge_adapters
@@ -27,6 +28,7 @@ __all__ = [
     "Denoiser",
     "DenoiserLike",
     "DenoiserWrapper",
+    "DiffusersNetwork",
     "FlatMLP",
     "Inpainting",
     "LatentDiffusion",

@@ -7,7 +7,7 @@ r"""Additive processes: each is its alpha and its sigma; drift, diffusion and th
 | VE | 1 | sigma_min (sigma_max/sigma_min)^t | sigma |
 | EDM | 1 | (sigma_min^{1/rho} + t (sigma_max^{1/rho} - sigma_min^{1/rho}))^rho | sigma |
 | cosine | cos(pi t/2) | sin(pi t/2) | tan(pi t/2) |
-| rectified flow | 1 - t | t | t/(1 - t) |
+| rectified flow | 1 - t' | t' | shift t/(1 - t), t' = shift t/(1 + (shift - 1) t) |
 
 with B(t) = int_0^t beta, for VP and SubVP beta_min t + (beta_max - beta_min) t^2/2. Another rate is a class on
 `VariancePreserving` or `SubVariancePreserving` that gives B, another sigma one on `VarianceExploding`.
@@ -15,6 +15,7 @@ with B(t) = int_0^t beta, for VP and SubVP beta_min t + (beta_max - beta_min) t^
 
 import math
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -238,19 +239,33 @@ class Cosine(SDE):
 
 
 class RectifiedFlow(SDE):
-    r"""The straight path alpha = 1 - t, sigma = t (data at t = 0).
+    r"""The straight path alpha = 1 - t', sigma = t' (data at t = 0), with t' = shift t/(1 + (shift - 1) t).
 
     Args:
         chart: data to model coordinates.
+        shift: > 0; above 1 more of the times are noisy ones, as large images want. It multiplies s.
 
-    Reference: Liu et al. (2023), arXiv 2209.03003; Lipman et al. (2023), arXiv 2210.02747.
+    Raises:
+        ValueError: shift <= 0.
+
+    Reference: Liu et al. (2023), arXiv 2209.03003; Lipman et al. (2023), arXiv 2210.02747; Esser et al. (2024), arXiv
+        2403.03206, equation 23 (shift).
     """
 
+    def __init__(self, chart: Chart | None = None, shift: float = 1.0) -> None:
+        super().__init__(chart)
+        positive(shift=shift)
+        self.shift_factor = float(shift)
+
+    argument_attributes: ClassVar[dict[str, str]] = {"shift": "shift_factor"}
+
     def alpha(self, t: Tensor | float) -> Tensor:
-        return 1 - as_time(t)
+        t = as_time(t)
+        return (1 - t) / (1 + (self.shift_factor - 1) * t)
 
     def sigma(self, t: Tensor | float) -> Tensor:
-        return as_time(t)
+        t = as_time(t)
+        return self.shift_factor * t / (1 + (self.shift_factor - 1) * t)
 
     def _time_of(self, s: Tensor) -> Tensor:
-        return 1 / (1 + 1 / s)  # 1 at s = inf
+        return 1 / (1 + self.shift_factor / s)  # 1 at s = inf

@@ -3,7 +3,8 @@ r"""The path of a discrete-time DDPM, made continuous.
     alpha_k = sqrt(abar_k),   sigma_k = sqrt(1 - abar_k),   s_k = sigma_k/alpha_k,      k = 0 ... N - 1
 
 abar_k is what diffusers calls `alphas_cumprod`; it is alpha^2. Between the levels log s is linear in k, and t = k/(N -
-1).
+1). A last abar of 0 (zero terminal SNR) has no s; it is taken as 2^-48, whose s = 1.7e7 leaves nothing of the data in
+float32.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,14 @@ from scoregen.sde.chart import Chart
 from scoregen.sde.path import as_time
 from scoregen.sde.process import SDE
 
+_NOTHING = 2.0**-48  # alpha^2 where nothing of the data is left
+
 
 class DiscretePath(SDE):
     r"""The variance-preserving path through the levels of a DDPM.
 
     Args:
-        alphas_cumprod: abar_k, (N,), strictly decreasing inside (0, 1).
+        alphas_cumprod: abar_k, (N,), strictly decreasing inside (0, 1); the last may be 0.
         chart: data to model coordinates; `Affine(2, -1)` for images in [0, 1] and a model of [-1, 1].
 
     Raises:
@@ -31,10 +34,12 @@ class DiscretePath(SDE):
     def __init__(self, alphas_cumprod: Tensor | Sequence[float], chart: Chart | None = None) -> None:
         super().__init__(chart)
         abar = as_time(alphas_cumprod).flatten()
+        if len(abar) and abar[-1] == 0:
+            abar = torch.cat([abar[:-1], abar[-2:-1].clamp(max=4 * _NOTHING) / 4])
         if len(abar) < 2 or not bool(((abar > 0) & (abar < 1)).all() and (abar.diff() < 0).all()):
             raise ValueError(
                 "alphas_cumprod must hold at least two values that decrease strictly inside (0, 1), got "
-                f"{len(abar)} values{_ends(abar)}. Replace a final 0 (zero terminal SNR) by 2**-24, as diffusers does."
+                f"{len(abar)} values{_ends(abar)}. The last may be 0 (zero terminal SNR)."
             )
         self.alphas_cumprod = abar
         self.log_levels = ((1 - abar) / abar).log() / 2
@@ -48,7 +53,7 @@ class DiscretePath(SDE):
             chart: data to model coordinates.
 
         Raises:
-            TypeError: for a scheduler without `alphas_cumprod` (flow matching).
+            TypeError: for a scheduler without `alphas_cumprod`, of another process than DDPM.
         """
         if isinstance(scheduler, Mapping):
             from diffusers import DDPMScheduler
@@ -57,10 +62,13 @@ class DiscretePath(SDE):
             scheduler = read(dict(scheduler))
         if not hasattr(scheduler, "alphas_cumprod"):
             raise TypeError(
-                f"scheduler must have alphas_cumprod, got {type(scheduler).__name__}. "
-                "For a flow-matching scheduler use the process RectifiedFlow."
+                f"scheduler must have alphas_cumprod, the levels of a DDPM, got {type(scheduler).__name__}. "
+                "scoregen.models.from_diffusers(model, scheduler) knows EDM, consistency and flow-matching schedulers."
             )
-        return cls(scheduler.alphas_cumprod, chart)
+        abar = as_time(scheduler.alphas_cumprod).clone()
+        if getattr(scheduler, "config", {}).get("rescale_betas_zero_snr"):
+            abar[-1] = 0.0  # some of its schedulers have put 2**-24 there, which may be above the level before
+        return cls(abar, chart)
 
     def noise_ratio(self, t: Tensor | float) -> Tensor:
         k = as_time(t) * (len(self.log_levels) - 1)

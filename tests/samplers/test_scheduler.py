@@ -313,9 +313,9 @@ def test_bad_arguments_are_refused():
     path = DiscretePath([0.9, 0.5, 0.1])
     with pytest.raises(ValueError, match="decrease strictly inside"):
         DiscretePath([0.5, 0.9])
-    with pytest.raises(ValueError, match="zero terminal SNR"):
-        DiscretePath([0.9, 0.5, 0.0])
-    with pytest.raises(TypeError, match="RectifiedFlow"):
+    with pytest.raises(ValueError, match="The last may be 0"):
+        DiscretePath([0.9, 0.0, 0.0])
+    with pytest.raises(TypeError, match=r"got FlowMatchEulerDiscreteScheduler. scoregen.models.from_diffusers"):
         DiscretePath.from_scheduler(diffusers.FlowMatchEulerDiscreteScheduler())
     with pytest.raises(ValueError, match=r"prediction_type must be one of .* 'epsilon'"):
         SamplerScheduler(DDIM(2), path, "eps")

@@ -39,7 +39,13 @@ def rectified(t):
     return 1 - t, t
 
 
+def shifted(t):
+    later = 3 * t / (1 + 2 * t)
+    return 1 - later, later
+
+
 PROCESSES = [(VP(), vp), (SubVP(), sub_vp), (VE(), ve), (EDM(), edm), (Cosine(), cosine), (RectifiedFlow(), rectified)]
+PROCESSES += [(RectifiedFlow(shift=3.0), shifted)]
 pairs = pytest.mark.parametrize(("sde", "textbook"), PROCESSES, ids=lambda p: getattr(p, "__name__", ""))
 each = pytest.mark.parametrize("sde", [p for p, _ in PROCESSES], ids=lambda p: type(p).__name__)
 
@@ -59,7 +65,7 @@ def test_noise_ratio_is_that_of_the_table(sde):
         "VP": (integral.exp() - 1).sqrt(),
         "SubVP": 2 * (integral / 2).sinh(),
         "Cosine": (math.pi * T / 2).tan(),
-        "RectifiedFlow": T / (1 - T),
+        "RectifiedFlow": getattr(sde, "shift_factor", 1.0) * T / (1 - T),
     }
     expected = table.get(type(sde).__name__, sde.sigma(T))
     torch.testing.assert_close(sde.noise_ratio(T), expected, rtol=1e-11, atol=1e-14)

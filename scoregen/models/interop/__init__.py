@@ -1,0 +1,6 @@
+r"""Networks of diffusers: what their schedulers and configurations say, in the terms of this package."""
+
+from scoregen.models.interop.schedulers import SCHEDULERS, Process, process_of
+from scoregen.models.interop.wrapping import from_diffusers
+
+__all__ = ["SCHEDULERS", "Process", "from_diffusers", "process_of"]
