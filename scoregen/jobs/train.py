@@ -181,7 +181,7 @@ class Train(LoadingJob):
     def join_processes(self) -> None:
         from scoregen.training.processes import start_processes
 
-        start_processes()
+        start_processes(self.trainer)
 
     def ended_by_signals(self, owner: Any) -> AbstractContextManager[None]:
         return nullcontext()  # the trainer ends it, between two steps

@@ -6,12 +6,12 @@ the exchange runs beside the step, nothing waits for a device, and all processes
 """
 
 import time
+from datetime import timedelta
 from types import TracebackType
 
 import torch
 import torch.distributed as dist
 
-from scoregen.parallel import PATIENCE
 from scoregen.signals import Signals
 
 NOT_FINISHED = 75  # EX_TEMPFAIL of sysexits.h
@@ -22,12 +22,13 @@ class Ending(Signals):
 
     Args:
         max_hours: hours from now to the limit of time; None for no limit.
+        timeout: minutes that a process waits for the others.
     """
 
-    def __init__(self, max_hours: float | None = None) -> None:
+    def __init__(self, max_hours: float | None = None, timeout: float = 30.0) -> None:
         super().__init__()
         self.deadline = None if max_hours is None else time.monotonic() + 3600 * max_hours
-        self._group = dist.new_group(backend="gloo", timeout=PATIENCE) if dist.is_initialized() else None
+        self._group = _group(timeout) if dist.is_initialized() else None
         self._sent: tuple[torch.Tensor, dist.Work] | None = None
 
     def __exit__(
@@ -60,3 +61,8 @@ class Ending(Signals):
         value, work = self._sent
         work.wait()
         return int(value)
+
+
+def _group(timeout: float) -> dist.ProcessGroup:
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timedelta(minutes=timeout))
+    return group

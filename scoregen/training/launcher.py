@@ -7,10 +7,12 @@ DeepSpeed, is refused by name before any work.
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
+
+import yaml
 
 from scoregen.errors import UserError
 
@@ -33,12 +35,10 @@ class Launched(Generic[T]):
     Args:
         value: what it sets.
         source: its flag or variable, for messages.
-        stated: False for a default of the launcher that nobody may have asked for; the configuration overrules it.
     """
 
     value: T
     source: str
-    stated: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,27 +73,19 @@ class Sharding:
     reshard: bool = True
 
 
-def agreed(
-    key: str, own: T | None, launched: Launched[T] | None, note: Callable[[str], None] = lambda _: None
-) -> T | None:
+def agreed(key: str, own: T | None, launched: Launched[T] | None) -> T | None:
     r"""The value of a key: the configuration's, else the launcher's, else None.
 
     Args:
         key: of the trainer. own: its value in the configuration. launched: what the launcher sets.
-        note: called with a sentence where a default of the launcher is overruled.
 
     Raises:
         UserError: both are given, and differ.
     """
-    if launched is None or own is None:
-        return own if launched is None else launched.value
-    if own == launched.value:
-        return own
-    if not launched.stated:
-        note(f"trainer.{key}={own} overrules the launcher's default ({launched.source}={launched.value})")
-        return own
+    if own is None or launched is None or own == launched.value:
+        return launched.value if own is None and launched is not None else own
     raise UserError(
-        f"trainer.{key}={own}, but the launcher says {launched.source}={launched.value}. They must agree. Give "
+        f"trainer.{key}={own}, but the launcher says {launched.value} ({launched.source}). They must agree. Give "
         f"trainer.{key}=null to take the launcher's value, or launch with {own}."
     )
 
@@ -140,7 +132,7 @@ def on_cpu() -> bool:
 
 
 def launched_precision() -> Launched[str] | None:
-    r"""The precision of the launcher, "no", "bf16" or "fp16"; its default "no" is not binding.
+    r"""The precision of the launcher, "no", "bf16" or "fp16"; None for its default that nobody has asked for.
 
     Raises:
         UserError: fp8.
@@ -153,7 +145,7 @@ def launched_precision() -> Launched[str] | None:
             f"accelerate: ACCELERATE_MIXED_PRECISION={value} is not supported. Launch with --mixed_precision no, bf16 "
             "or fp16."
         )
-    return Launched(value, "--mixed_precision", value != "no" or _stated("mixed_precision"))
+    return Launched(value, "--mixed_precision") if value != "no" or _stated("mixed_precision") else None
 
 
 def launched_accumulate() -> Launched[int] | None:
@@ -176,12 +168,12 @@ def launched_accumulate() -> Launched[int] | None:
 
 
 def launched_compile() -> Launched[Compilation | None] | None:
-    r"""How the launcher wants the network compiled; a value of None: not at all."""
+    r"""How the launcher wants the network compiled (a value of None: not at all), or None where it says nothing."""
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "").lower()
     if not backend:
         return None
     if backend == "no":
-        return Launched(None, "--dynamo_backend", _stated("dynamo_backend"))
+        return Launched(None, "--dynamo_backend") if _stated("dynamo_backend", "dynamo_config") else None
     dynamic = os.environ.get("ACCELERATE_DYNAMO_USE_DYNAMIC")
     found = Compilation(
         backend,
@@ -245,32 +237,44 @@ def launcher_flags() -> dict[str, str]:
 
     It names in the environment neither the number of processes nor, without DeepSpeed, that of micro-batches.
     """
-    if "ACCELERATE_MIXED_PRECISION" not in os.environ:
-        return {}
-    import psutil  # type: ignore[import-untyped]  # it brings no types, and comes with Accelerate
-
-    try:
-        words = psutil.Process(os.getppid()).cmdline()
-    except psutil.Error:
-        return {}
-    if not any("accelerate" in word for word in words[:4]):
-        return {}
-    return _flags(words, Path(sys.argv[0]).name)
-
-
-def _flags(words: list[str], script: str) -> dict[str, str]:
-    r"""--name value and --name=value in front of the script."""
-    own = words[: next((i for i, word in enumerate(words) if Path(word).name == script), len(words))]
+    words = _launcher()
+    own = words[: next((i for i, word in enumerate(words) if Path(word).name == Path(sys.argv[0]).name), len(words))]
     flags: dict[str, str] = {}
-    for word, following in zip(own, [*own[1:], ""], strict=True):
+    for word, following in zip(own, [*own, ""][1:], strict=True):
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             flags[name.replace("-", "_")] = value if equals else following
     return flags
 
 
-def _stated(name: str) -> bool:
-    return name in launcher_flags()
+def _launcher() -> list[str]:
+    r"""The command line of the `accelerate launch` that has started this process; empty without one."""
+    if "ACCELERATE_MIXED_PRECISION" not in os.environ:
+        return []
+    import psutil  # type: ignore[import-untyped]  # it brings no types, and comes with Accelerate
+
+    try:
+        words: list[str] = psutil.Process(os.getppid()).cmdline()
+    except psutil.Error:
+        return []
+    return words if any("accelerate" in word for word in words[:4]) else []
+
+
+def _stated(flag: str, key: str | None = None) -> bool:
+    r"""Whether a value of the launcher is more than its default: on its command line, or in its configuration file."""
+    if not _launcher():
+        return True  # someone has set the variable
+    flags = launcher_flags()
+    return flag in flags or (key or flag) in _configuration(flags.get("config_file"))
+
+
+def _configuration(path: str | None) -> Mapping[str, object]:
+    r"""What `accelerate config` has written."""
+    from accelerate.commands.config.config_args import default_config_file
+
+    place = Path(path or default_config_file)
+    found = yaml.safe_load(place.read_text()) if place.is_file() else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _is_true(variable: str) -> bool:

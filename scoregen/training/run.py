@@ -27,6 +27,9 @@ FREE_IN_TRAINER = (
     "max_hours",
     "workers",
     "accumulate",
+    "shard",
+    "ddp",
+    "timeout",
 )
 
 

@@ -1,14 +1,24 @@
 r"""How a training runs: steps, batches, rates, averages, and what is kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 
 import torch
 
-from scoregen.checks import at_least, inside, one_of, positive
+from scoregen.checks import at_least, inside, positive
 from scoregen.data import Batches
 from scoregen.parallel import rank, world_size
-from scoregen.training.precision import PRECISIONS
+from scoregen.training.copies import check_copies
+from scoregen.training.launcher import (
+    Launched,
+    Sharding,
+    agreed,
+    launched_accumulate,
+    launched_shard,
+    refuse_unsupported,
+)
+from scoregen.training.precision import mixed_precision
 from scoregen.training.schedule import Schedule
 
 
@@ -19,14 +29,19 @@ class Settings:
     Args:
         steps: optimizer steps in all.
         batch_size: global batch size, over all processes and micro-batches.
-        accumulate: micro-batches a step.
+        accumulate: micro-batches a step; None: those of the launcher, or 1.
         optimizer: makes the optimizer from the parameters; None: AdamW with learning rate 1e-3.
         schedule: factor of its learning rate; None: constant.
         ema_halflife: half-life of the averaged weights, in images.
         ema_warmup: see `EMA`.
         clip: largest gradient norm; None: no clipping.
         layer_decay: factor in (0, 1] of the learning rate from each layer of the model to the one below it; None: 1.
-        precision: "auto" (bf16 autocast where the hardware computes in it), "bf16" or "no".
+        precision: of autocast: "auto" (bf16 where the hardware computes in it), "bf16", "fp16" (with scaled gradients)
+            or "no"; None: that of the launcher, or "auto".
+        shard: whether parameters, averages and optimizer are cut over the processes (FSDP2); None: as the launcher
+            says, or not.
+        ddp: options of the copies of the model, as Accelerate's `DistributedDataParallelKwargs`; None: its defaults.
+        timeout: minutes that a process waits for the others, in training, before it fails.
         log_every: steps between two lines of the log.
         checkpoint_every: steps between two checkpoints.
         keep_last: number of checkpoints kept.
@@ -44,14 +59,17 @@ class Settings:
     steps: int
     batch_size: int = 128
     _: KW_ONLY
-    accumulate: int = 1
+    accumulate: int | None = None
     optimizer: Callable[..., torch.optim.Optimizer] | None = None
     schedule: Schedule | None = None
     ema_halflife: float = 500_000
     ema_warmup: float = 0.05
     clip: float | None = 1.0
     layer_decay: float | None = None
-    precision: str = "auto"
+    precision: str | None = None
+    shard: bool | None = None
+    ddp: Mapping[str, bool | int | str] | None = None
+    timeout: float = 30.0
     log_every: int = 50
     checkpoint_every: int = 1000
     keep_last: int = 2
@@ -62,10 +80,13 @@ class Settings:
     resume: str | None = None
 
     def __post_init__(self) -> None:
-        at_least(1, steps=self.steps, batch_size=self.batch_size, accumulate=self.accumulate)
+        refuse_unsupported()
+        at_least(1, steps=self.steps, batch_size=self.batch_size, accumulate=self.micro_batches)
         at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
         at_least(1, keep_last=self.keep_last, max_skipped=self.max_skipped)
-        one_of(PRECISIONS, precision=self.precision)
+        mixed_precision(self.precision)
+        positive(timeout=self.timeout)
+        check_copies(self.ddp, self.sharding)
         at_least(0, workers=self.workers, ema_halflife=self.ema_halflife, ema_warmup=self.ema_warmup)
         if self.keep_every is not None:
             at_least(1, keep_every=self.keep_every)
@@ -79,12 +100,26 @@ class Settings:
             raise ValueError(f"optimizer must make an optimizer from parameters, got optimizer={self.optimizer!r}.")
         self.batches(1, 0, 0)  # refuses what does not divide
 
+    @cached_property
+    def micro_batches(self) -> int:
+        r"""Micro-batches a step, as the configuration and the launcher agree."""
+        return agreed("accumulate", self.accumulate, launched_accumulate()) or 1
+
+    @cached_property
+    def sharding(self) -> Sharding | None:
+        r"""How the model is cut over the processes, as the configuration and the launcher agree; None: it is not."""
+        launched = launched_shard()
+        asked = None if launched is None else Launched(True, launched.source)
+        if not agreed("shard", self.shard, asked):
+            return None
+        return Sharding() if launched is None else launched.value
+
     def batches(self, size: int, seed: int, start: int) -> Batches:
         r"""This process's batches of a data set, from a step on."""
         return Batches(
             size=size,
             batch=self.batch_size,
-            accumulate=self.accumulate,
+            accumulate=self.micro_batches,
             rank=rank(),
             world=world_size(),
             seed=seed,

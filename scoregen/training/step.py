@@ -19,24 +19,30 @@ from scoregen.losses import Loss
 from scoregen.parallel import rank, world_size
 from scoregen.rng import Stream, generator, generators, seed_all
 from scoregen.training.parts import Parts
+from scoregen.training.precision import autocast, mixed_precision
 from scoregen.training.schedule import Constant
 
 Batch = tuple[Tensor, Tensor | None]
 
 
 class Objective(nn.Module):
-    r"""Model and loss as one module, so that distributed training sees all calls of the model in one forward pass."""
+    r"""Model and loss as one module, so that distributed training sees all calls of the model in one forward pass.
 
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
+    Args:
+        model: what is trained. loss: its loss. precision: of autocast, "no", "bf16" or "fp16".
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, precision: str) -> None:
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.precision = model, loss, precision
 
     def forward(
         self, x: Tensor, label: Tensor | None, generator: list[torch.Generator], quantile: list[float]
     ) -> Tensor:
         # distributed training takes tensors to the device, numbers stay; noise levels are float64 on the CPU
-        losses: Tensor = self.loss(self.model, x, label, generator, torch.tensor(quantile, dtype=torch.float64))
-        return losses
+        with autocast(x.device, self.precision):
+            losses: Tensor = self.loss(self.model, x, label, generator, torch.tensor(quantile, dtype=torch.float64))
+        return losses if losses.dtype.itemsize > 2 else losses.float()
 
 
 class Step:
@@ -48,7 +54,8 @@ class Step:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.objective = parts.accelerator.prepare_model(Objective(parts.model, parts.loss))
+        objective = Objective(parts.model, parts.loss, mixed_precision(parts.settings.precision))
+        self.objective, self.optimizer = parts.accelerator.prepare(objective, parts.optimizer)
         self.batches = parts.settings.batches(len(parts.source.train), parts.seed, parts.progress.step)
         self.schedule = parts.settings.schedule or Constant()
         self.parameters = [p for p in parts.model.parameters() if p.requires_grad]
@@ -66,9 +73,10 @@ class Step:
         for group, rate in zip(parts.optimizer.param_groups, parts.rates, strict=True):
             group["lr"] = rate * factor
         value = self._gradients()
-        norm = nn.utils.clip_grad_norm_(self.parameters, math.inf if settings.clip is None else settings.clip)
+        clip = math.inf if settings.clip is None else settings.clip
+        norm = parts.accelerator.clip_grad_norm_(self.parameters, clip)
         if torch.isfinite(norm):  # one wait for the device a step: an optimizer must not see a bad gradient
-            parts.optimizer.step()
+            self.optimizer.step()
             parts.ema.update(settings.batch_size, (step + 1) * settings.batch_size)
             parts.progress.skipped_in_a_row = 0
         else:
@@ -79,12 +87,12 @@ class Step:
 
     def _gradients(self) -> Tensor:
         r"""The gradients of the global batch, and this process's part of its loss."""
-        accelerator, accumulate = self.parts.accelerator, self.parts.settings.accumulate
+        accelerator, accumulate = self.parts.accelerator, self.parts.settings.micro_batches
         value = torch.zeros((), device=accelerator.device)
         for micro in range(accumulate):
             with nullcontext() if micro == accumulate - 1 else accelerator.no_sync(self.objective):
                 part = self._micro_batch(next(self._batches()), micro)
-                part.backward()  # type: ignore[no-untyped-call]  # accelerator.backward would divide by the environment
+                accelerator.backward(part)  # its own number of micro-batches is 1: the mean is taken above
             value += part.detach()
         return value
 

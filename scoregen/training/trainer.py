@@ -18,6 +18,7 @@ from scoregen import checkpoint
 from scoregen.config import Config
 from scoregen.data import Source
 from scoregen.losses import Loss
+from scoregen.training.copies import make_accelerator
 from scoregen.training.ema import EMA
 from scoregen.training.ending import Ending
 from scoregen.training.hooks import Hook
@@ -67,12 +68,7 @@ class Trainer(Settings):
                 process.
             Interrupted: a signal or `max_hours` ended it, after a checkpoint.
         """
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
-
-        AcceleratorState._reset_state()  # else a second run in this process could not have another precision
-        precision = mixed_precision(self.precision)
-        accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision)
+        accelerator = make_accelerator(mixed_precision(self.precision), self.ddp)
         model.to(accelerator.device)
         loss.begin(model)
         loss.to(accelerator.device)
@@ -96,7 +92,7 @@ class Trainer(Settings):
             hooks=hooks,
         )
         with ExitStack() as opened:
-            ending = opened.enter_context(Ending(self.max_hours))
+            ending = opened.enter_context(Ending(self.max_hours, self.timeout))
             for logger in loggers:
                 logger.open(folder, config, parts.progress.step)
                 opened.callback(logger.close)

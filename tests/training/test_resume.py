@@ -181,9 +181,9 @@ def test_fewer_steps_than_are_done_are_refused(tmp_path):
         train(tmp_path, *overrides, "trainer.steps=3", "trainer.resume=auto")
 
 
-def test_the_environment_does_not_divide_gradients(tmp_path, monkeypatch):
+def test_the_micro_batches_of_the_launcher_are_those_of_the_configuration(tmp_path, monkeypatch):
     overrides = [*TOY, "trainer.steps=2"]
-    whole = train(tmp_path / "a", *overrides)
+    whole = train(tmp_path / "a", *overrides, "trainer.accumulate=4")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     assert_same_run(whole, train(tmp_path / "b", *overrides))
 
