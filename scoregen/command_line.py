@@ -14,6 +14,7 @@ from scoregen.config import build, conf_dir, typed
 from scoregen.errors import Interrupted, UserError, closest
 from scoregen.help import JOBS, help_of, list_of_jobs, options_of
 from scoregen.messages import unreadable, user_message
+from scoregen.targets import is_under
 
 _VALUED = {"--": ("cfg", "package", "config-path", "config-name", "config-dir"), "-": ("c", "p", "cp", "cn", "cd")}
 # the argument after one of them is no override
@@ -22,6 +23,8 @@ _FLAGS = (
     *("--help", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"),
     *("--shell-completion", "-sc", "--info", "-i", "--experimental-rerun", *_FLAGS_WITH_VALUE),
 )
+_BRACES = re.compile(r"\+{0,2}[\w.]+=\{.*_target_")
+_NAMED = re.compile(r"\+{0,2}([\w.]+)\._target_=(?!(?:scoregen|torch|diffusers)\.)\w+\.[\w.]+")  # of the user's own
 _BUG = (
     "this is a mistake in scoregen or in code it was given, not in your values. Please report it with the lines above."
 )
@@ -140,17 +143,18 @@ def _compose_and_run(job: str, overrides: list[str], failures: list[Exception]) 
 
 
 def _whole_nodes(overrides: list[str]) -> tuple[list[str], list[str]]:
-    r"""Overrides that give a whole node, `key={_target_: ...}`, with those of keys below it; and the others.
+    r"""Overrides that give a whole node, `key={_target_: ...}`, which Hydra would merge or refuse; and those for Hydra.
 
-    Hydra would merge such a node into the one that stands there, and refuses it for a group.
+    Below a new node any key may be given; Hydra adds it to the configuration, where `_replace` finds it.
     """
-    whole: list[str] = []
-    rest: list[str] = []
-    for override in overrides:
-        key = override.lstrip("+").split("=")[0]
-        below = any(key.startswith(f"{other.split('=')[0]}.") for other in whole)
-        given = re.match(r"\+{0,2}[\w.]+=\{.*_target_", override) is not None
-        (whole if given or below else rest).append(override.lstrip("+") if given or below else override)
+    whole = [text.lstrip("+") for text in overrides if _BRACES.match(text)]
+    roots = [text.split("=")[0] for text in whole] + [found[1] for text in overrides if (found := _NAMED.match(text))]
+    rest = []
+    for text in overrides:
+        key = text.lstrip("+").split("=")[0]
+        if _BRACES.match(text):
+            continue
+        rest.append(f"++{text.lstrip('+')}" if is_under(key, roots) else text)
     return whole, rest
 
 
@@ -161,7 +165,7 @@ def _task(whole: list[str], failures: list[Exception]) -> Callable[[Any], float 
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            _replace(config, whole)
+            _replace(config, whole, HydraConfig.get().overrides.task)
             root: Any = OmegaConf.to_container(config, resolve=True)
             out = Path(typed(root.pop("out", None), str | None, "out") or folder)
             job = build(root)
@@ -178,19 +182,34 @@ def _task(whole: list[str], failures: list[Exception]) -> Callable[[Any], float 
     return task
 
 
-def _replace(config: Any, whole: list[str]) -> None:
-    r"""Puts whole nodes in place of those of the configuration."""
+def _replace(config: Any, whole: list[str], given: Sequence[str]) -> None:
+    r"""Puts whole nodes in place of those of the configuration: nothing of these remains.
+
+    Args:
+        whole: overrides `key={_target_: ...}`. given: the others, as Hydra has resolved them: with
+            `key._target_=module.Class` of a module of the user's they give a whole node too, key by key.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf, open_dict
 
-    for text in whole:
-        (override,) = OverridesParser.create().parse_overrides([text])
-        key = override.key_or_group
-        above = key.rpartition(".")[0]
-        if above and OmegaConf.select(config, above, throw_on_missing=False) is None:
-            raise UserError(f"{key}: there is no key '{above}'. {closest(key.split('.')[0], config)}")
-        with open_dict(config):
-            OmegaConf.update(config, key, override.value(), merge=False, force_add=True)
+    parsed = OverridesParser.create().parse_overrides([*whole, *(text for text in given if not text.startswith("~"))])
+    named = [found[1] for text in given if (found := _NAMED.match(text))]
+    nodes = {key: _started(OmegaConf.select(config, key)) for key in named}
+    nodes |= {override.key_or_group: override.value() for override in parsed[: len(whole)]}
+    with open_dict(config):
+        for key in sorted(nodes, key=lambda key: key.count(".")):
+            above = key.rpartition(".")[0]
+            if above and OmegaConf.select(config, above, throw_on_missing=False) is None:
+                raise UserError(f"{key}: there is no key '{above}'. {closest(key.split('.')[0], config)}")
+            OmegaConf.update(config, key, nodes[key], merge=False, force_add=True)
+        for override in parsed[len(whole) :]:
+            if is_under(override.key_or_group, list(nodes)):
+                OmegaConf.update(config, override.key_or_group, override.value(), merge=False, force_add=True)
+
+
+def _started(node: Any) -> dict[str, Any]:
+    r"""A node without the keys of the class that stands there; whether it is called later belongs to the place."""
+    return {"_partial_": True} if "_partial_" in (node or {}) else {}
 
 
 def _write_hydra(out: Path, config: Any, whole: list[str]) -> None:
