@@ -8,6 +8,7 @@ from scoregen.data.captions import CaptionedFolder, LazyImages
 from scoregen.data.images import CIFAR10, KMNIST, MNIST, Digits, FashionMNIST, Folder
 from scoregen.data.tables import BreastCancer, PositiveTable, Wine
 from scoregen.data.toy import Toy2D
+from scoregen.data.transforms import Transforms
 from scoregen.data.views import ColourViews, GreyViews
 
 __all__ = [
@@ -36,5 +37,6 @@ __all__ = [
     "Source",
     "Subset",
     "Toy2D",
+    "Transforms",
     "Wine",
 ]

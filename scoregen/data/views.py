@@ -41,7 +41,7 @@ class _Views(Augmentation):
     def __call__(self, x: Tensor, generator: Generators) -> Tensor:
         size = (x.shape[-2], x.shape[-1])
         if self._made is None or self._made[0] != size:
-            self._made = size, self.transform(_transforms(), size)
+            self._made = size, self.transform(v2_module(), size)
         return apply_each(self._made[1], x, generator)
 
 
@@ -117,6 +117,7 @@ def apply_each(transform: Transform, x: Tensor, generator: Generators) -> Tensor
     return torch.stack(views).to(x.device)
 
 
-def _transforms() -> ModuleType:
+def v2_module() -> ModuleType:
+    r"""`torchvision.transforms.v2`."""
     repair_torchvision()
     return import_module("torchvision.transforms.v2")
