@@ -94,7 +94,7 @@ class Log(Chart):
 
     Raises:
         ValueError: at construction for offset < 0; in `forward` for x + offset <= 0 or infinite, with the values and
-            their number.
+            their number. On an accelerator, where a look would wait for it, such values become nan instead.
     """
 
     def __init__(self, offset: float = 0.0) -> None:
@@ -104,6 +104,8 @@ class Log(Chart):
     def forward(self, x: Tensor) -> Tensor:
         shifted = x + self.offset
         bad = ~((shifted > 0) & (shifted < math.inf))
+        if x.device.type != "cpu":
+            return torch.where(bad, math.nan, shifted.log())
         if bad.any():
             values = ", ".join(f"{v:.4g}" for v in x[bad][:5].tolist())
             raise ValueError(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scoregen.sde.chart import Chart
-from scoregen.sde.path import as_time
+from scoregen.sde.path import Table, as_time
 from scoregen.sde.process import SDE
 
 _NOTHING = 2.0**-48  # alpha^2 where nothing of the data is left
@@ -33,7 +33,7 @@ class DiscretePath(SDE):
 
     def __init__(self, alphas_cumprod: Tensor | Sequence[float], chart: Chart | None = None) -> None:
         super().__init__(chart)
-        abar = as_time(alphas_cumprod).flatten()
+        abar = as_time(alphas_cumprod).flatten().cpu()
         if len(abar) and abar[-1] == 0:
             abar = torch.cat([abar[:-1], abar[-2:-1].clamp(max=4 * _NOTHING) / 4])
         if len(abar) < 2 or not bool(((abar > 0) & (abar < 1)).all() and (abar.diff() < 0).all()):
@@ -42,7 +42,7 @@ class DiscretePath(SDE):
                 f"{len(abar)} values{_ends(abar)}. The last may be 0 (zero terminal SNR)."
             )
         self.alphas_cumprod = abar
-        self.log_levels = ((1 - abar) / abar).log() / 2
+        self._levels = Table(((1 - abar) / abar).log() / 2)
 
     @classmethod
     def from_scheduler(cls, scheduler: object, chart: Chart | None = None) -> Self:
@@ -70,10 +70,16 @@ class DiscretePath(SDE):
             abar[-1] = 0.0  # some of its schedulers have put 2**-24 there, which may be above the level before
         return cls(abar, chart)
 
+    @property
+    def log_levels(self) -> Tensor:
+        r"""log s_k, (N,), float64 on the CPU."""
+        return self._levels.values
+
     def noise_ratio(self, t: Tensor | float) -> Tensor:
         k = as_time(t) * (len(self.log_levels) - 1)
-        below = k.detach().floor().clamp(0, len(self.log_levels) - 2).long()
-        low, high = self.log_levels[below], self.log_levels[below + 1]
+        levels = self._levels.on(k.device)
+        below = k.detach().floor().clamp(0, len(levels) - 2).long()
+        low, high = levels[below], levels[below + 1]
         return (low + (k - below) * (high - low)).exp()
 
     def alpha(self, t: Tensor | float) -> Tensor:
@@ -84,9 +90,11 @@ class DiscretePath(SDE):
 
     def index_of(self, s: Tensor | float) -> Tensor:
         r"""The (fractional) index k that the network takes at noise ratio s, within 0 and N - 1; shaped as s."""
-        log_s = as_time(s).log().clamp(self.log_levels[0], self.log_levels[-1])
-        above = torch.searchsorted(self.log_levels, log_s).clamp(1, len(self.log_levels) - 1)
-        low, high = self.log_levels[above - 1], self.log_levels[above]
+        log_s = as_time(s).log()
+        levels = self._levels.on(log_s.device)
+        log_s = log_s.clamp(self.log_levels[0].item(), self.log_levels[-1].item())
+        above = torch.searchsorted(levels, log_s).clamp(1, len(levels) - 1)
+        low, high = levels[above - 1], levels[above]
         return above - 1 + (log_s - low) / (high - low)
 
     def _time_of(self, s: Tensor) -> Tensor:

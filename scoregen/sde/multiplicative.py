@@ -27,13 +27,13 @@ from torch import Tensor
 from scoregen.checks import finite
 from scoregen.sde.additive import VP
 from scoregen.sde.chart import Affine, Compose, Log, Logarithm
-from scoregen.sde.path import as_time
+from scoregen.sde.path import Table, as_time
 from scoregen.sde.process import SDE
 
 Coefficient = Callable[[Tensor], Tensor]
 
-_NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(48))
-_NODES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
+_LEGENDRE = np.polynomial.legendre.leggauss(48)
+_NODES, _WEIGHTS = Table(torch.from_numpy((_LEGENDRE[0] + 1) / 2)), Table(torch.from_numpy(_LEGENDRE[1] / 2))
 
 
 class Linear:
@@ -272,5 +272,5 @@ def _evaluate(coefficient: float | Coefficient, t: Tensor) -> Tensor:
 
 def _integral(function: Coefficient, t: Tensor) -> Tensor:
     r"""int_0^t function, shaped as t."""
-    points = t[..., None] * _NODES
-    return t * (function(points) * _WEIGHTS).sum(-1)
+    points = t[..., None] * _NODES.on(t.device)
+    return t * (function(points) * _WEIGHTS.on(t.device)).sum(-1)

@@ -5,7 +5,9 @@ Everything else follows from the three functions:
     u = (y_t - shift)/alpha = y_0 + s eps,   s = sigma/alpha      (EDM coordinates)
     dy = (f y + h) dt + g dW,   f = alpha'/alpha,   h = shift' - f shift,   g^2 = (sigma^2)' - 2 f sigma^2
 
-Coefficients are float64 on the CPU, whatever the device of the data; callers cast them once.
+Coefficients are float64 and stay where their time is: a number and a tensor on the CPU give one on the CPU, times (B,)
+on an accelerator (as the losses draw them) stay there, so that nothing is copied and nothing waits for the device.
+There, where a look at a value would wait, what is out of range becomes nan instead of an error.
 """
 
 import math
@@ -22,14 +24,24 @@ TensorLike = Tensor | float | Sequence[float] | Sequence[Sequence[float]]
 
 
 def as_time(t: TensorLike) -> Tensor:
-    r"""A time, noise ratio or other coefficient as a float64 tensor on the CPU."""
+    r"""A time, noise ratio or other coefficient as a float64 tensor: a tensor where it is, all else on the CPU."""
+    if isinstance(t, Tensor):
+        return t.to(torch.float32 if t.device.type == "mps" else torch.float64)  # no float64 on MPS
     return torch.as_tensor(t, dtype=torch.float64, device="cpu")
 
 
+def readable(coefficient: Tensor) -> bool:
+    r"""Whether a look at its values waits for no device."""
+    return coefficient.device.type == "cpu"
+
+
 def checked_time(t: TensorLike) -> Tensor:
-    r"""A time as `as_time`; ValueError outside [0, 1]."""
+    r"""A time as `as_time`; ValueError outside [0, 1], on an accelerator nan."""
     t = as_time(t)
-    if not bool(((t >= 0) & (t <= 1)).all()):
+    inside = (t >= 0) & (t <= 1)
+    if not readable(t):
+        return torch.where(inside, t, math.nan)
+    if not bool(inside.all()):
         raise ValueError(
             f"t must lie in [0, 1], from data to noise, got t from {t.min().item():.6g} to {t.max().item():.6g}. A "
             "timestep k of N is t = k/N."
@@ -38,8 +50,37 @@ def checked_time(t: TensorLike) -> Tensor:
 
 
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
-    r"""A coefficient of shape () or (B,) shaped and cast to multiply x (B, *S)."""
-    return coefficient.reshape(-1, *[1] * (x.ndim - 1)).to(device=x.device, dtype=x.dtype) if x.ndim else coefficient
+    r"""A coefficient of shape () or (B,) shaped and cast to multiply x (B, *S).
+
+    A single number stays on the CPU, from where it takes part in sums and products on any device without a copy.
+    """
+    if x.ndim == 0:
+        return coefficient
+    if coefficient.ndim == 0 and readable(coefficient):
+        return coefficient.to(x.dtype)
+    return coefficient.reshape(-1, *[1] * (x.ndim - 1)).to(device=x.device, dtype=x.dtype)
+
+
+class Table:
+    r"""Numbers of a process, float64 on the CPU, and their copies on other devices, each made once.
+
+    Args:
+        values: any shape.
+    """
+
+    def __init__(self, values: TensorLike) -> None:
+        self.values = as_time(values).cpu()
+        self._copies: dict[torch.device, Tensor] = {}
+
+    def on(self, device: torch.device) -> Tensor:
+        r"""The numbers on a device, and a single number as it is, see `expand`."""
+        if device.type == "cpu" or self.values.ndim == 0:
+            return self.values
+        if device not in self._copies:
+            with torch.inference_mode(False):  # a later training may meet what is kept
+                dtype = torch.float32 if device.type == "mps" else torch.float64
+                self._copies[device] = self.values.to(dtype).to(device)
+        return self._copies[device]
 
 
 def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
@@ -106,11 +147,14 @@ class Path(ABC):
             t in [0, 1], shaped as s.
 
         Raises:
-            ValueError: when s is outside the range of the path.
+            ValueError: when s is outside the range of the path; on an accelerator such an s gives nan.
         """
         s = as_time(s)
         low, high = self.noise_ratio(0.0).item(), self.noise_ratio(1.0).item()
-        if not bool(((s >= low * (1 - 1e-9)) & (s <= high * (1 + 1e-9))).all()):
+        inside = (s >= low * (1 - 1e-9)) & (s <= high * (1 + 1e-9))
+        if not readable(s):
+            return torch.where(inside, self._time_of(s.clamp(low, high)).clamp(0.0, 1.0), math.nan)
+        if not bool(inside.all()):
             raise ValueError(
                 f"s must lie between noise_ratio(0)={low:.6g} and noise_ratio(1)={high:.6g} of {type(self).__name__}, "
                 f"got s from {s.min().item():.6g} to {s.max().item():.6g}."

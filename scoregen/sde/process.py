@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scoregen.rng import Generators, randn
 from scoregen.sde.chart import Affine, Chart
-from scoregen.sde.path import Path, as_time, checked_time, expand, normal_log_prob
+from scoregen.sde.path import Path, Table, as_time, checked_time, expand, normal_log_prob, readable
 
 
 class SDE(Path):
@@ -29,8 +29,21 @@ class SDE(Path):
 
     def __init__(self, chart: Chart | None = None) -> None:
         self.chart = Affine() if chart is None else chart
-        self.data_mean = torch.zeros((), dtype=torch.float64)
-        self.data_var = torch.zeros((), dtype=torch.float64)
+        self._mean, self._var = Table(0.0), Table(0.0)
+
+    @property
+    def data_mean(self) -> Tensor:
+        r"""Mean of the data in chart coordinates, () or (*S), float64 on the CPU."""
+        return self._mean.values
+
+    @property
+    def data_var(self) -> Tensor:
+        r"""Their variance, shaped alike."""
+        return self._var.values
+
+    def moments(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        r"""Mean and variance on a device; single numbers stay on the CPU, see `expand`."""
+        return self._mean.on(device), self._var.on(device)
 
     def with_moments(self, mean: Tensor | float, var: Tensor | float) -> Self:
         r"""Sets the moments of the data in chart coordinates, which the prior uses; returns self.
@@ -41,11 +54,11 @@ class SDE(Path):
         Raises:
             ValueError: when a variance is negative, a moment is not finite, or their shapes do not fit.
         """
-        mean, var = as_time(mean), as_time(var)
+        mean, var = as_time(mean).cpu(), as_time(var).cpu()
         if not bool(mean.isfinite().all() and var.isfinite().all() and (var >= 0).all()):
             raise ValueError(f"moments must be finite with var >= 0, got var from {var.min():.4g} to {var.max():.4g}.")
         try:
-            self.data_mean, self.data_var = mean + torch.zeros_like(var), var + torch.zeros_like(mean)
+            self._mean, self._var = Table(mean + torch.zeros_like(var)), Table(var + torch.zeros_like(mean))
         except RuntimeError as error:
             raise ValueError(
                 f"mean and var must have the shape of one sample, got {tuple(mean.shape)} and {tuple(var.shape)}."
@@ -72,7 +85,7 @@ class SDE(Path):
         """
         t = checked_time(t)
         y, alpha = self.to_chart(x_t), self.alpha(t)
-        if not bool((alpha > 0).all()):
+        if readable(alpha) and not bool((alpha > 0).all()):
             raise ValueError(
                 f"t must be below 1 for {type(self).__name__}: pure noise (alpha = 0) has no u, got t = 1."
             )
@@ -128,7 +141,7 @@ class SDE(Path):
 
     def _finite_coefficients(self, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
         found = self.coefficients(checked_time(t))
-        if not all(bool(c.isfinite().all()) for c in found):
+        if not all(bool(c.isfinite().all()) for c in found if readable(c)):
             raise ValueError(
                 f"t must be inside (0, 1) for {type(self).__name__}, whose drift has no limit at the end, got t={t}."
             )
@@ -154,6 +167,7 @@ class SDE(Path):
 
     def _prior(self, like: Tensor) -> tuple[Tensor, Tensor]:
         one = as_time(1.0)
-        mean = self.alpha(one) * self.data_mean + self.shift(one)
-        std = (self.alpha(one) ** 2 * self.data_var + self.sigma(one) ** 2).sqrt()
-        return mean.to(like), std.to(like)
+        mean, var = self.moments(like.device)
+        mean = self.alpha(one) * mean + self.shift(one)
+        std = (self.alpha(one) ** 2 * var + self.sigma(one) ** 2).sqrt()
+        return mean.to(like.dtype), std.to(like.dtype)
