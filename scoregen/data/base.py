@@ -1,167 +1,77 @@
-r"""The contract of data: index -> x (B, *S) as it is stored, label (B,) or None; a source states what its data are.
+r"""The contract of a source: what the data are, and their parts: index -> x (B, *S) as stored, label (B,) or None."""
 
-Bytes stay bytes until they are on the device: `part.units` takes them to the units of the source there. Nothing else
-reaches into a part, so a part may be in memory, mapped from a file, or read when it is used.
-"""
-
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from inspect import signature
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from scoregen.data.augment import Augmentation
+from scoregen.data.indexed import UNIT, ArrayDataset, Dataset, Index, Joined, LazyDataset, Range, Subset
+from scoregen.data.parts import (
+    ALL,
+    AUTO,
+    NONE,
+    Held,
+    Name,
+    Piece,
+    check_alike,
+    check_held,
+    divide,
+    is_path,
+    part_of,
+    renumbered,
+)
+from scoregen.errors import UserError
 
-Index = int | slice | Sequence[int] | Tensor
-Range = tuple[float, float]
-UNIT: Range = (0.0, 1.0)
-
-
-class Dataset(ABC):
-    r"""One part of a source: samples by index, in memory or read when they are used.
-
-    Attributes:
-        label: (N,) integers, or None; known without reading a sample.
-        range: the units of bytes: what 0 and what 255 stand for.
-    """
-
-    label: Tensor | None
-    range: Range = UNIT
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def __getitem__(self, index: Index) -> tuple[Tensor, Tensor | None]:
-        r"""Sample(s) x (*S) or (B, *S), uint8 or float32, and their labels or None; `units` makes them x_0."""
-
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        r"""The whole batch at once, for a DataLoader without a collate function."""
-        return self[torch.as_tensor(indices)]
-
-    def units(self, x: Tensor) -> Tensor:
-        r"""Samples as they are stored, in the units of the source, float32, where they are: on a device or not.
-
-        Bytes 0 to 255 go to the range; floats are in these units.
-        """
-        if x.dtype != torch.uint8:
-            return x.float()
-        low, high = self.range
-        return x.float() / 255 * (high - low) + low
-
-    def in_units(self, index: Index) -> tuple[Tensor, Tensor | None]:
-        r"""Sample(s) x_0 (*S) or (B, *S), float32 in the units of the source, and their labels or None."""
-        x, label = self[index]
-        return self.units(x), label
-
-    @property
-    def x(self) -> Tensor:
-        r"""All samples (N, *S) as they are stored."""
-        return self[:][0]
-
-    @abstractmethod
-    def fingerprint(self) -> str:
-        r"""16 hexadecimal digits that change with the content, for caches and records."""
-
-
-class ArrayDataset(Dataset):
-    r"""Samples in memory, as bytes or floats.
-
-    Args:
-        x: (N, *S), uint8 or float.
-        label: (N,) or (N, 1) integers, or None.
-        range: what the bytes 0 and 255 stand for.
-
-    Raises:
-        ValueError: other types, lengths that differ, values that are not finite.
-    """
-
-    def __init__(self, x: Tensor, label: Tensor | None = None, range: Range = UNIT) -> None:
-        if x.dtype != torch.uint8 and not x.is_floating_point():
-            raise ValueError(f"data must be uint8 (read as x/255) or float, got {x.dtype}. Convert them.")
-        if label is not None and label.ndim == 2 and label.shape[1] == 1:
-            label = label[:, 0]
-        if label is not None and (label.shape != (len(x),) or label.is_floating_point()):
-            raise ValueError(
-                f"there must be one integer label for each sample, got {len(x)} samples and labels "
-                f"{tuple(label.shape)} of {label.dtype}."
-            )
-        if x.is_floating_point() and not bool(x.isfinite().all()):
-            raise ValueError(f"data must be finite, got {int((~x.isfinite()).sum())} values that are not.")
-        self._x, self.label, self.range = x, None if label is None else label.long(), range
-
-    def __len__(self) -> int:
-        return len(self._x)
-
-    def __getitem__(self, index: Index) -> tuple[Tensor, Tensor | None]:
-        x = self._x[index]
-        return x if x.dtype == torch.uint8 else x.float(), None if self.label is None else self.label[index]
-
-    def fingerprint(self) -> str:
-        content = hashlib.sha256(str((tuple(self._x.shape), self._x.dtype)).encode())
-        content.update(self._x.contiguous().numpy().tobytes())
-        return content.hexdigest()[:16]
-
-
-class LazyDataset(Dataset):
-    r"""Samples that are read when they are used; a subclass says how several of them are read."""
-
-    @abstractmethod
-    def read(self, places: list[int]) -> Tensor:
-        r"""The samples (B, *S) of these numbers, each from 0 to N - 1; uint8, or float32 in the units of the source."""
-
-    def __getitem__(self, index: Index) -> tuple[Tensor, Tensor | None]:
-        chosen = torch.arange(len(self))[index]
-        x = self.read(chosen.reshape(-1).tolist())
-        return (x if chosen.ndim else x[0]), None if self.label is None else self.label[chosen]
-
-
-class Subset(Dataset):
-    r"""Some samples of a data set, in an order of its own, without a copy.
-
-    Args:
-        whole: the data set.
-        chosen: (N,) the numbers of the samples in it.
-    """
-
-    def __init__(self, whole: Dataset, chosen: Tensor) -> None:
-        self.whole, self.chosen, self.range = whole, chosen, whole.range
-        self.label = None if whole.label is None else whole.label[chosen]
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, index: Index) -> tuple[Tensor, Tensor | None]:
-        return self.whole[self.chosen[index]]
-
-    def fingerprint(self) -> str:
-        content = hashlib.sha256(self.whole.fingerprint().encode())
-        content.update(self.chosen.numpy().tobytes())
-        return content.hexdigest()[:16]
+__all__ = [
+    "UNIT",
+    "ArrayDataset",
+    "Dataset",
+    "Held",
+    "Index",
+    "LazyDataset",
+    "Range",
+    "Source",
+    "Subset",
+    "part_of",
+    "split",
+]
 
 
 class Source(ABC):
-    r"""A named data set with a training and a test part.
+    r"""A named data set with a training part, a test part, and a validation part where one is asked for.
 
         A source states what its data are, never which model or chart suits them.
 
     Args:
         augmentation: applied to training batches, or None.
+        test: where the test part comes from: "auto" (that of the data, or else a tenth is held out), "all" (all data
+            are the test part, none are left for training), "none", a share or a number of samples, or a path.
+        validation: likewise for the part that checkpoints are chosen by: "auto" (that of the data, or else none),
+            "none", a share or a number of the training samples, or a path.
 
     Attributes:
         name: of the data, for records and messages.
         range: the lowest and the highest value that the units of the data allow: (0.0, 1.0) for images unless stated
             otherwise, (0.0, inf) for strictly positive measurements; None for unbounded vectors.
         num_classes: number of classes, None where labels are missing or are no classes (captions).
+        class_names: of the classes, or None where they are numbers.
+
+    Raises:
+        UserError: a test or validation that is no choice.
     """
 
     name: str
     num_classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+    argument_attributes: ClassVar[dict[str, str]] = {"test": "test_from", "validation": "validation_from"}
 
-    def __init__(self, augmentation: Augmentation | None = None) -> None:
-        self.augmentation = augmentation
+    def __init__(self, augmentation: Augmentation | None = None, test: Held = AUTO, validation: Held = AUTO) -> None:
+        check_held(test=test, validation=validation)
+        self.augmentation, self.test_from, self.validation_from = augmentation, test, validation
 
     @property
     @abstractmethod
@@ -169,35 +79,97 @@ class Source(ABC):
         r"""The lowest and the highest value that the units of the data allow; state it as a class attribute."""
 
     @abstractmethod
-    def load(self, train: bool) -> Dataset:
-        r"""Reads one part; called once for each."""
+    def load(self, train: bool) -> Dataset | None:
+        r"""Reads what the data have for training (all of them, where they have no parts), or their own test part.
+
+        Called once for each. Return None for a test part that the data do not have: a tenth is held out by itself.
+        """
+
+    def load_validation(self) -> Dataset | None:
+        r"""Reads the data's own validation part; None where they have none."""
+        return None
+
+    @property
+    def seed_of_parts(self) -> int:
+        r"""Seed of the permutation whose end is held out."""
+        return 0
 
     @cached_property
     def train(self) -> Dataset:
         r"""The training part."""
-        return self.load(train=True)
+        return self._required("train", f"data.test={self.test_from} leaves none. Leave it out.")
 
     @cached_property
     def test(self) -> Dataset:
-        r"""The held-out part."""
-        return self.load(train=False)
+        r"""The part for numbers that are reported."""
+        return self._required("test", f"data.test={self.test_from}. Give data.test=auto, or a path.")
+
+    @cached_property
+    def validation(self) -> Dataset:
+        r"""The part that checkpoints are chosen by."""
+        return self._required("validation", "Give data.validation=0.1, which holds out a tenth of the training part.")
+
+    def part(self, name: Name) -> Dataset | None:
+        r"""A part, or None where there is none."""
+        return self._parts.get(name)
+
+    def _required(self, name: Name, why: str) -> Dataset:
+        found = self.part(name)
+        if found is None:
+            raise UserError(f"data: {self.name} has no {name} part: {why}")
+        return found
+
+    @cached_property
+    def stored(self) -> dict[Name, Dataset]:
+        r"""What the data have for each part, before anything is held out; a path names other data for a part."""
+        train = self.load(train=True)
+        assert train is not None  # the contract of `load`
+        found: dict[Name, Dataset | None] = {"train": train, "test": None, "validation": None}
+        if is_path(self.test_from):
+            found["test"] = self._elsewhere("test", str(self.test_from))
+        elif self.test_from in (AUTO, ALL):
+            found["test"] = self.load(train=False)
+        if is_path(self.validation_from):
+            found["validation"] = self._elsewhere("validation", str(self.validation_from))
+        elif self.validation_from == AUTO or self.test_from == ALL:
+            found["validation"] = self.load_validation()
+        parts = {name: part for name, part in found.items() if part is not None}
+        check_alike({name: tuple(part[0][0].shape) for name, part in parts.items()}, self.name)
+        return parts
+
+    @cached_property
+    def _parts(self) -> dict[Name, Dataset]:
+        sizes = {name: len(part) for name, part in self.stored.items()}
+        divided = divide(sizes, self.test_from, self.validation_from, self.seed_of_parts)
+        return {name: _assembled(self.stored, pieces) for name, pieces in divided.items() if pieces}
+
+    def _elsewhere(self, key: Name, path: str) -> Dataset:
+        r"""All of the data at another path, read as these are."""
+        names = signature(type(self)).parameters
+        given = {name: getattr(self, self.argument_attributes.get(name, name)) for name in names}
+        if "path" not in given:
+            raise UserError(f"data.{key}: {self.name} has no data.path, so '{path}' cannot be read in its place.")
+        try:
+            other = type(self)(**{**given, "path": path, "test": ALL, "validation": NONE})
+            found = Joined([other.test])
+        except UserError as error:
+            raise UserError(str(error).replace("data.path", f"data.{key}")) from error
+        found.label = renumbered(found.label, other.class_names, self.class_names, key)
+        return found
 
     @property
     def shape(self) -> tuple[int, ...]:
         r"""Shape of one sample, (*S)."""
-        return tuple(self.train[0][0].shape)
+        return tuple(next(iter(self.stored.values()))[0][0].shape)
+
+
+def _assembled(stored: Mapping[Name, Dataset], pieces: Sequence[Piece]) -> Dataset:
+    found = [(stored[piece.stored], piece.chosen) for piece in pieces]
+    parts = [whole if chosen is None else Subset(whole, chosen) for whole, chosen in found]
+    return parts[0] if len(parts) == 1 else Joined(parts)
 
 
 def split(x: Tensor, label: Tensor | None, train: bool, held_out: float = 0.1, seed: int = 0) -> ArrayDataset:
     r"""One part of data that come without a split: a fixed permutation, the last fraction held out."""
     part = part_of(len(x), train, held_out, seed)
     return ArrayDataset(x[part], None if label is None else label[part])
-
-
-def part_of(count: int, train: bool, held_out: float = 0.1, seed: int = 0) -> Tensor:
-    r"""The indices of one part of `count` samples that come without a split."""
-    if count < 2:
-        raise ValueError(f"there must be at least 2 samples, so that one can be held out, got {count}.")
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    cut = count - max(1, round(held_out * count))
-    return order[:cut] if train else order[cut:]

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scoregen import checks
 from scoregen.compat import repair_torchvision
 from scoregen.data.arrays import load_npz
 from scoregen.data.augment import Augmentation
-from scoregen.data.base import ArrayDataset, Source, split
+from scoregen.data.base import ArrayDataset, Held, Source, split
 from scoregen.data.bounds import MOST_PIXELS, check_memory, check_number, check_size
 from scoregen.data.files import image_files, picture_shape, read_picture
+from scoregen.data.parts import AUTO
 from scoregen.errors import UserError, absent
 
 
@@ -22,21 +22,21 @@ class Digits(Source):
 
     Args:
         augmentation: applied to training batches.
+        test, validation: as of `Source`.
     """
 
     name = "digits"
     range = (0.0, 1.0)
     num_classes = 10
 
-    def __init__(self, augmentation: Augmentation | None = None) -> None:
-        super().__init__(augmentation)
-
-    def load(self, train: bool) -> ArrayDataset:
+    def load(self, train: bool) -> ArrayDataset | None:
         from sklearn.datasets import load_digits
 
+        if not train:
+            return None
         digits = load_digits()
         x = torch.from_numpy(digits.images).float().unsqueeze(1) / 16
-        return split(x, torch.from_numpy(digits.target), train)
+        return ArrayDataset(x, torch.from_numpy(digits.target))
 
 
 class _Torchvision(Source):
@@ -46,7 +46,7 @@ class _Torchvision(Source):
         root: folder of the files.
         download: whether to fetch missing files.
         augmentation: applied to training batches.
-        validation: number of training images held out as a validation split, which replaces the test split; 0 for none.
+        test, validation: as of `Source`.
     """
 
     range = (0.0, 1.0)
@@ -55,11 +55,15 @@ class _Torchvision(Source):
     subset: str | None = None
 
     def __init__(
-        self, root: str = "data", download: bool = True, augmentation: Augmentation | None = None, validation: int = 0
+        self,
+        root: str = "data",
+        download: bool = True,
+        augmentation: Augmentation | None = None,
+        test: Held = AUTO,
+        validation: Held = AUTO,
     ) -> None:
-        super().__init__(augmentation)
-        checks.whole(0, validation=validation)
-        self.root, self.download, self.validation = root, download, int(validation)
+        super().__init__(augmentation, test, validation)
+        self.root, self.download = root, download
         if self._subset_path is not None:
             self.name = self._subset_path.stem
 
@@ -69,17 +73,6 @@ class _Torchvision(Source):
         return path if path is not None and path.is_file() else None
 
     def load(self, train: bool) -> ArrayDataset:
-        if not self.validation:
-            return self._part(train)
-        whole = self._part(train=True)
-        if self.validation >= len(whole):
-            raise ValueError(
-                f"validation must be below the number of training images, {len(whole)}, got "
-                f"validation={self.validation}."
-            )
-        return split(whole.x, whole.label, train, self.validation / len(whole))
-
-    def _part(self, train: bool) -> ArrayDataset:
         if self._subset_path is not None:
             return load_npz(self._subset_path, train)
         repair_torchvision()
@@ -111,7 +104,7 @@ class MNIST(_Torchvision):
         root: folder of the files.
         download: whether to fetch missing files.
         augmentation: applied to training batches.
-        validation: number of training images held out as a validation split, which replaces the test split; 0 for none.
+        test, validation: as of `Source`.
     """
 
     name, class_name = "mnist", "MNIST"
@@ -124,7 +117,7 @@ class FashionMNIST(_Torchvision):
         root: folder of the files.
         download: whether to fetch missing files.
         augmentation: applied to training batches.
-        validation: number of training images held out as a validation split, which replaces the test split; 0 for none.
+        test, validation: as of `Source`.
     """
 
     name, class_name = "fashion_mnist", "FashionMNIST"
@@ -137,7 +130,7 @@ class KMNIST(_Torchvision):
         root: folder of the files.
         download: whether to fetch missing files.
         augmentation: applied to training batches.
-        validation: number of training images held out as a validation split, which replaces the test split; 0 for none.
+        test, validation: as of `Source`.
     """
 
     name, class_name, subset = "kmnist", "KMNIST", "kmnist_10k.npz"
@@ -150,7 +143,7 @@ class CIFAR10(_Torchvision):
         root: folder of the files.
         download: whether to fetch missing files.
         augmentation: applied to training batches.
-        validation: number of training images held out as a validation split, which replaces the test split; 0 for none.
+        test, validation: as of `Source`.
     """
 
     name, class_name, subset = "cifar10", "CIFAR10", "cifar10_subset.npz"

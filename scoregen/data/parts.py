@@ -10,7 +10,7 @@ A choice made on the test part makes its numbers look better than they are, so n
 depends on the number of samples alone: it is always the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -71,6 +71,32 @@ def part_of(count: int, train: bool, held_out: float = SHARE, seed: int = 0) -> 
     if count < 2:
         raise ValueError(f"there must be at least 2 samples, so that one can be held out, got {count}.")
     return _apart(count, max(1, round(held_out * count)), seed)[0 if train else 1]
+
+
+def check_alike(shapes: Mapping[Name, tuple[int, ...]], name: str) -> None:
+    r"""Refuses parts whose samples are of different shapes."""
+    if len(set(shapes.values())) > 1:
+        found = ", ".join(f"{part}: {shape}" for part, shape in shapes.items())
+        raise UserError(f"data: the parts of {name} must hold samples of one shape, got {found}.")
+
+
+def renumbered(
+    label: Tensor | None, names: Sequence[str] | None, known: Sequence[str] | None, key: str
+) -> Tensor | None:
+    r"""Labels of other data by the numbers of the classes here, found by their names.
+
+    Args:
+        label: (N,) or None. names: of the classes that it counts. known: names of the classes here. key: for messages.
+
+    Raises:
+        UserError: a class that is not known here.
+    """
+    if label is None or names is None or known is None or tuple(names) == tuple(known):
+        return label
+    strange = next((name for name in names if name not in known), None)
+    if strange is not None:
+        raise UserError(f"data.{key}: class '{strange}' is none of the training data. {closest(strange, known)}")
+    return torch.tensor([known.index(name) for name in names])[label]
 
 
 def divide(sizes: Mapping[Name, int], test: Held, validation: Held, seed: int = 0) -> dict[Name, list[Piece]]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from scoregen.data.base import ArrayDataset, Source, split
+from scoregen.data.base import ArrayDataset, Held, Source
+from scoregen.data.parts import AUTO
 
 
 class PositiveTable(Source):
@@ -17,6 +18,7 @@ class PositiveTable(Source):
 
     Args:
         seed: of the split.
+        test, validation: as of `Source`.
 
     Attributes:
         columns: their names.
@@ -24,10 +26,9 @@ class PositiveTable(Source):
     """
 
     range = (0.0, math.inf)
-    held_out = 0.1
 
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
+    def __init__(self, seed: int = 0, test: Held = AUTO, validation: Held = AUTO) -> None:
+        super().__init__(test=test, validation=validation)
         self.seed = seed
         table = self._read()
         values = torch.from_numpy(table.data)
@@ -40,8 +41,12 @@ class PositiveTable(Source):
     def _read(self) -> Any:
         r"""The table as scikit-learn gives it: data, target, feature_names."""
 
-    def load(self, train: bool) -> ArrayDataset:
-        return split(self._x, self._label, train, self.held_out, self.seed)
+    @property
+    def seed_of_parts(self) -> int:
+        return self.seed
+
+    def load(self, train: bool) -> ArrayDataset | None:
+        return ArrayDataset(self._x, self._label) if train else None
 
 
 class BreastCancer(PositiveTable):

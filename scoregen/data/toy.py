@@ -5,16 +5,18 @@ import math
 import torch
 
 from scoregen import checks
-from scoregen.data.base import ArrayDataset, Source
+from scoregen.data.base import ArrayDataset, Held, Source
+from scoregen.data.parts import AUTO
 
 
 class Toy2D(Source):
     r"""Two interleaved half circles with a little noise, standardised to about unit scale, (2,).
 
     Args:
-        n: number of points, >= 10; a tenth is held out.
+        n: number of points, >= 10; a tenth is the test part.
         noise: standard deviation of the noise around the circles, >= 0.
         seed: of the points.
+        test, validation: as of `Source`.
 
     Raises:
         ValueError: values out of range.
@@ -24,8 +26,10 @@ class Toy2D(Source):
     range = None
     num_classes = 2
 
-    def __init__(self, n: int = 20_000, noise: float = 0.05, seed: int = 0) -> None:
-        super().__init__()
+    def __init__(
+        self, n: int = 20_000, noise: float = 0.05, seed: int = 0, test: Held = AUTO, validation: Held = AUTO
+    ) -> None:
+        super().__init__(test=test, validation=validation)
         checks.whole(10, n=n)
         checks.at_least(0, noise=noise)
         self.n, self.noise, self.seed = int(n), noise, seed

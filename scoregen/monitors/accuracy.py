@@ -6,7 +6,7 @@ from torch import nn
 from scoregen.checks import at_least
 from scoregen.data import Source
 from scoregen.losses import Loss
-from scoregen.monitors.history import past_values
+from scoregen.monitors.history import past_values, validation_part
 from scoregen.parallel import gather, shard
 from scoregen.rng import Stream, generators, randn
 from scoregen.training import Hook, Moment
@@ -16,15 +16,16 @@ class Accuracy(Hook):
     r"""The share of the held-out images that a classifier gets right, under the noise that it is trained for.
 
     Args:
-        source: its `test` part is used.
+        source: its validation part is used, or its test part where it has none.
         loss: its `noise_sigma`, if it has one, is the noise.
         every: steps between evaluations.
         seed: of the noise.
         batch_size: images at a time.
-        keep_best: keeps checkpoints/best; needs a held-out part that comes from the training part (data.validation).
+        keep_best: keeps checkpoints/best; needs a validation part.
 
     Raises:
-        ValueError: values out of range, or `keep_best` without a validation part.
+        ValueError: values out of range.
+        UserError: `keep_best` without a validation part.
     """
 
     def __init__(
@@ -39,10 +40,8 @@ class Accuracy(Hook):
     ) -> None:
         super().__init__(every)
         at_least(1, batch_size=batch_size)
-        if keep_best and not getattr(source, "validation", 0):
-            raise ValueError(
-                "keep_best needs a validation part, or it would select on test data. Give data.validation."
-            )
+        if keep_best:
+            validation_part(source, "accuracy.keep_best")
         self.source, self.loss, self.seed = source, loss, seed
         self.batch_size, self.keep_best = batch_size, keep_best
 
@@ -55,13 +54,13 @@ class Accuracy(Hook):
             moment.save("best")
 
     def _measure(self, model: nn.Module) -> float:
-        test, device = self.source.test, next(model.parameters()).device
+        part, device = self.source.part("validation") or self.source.test, next(model.parameters()).device
         sigma = float(getattr(self.loss, "noise_sigma", 0.0))
         right = 0
-        for first in shard(range(0, len(test), self.batch_size)):
-            x, label = test.in_units(slice(first, first + self.batch_size))
+        for first in shard(range(0, len(part), self.batch_size)):
+            x, label = part.in_units(slice(first, first + self.batch_size))
             if sigma > 0:
                 places = range(first, first + len(x))
                 x = x + sigma * randn(x.shape, generators(self.seed, Stream.FROZEN, 0, places))
             right += int((model(x.to(device)).argmax(1).cpu() == label).sum())
-        return sum(gather(right)) / len(test)
+        return sum(gather(right)) / len(part)

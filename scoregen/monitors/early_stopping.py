@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from scoregen.checks import at_least
 from scoregen.data import Dataset, Source
 from scoregen.losses import Loss
-from scoregen.monitors.history import in_order, past_values
+from scoregen.monitors.history import in_order, past_values, validation_part
 from scoregen.parallel import shard
 from scoregen.rng import Stream, generators
 from scoregen.training import Hook, Moment
@@ -22,7 +22,7 @@ class EarlyStopping(Hook):
         in each quantile of the noise levels shows where the network has begun to memorise.
 
     Args:
-        source: its `test` part is held out.
+        source: its validation part is held out.
         loss: the training loss, called without gradients.
         every: steps between evaluations.
         patience: evaluations without improvement that end the run.
@@ -33,6 +33,7 @@ class EarlyStopping(Hook):
 
     Raises:
         ValueError: values out of range, or a loss whose values at different steps do not compare.
+        UserError: no validation part.
 
     Reference: arXiv 2401.15604 (early stopping of score matching).
     """
@@ -57,6 +58,7 @@ class EarlyStopping(Hook):
                 f"every must be null for {type(loss).__name__}: its values at different steps do not compare. Watch "
                 f"samples (quality, few_calls) or accuracy instead."
             )
+        self.held_out = validation_part(source, "early_stopping.every")
         self.source, self.loss = source, loss
         self.patience, self.n, self.bins, self.seed, self.batch_size = patience, n, bins, seed, batch_size
 
@@ -66,7 +68,7 @@ class EarlyStopping(Hook):
 
     @torch.no_grad()
     def __call__(self, moment: Moment) -> None:
-        held_out = self._losses(moment.model, self.source.test)
+        held_out = self._losses(moment.model, self.held_out)
         values = self._numbers(held_out, self._losses(moment.model, self.source.train))
         history = [*past_values(moment.folder, "heldout_loss", moment.step), values["heldout_loss"]]
         moment.log(values)

@@ -20,7 +20,7 @@ class FewCalls(Hook):
     r"""Sample grids and Frechet distance of a consistency model at 1, 2, ... network calls.
 
     Args:
-        source: gives the shape, and its `train` part the reference.
+        source: gives the shape, and the reference as for `Quality`.
         every: steps between them.
         levels: middle noise ratios, decreasing; the first call is at the start of the process.
         n: samples of a grid.

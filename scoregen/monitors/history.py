@@ -1,12 +1,29 @@
-r"""What a run measured before, which monitors compare with; and the parts that processes computed, put together."""
+r"""What monitors share: what they choose by, what a run measured before, and the parts that processes computed."""
 
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from scoregen.data import Dataset, Source
+from scoregen.errors import UserError
 from scoregen.parallel import gather
 from scoregen.training.loggers import read_metrics
+
+
+def validation_part(source: Source, key: str) -> Dataset:
+    r"""The part that a checkpoint may be chosen by.
+
+    Raises:
+        UserError: there is none; names the key that needs it.
+    """
+    found = source.part("validation")
+    if found is None:
+        raise UserError(
+            f"{key}: needs a validation part, and {source.name} has none; on the test part it would choose what looks "
+            "best there. Give data.validation=0.1, which holds out a tenth of the training part."
+        )
+    return found
 
 
 def past_values(folder: Path, name: str, before: int) -> list[float]:

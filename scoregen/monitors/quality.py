@@ -31,7 +31,7 @@ class Quality(Hook):
     r"""Frechet and kernel distance of a fixed set of seeds, and the best checkpoint by the first.
 
     Args:
-        source: its `train` part is the reference.
+        source: its validation part is the reference, or its training part where it has none.
         sampler: makes the samples.
         features: what is compared; names the numbers.
         every: steps between evaluations.
@@ -90,7 +90,7 @@ class Quality(Hook):
 
     def _real(self, device: torch.device) -> Tensor:
         if self._known is None:
-            part = self.source.train
+            part = self.source.part("validation") or self.source.train
             chosen = keyed_subset(len(part), self.reference)  # data may be sorted by class
             images, uint8 = ArrayDataset(part.in_units(chosen.tolist())[0]), len(self.source.shape) == 3
             self._known = reference_features(images, self.features, uint8=uint8, device=device)

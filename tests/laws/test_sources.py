@@ -31,6 +31,7 @@ class Small(NamedTuple):
 
 
 FLIP = Flip()
+PARTS = {"test": 1, "validation": 2}
 
 
 def images(shape: tuple[int, ...], labels: bool = True) -> dict[str, np.ndarray]:
@@ -57,19 +58,19 @@ def captions(folder: Path) -> dict[str, Any]:
 
 def cifar10(folder: Path) -> dict[str, Any]:
     np.savez(folder / "cifar10_subset.npz", **images((8, 8, 3)))
-    return {"root": str(folder), "download": False, "validation": 2, "augmentation": FLIP}
+    return {"root": str(folder), "download": False, "augmentation": FLIP} | PARTS
 
 
 def mnist(name: str) -> Callable[[Path], dict[str, Any]]:
     def arguments(folder: Path) -> dict[str, Any]:
         mnist_like(folder, name)
-        return {"root": str(folder), "download": False, "validation": 2, "augmentation": FLIP}
+        return {"root": str(folder), "download": False, "augmentation": FLIP} | PARTS
 
     return arguments
 
 
 SOURCES = {
-    data.Digits: Small(lambda folder: {"augmentation": FLIP}),
+    data.Digits: Small(lambda folder: {"augmentation": FLIP} | PARTS),
     data.MNIST: Small(mnist("MNIST")),
     data.FashionMNIST: Small(mnist("FashionMNIST")),
     data.KMNIST: Small(mnist("KMNIST")),
@@ -77,9 +78,9 @@ SOURCES = {
     data.Npz: Small(npz),
     data.Folder: Small(pictures),
     data.CaptionedFolder: Small(captions),
-    data.Toy2D: Small(lambda folder: {"n": 100, "noise": 0.1, "seed": 3}, None),
-    data.BreastCancer: Small(lambda folder: {"seed": 3}, (0.0, math.inf)),
-    data.Wine: Small(lambda folder: {"seed": 3}, (0.0, math.inf)),
+    data.Toy2D: Small(lambda folder: {"n": 100, "noise": 0.1, "seed": 3} | PARTS, None),
+    data.BreastCancer: Small(lambda folder: {"seed": 3} | PARTS, (0.0, math.inf)),
+    data.Wine: Small(lambda folder: {"seed": 3} | PARTS, (0.0, math.inf)),
 }
 
 
@@ -88,14 +89,15 @@ def check_source(kind: type[Source], small: Small, folder: Path) -> None:
     given = small.arguments(folder)
     assert set(given) == set(inspect.signature(kind).parameters)
     source, again = kind(**given), kind(**given)
-    assert {name: getattr(source, name) for name in given} == given
+    assert {name: getattr(source, kind.argument_attributes.get(name, name)) for name in given} == given
     assert isinstance(source.name, str) and source.range == small.range
-    for part, same in ((source.train, again.train), (source.test, again.test)):
+    names = ("train", "test") if source.part("validation") is None else ("train", "validation", "test")
+    for part, same in ((source.part(name), again.part(name)) for name in names):
         check_part(source, part)
         assert part.fingerprint() == same.fingerprint() and len(part.fingerprint()) == 16
         torch.testing.assert_close(part.in_units(slice(None)), same.in_units(slice(None)), rtol=0, atol=0)
-    train, test = ({x.numpy().tobytes() for x in part.x} for part in (source.train, source.test))
-    assert train and test and not train & test
+    seen = [x.numpy().tobytes() for name in names for x in source.part(name).x]
+    assert len(set(seen)) == len(seen)
 
 
 def check_part(source: Source, part: data.Dataset) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny import DIGITS, TOY, numbers, train
 
+from scoregen import data
 from scoregen.data import ArrayDataset
 from scoregen.errors import UserError
 from scoregen.losses import ConsistencyTuning, DenoisingScoreMatching, LogUniform, StepwiseVariation
@@ -19,11 +20,18 @@ from scoregen.sde import EDM
 from scoregen.training import Moment
 
 
-class Source:
-    shape = (1, 2, 2)
+class Source(data.Source):
+    name, range = "pair", (0.0, 1.0)
 
-    def __init__(self, train, test, label=None):
-        self.train, self.test = ArrayDataset(train, label), ArrayDataset(test, label)
+    def __init__(self, train, held_out, label=None, validation="auto"):
+        super().__init__(validation=validation)
+        self.parts = ArrayDataset(train, label), ArrayDataset(held_out, label)
+
+    def load(self, train):
+        return self.parts[not train]
+
+    def load_validation(self):
+        return self.parts[1]
 
 
 class Constant(AbstractDenoiser):
@@ -118,7 +126,7 @@ def test_a_run_that_memorises_is_ended(tmp_path):
     """
     command = [*TOY, "data.n=20", "trainer.steps=400", "early_stopping.every=20", "early_stopping.patience=1",
                "trainer.optimizer.lr=0.03", "model.network.width=64", "trainer.checkpoint_every=400",
-               "trainer.resume=auto", "preview.every=400", "preview.n=4"]  # fmt: skip
+               "trainer.resume=auto", "preview.every=400", "preview.n=4", "data.validation=0.1"]  # fmt: skip
     train(tmp_path, *command)
     history = {line["step"]: line["heldout_loss"] for line in numbers(tmp_path) if "heldout_loss" in line}
     best = min(history, key=history.get)
@@ -179,10 +187,9 @@ class Says(torch.nn.Module):
 
 def test_accuracy_keeps_the_best_on_a_validation_part_and_never_on_test_data(tmp_path):
     images, label = torch.zeros(10, 1, 2, 2), torch.tensor([0] * 5 + [1] * 3 + [2] * 2)
+    with pytest.raises(UserError, match=r"accuracy.keep_best: needs a validation part, and pair has none"):
+        Accuracy(Source(images, images, label, "none"), None, every=1, keep_best=True)
     source, journal = Source(images, images, label), Journal(tmp_path)
-    with pytest.raises(ValueError, match="keep_best needs a validation part"):
-        Accuracy(source, None, every=1, keep_best=True)
-    source.validation = 10
     hook = Accuracy(source, None, every=1, keep_best=True)
     for count, answer in enumerate((2, 1, 2, 1, 0), start=1):
         hook(journal.moment(Says(answer)))
@@ -205,9 +212,13 @@ def test_bad_settings_are_refused(changes):
             ["few_calls.every=null", "preview.every=1", "sampler=ambient_langevin"],
             "preview: AmbientLangevin does not fit",
         ),
-        (["early_stopping.every=1", "loss=consistency"], "early_stopping: every must be null for ConsistencyTuning"),
+        (
+            ["early_stopping.every=1", "loss=consistency", "data.validation=0.1"],
+            "early_stopping: every must be null for ConsistencyTuning",
+        ),
+        (["early_stopping.every=1"], "early_stopping.every: needs a validation part, and toy2d has none"),
     ],
-    ids=["levels", "quality", "preview", "chart", "early stopping"],
+    ids=["levels", "quality", "preview", "chart", "early stopping", "validation"],
 )
 def test_a_monitor_that_cannot_work_is_refused_before_the_run(argv, text, tmp_path):
     overrides = [*TOY, "few_calls.every=1", "trainer.steps=1", "dry_run=true"]
@@ -235,10 +246,7 @@ def test_vectors_are_measured_as_they_are_and_the_reference_is_not_the_first_one
     r"""Data far outside [0, 1], sorted: mean and covariance of all of it, had they been cut off, would be others."""
     real = torch.linspace(-5, 5, 400).reshape(100, 4)
 
-    class Table(Source):
-        shape = (4,)
-
-    hook = Quality(Table(real, real), DDIM(1), Pixels(), every=1, n=8, reference=50)
+    hook = Quality(Source(real, real), DDIM(1), Pixels(), every=1, n=8, reference=50)
     found = hook._real(torch.device("cpu"))
     assert found.min() < -4 and found.max() > 4
     assert len(found) == 50
