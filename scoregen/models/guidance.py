@@ -9,6 +9,7 @@ equal covariance it is exactly that of mean m_W + scale (m_D - m_W)).
 
 import math
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -93,6 +94,8 @@ class Autoguidance(_Guidance):
 
     Reference: Karras et al. (2024), arXiv 2406.02507.
     """
+
+    compiled_parts: ClassVar[tuple[str, ...]] = ("denoiser", "bad_denoiser")
 
     def __init__(
         self,

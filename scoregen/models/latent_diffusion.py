@@ -226,6 +226,8 @@ class Prompts(nn.Module):
 class _PromptedNetwork(nn.Module):
     r"""(z, c_noise = log(s)/4, label) -> unet(z, k(s), prompt), for k interpolated in log s."""
 
+    compiled_parts: ClassVar[tuple[str, ...]] = ("unet",)
+
     def __init__(self, unet: nn.Module, prompts: Prompts, path: DiscretePath) -> None:
         super().__init__()
         self.unet, self.prompts, self.path = unet, prompts, path

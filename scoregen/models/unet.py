@@ -2,7 +2,7 @@ r"""diffusers' `UNet2DModel` behind the network interface (z, c_noise, label).""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -34,6 +34,8 @@ class UNet(nn.Module):
     Raises:
         ValueError: shapes, channels or flags that do not fit.
     """
+
+    compiled_parts: ClassVar[tuple[str, ...]] = ("net",)
 
     def __init__(
         self,
