@@ -85,3 +85,61 @@ def photos(folder: Path, captions=("a cab", "a face", "a cab", "dad", "bee", "eg
         lines.append(json.dumps({"file_name": f"{i}.png", "text": text}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return folder
+
+
+UNET = {
+    "sample_size": 8,
+    "in_channels": 1,
+    "out_channels": 1,
+    "block_out_channels": (4, 8),
+    "layers_per_block": 1,
+    "norm_num_groups": 2,
+    "attention_head_dim": 4,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+}
+
+
+def make_unet(seed: int = 0, **options):
+    r"""A U-Net of pixels with random weights, by stock diffusers."""
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(seed)
+    return UNet2DModel(**UNET | options).eval()
+
+
+def save_unet(folder: Path, scheduler, pipeline=None, **options) -> Path:
+    r"""A pipeline of a U-Net of pixels and a scheduler, as `save_pretrained` writes it."""
+    from diffusers import DDPMPipeline
+
+    (pipeline or DDPMPipeline)(make_unet(**options), scheduler).save_pretrained(folder)
+    return folder
+
+
+def save_dit(folder: Path, scheduler, seed: int = 0) -> Path:
+    r"""A class-conditional transformer of latents with a learned variance, and an autoencoder that halves sides."""
+    from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
+
+    torch.manual_seed(seed)
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=4,
+        in_channels=2,
+        out_channels=4,
+        num_layers=2,
+        sample_size=4,
+        num_embeds_ada_norm=1000,
+    )
+    vae = AutoencoderKL(
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=2,
+        norm_num_groups=2,
+        sample_size=8,
+        scaling_factor=0.5,
+    )
+    DiTPipeline(transformer, vae, scheduler).save_pretrained(folder)
+    return folder

@@ -1,6 +1,7 @@
 r"""Denoisers and the networks inside them."""
 
 from scoregen.models.adapter import DiffusersNetwork
+from scoregen.models.autoencoder import Autoencoder
 from scoregen.models.clamp import Clamp
 from scoregen.models.classifier import Classifier
 from scoregen.models.denoiser import AbstractDenoiser, Denoiser
@@ -8,6 +9,7 @@ from scoregen.models.flat import FlatMLP
 from scoregen.models.guidance import Autoguidance, ClassifierFreeGuidance
 from scoregen.models.interop import from_diffusers
 from scoregen.models.inverse import PiGDM, Replacement
+from scoregen.models.latent_denoiser import LatentDenoiser
 from scoregen.models.latent_diffusion import LatentDiffusion
 from scoregen.models.lora import LoRA, merge_adapters
 from scoregen.models.mlp import MLP
@@ -21,6 +23,7 @@ from scoregen.models.wrapper import DenoiserWrapper
 __all__ = [
     "MLP",
     "AbstractDenoiser",
+    "Autoencoder",
     "Autoguidance",
     "Clamp",
     "Classifier",
@@ -31,6 +34,7 @@ __all__ = [
     "DiffusersNetwork",
     "FlatMLP",
     "Inpainting",
+    "LatentDenoiser",
     "LatentDiffusion",
     "LinearObservation",
     "LoRA",

@@ -86,7 +86,7 @@ class DiffusersNetwork(TimestepNetwork):
         network = made(kind, config)
         for module in network.modules():
             if hasattr(module, "dropout_prob"):  # of labels, from a generator of its own; losses have label_dropout
-                module.dropout_prob = 0.0
+                setattr(module, "dropout_prob", 0.0)  # noqa: B010  # typed as a module by torch
         super().__init__(network, num_classes, null_label, time_scale)
         self.kind, self.config, self.shape = kind, dict(config), tuple(shape)
 

@@ -25,15 +25,17 @@ def state_options(denoiser: object) -> dict[str, Any]:
     return {"dtype": torch.promote_types(first.dtype, torch.float32), "device": first.device}
 
 
-def prior_moments(sde: SDE, s: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
+def prior_moments(sde: SDE, s: float, like: Tensor) -> tuple[Tensor, Tensor]:
     r"""Mean and standard deviation of u = y_0 + s eps from the moments that the process knows (0 unless set)."""
-    return sde.data_mean.to(like), (sde.data_var + s**2).sqrt().to(like)
+    mean, var = sde.moments(like.device)
+    return mean.to(like.dtype), (var + s**2).sqrt().to(like.dtype)
 
 
-def prior_state(denoiser: DenoiserLike, shape: tuple[int, ...], s: Tensor, generator: Generators) -> Tensor:
+def prior_state(denoiser: DenoiserLike, shape: tuple[int, ...], s: float, generator: Generators) -> Tensor:
     r"""u ~ N(mean, var + s^2) with the moments of `prior_moments`, (B, *S)."""
-    eps = randn(shape, generator, **state_options(denoiser))
     sde = denoiser.sde
+    shape = (shape[0], *sde.chart.shape_of(shape[1:]))
+    eps = randn(shape, generator, **state_options(denoiser))
     if sde.data_mean.ndim and tuple(sde.data_mean.shape) != tuple(shape[1:]):
         raise ValueError(
             f"shape must be (B, {', '.join(map(str, sde.data_mean.shape))}), the shape of the moments of the data that "
@@ -43,9 +45,9 @@ def prior_state(denoiser: DenoiserLike, shape: tuple[int, ...], s: Tensor, gener
     return mean + std * eps
 
 
-def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, float]:
     r"""(u, s) of noisy data x_t (B, *S) at a time t that all of the batch shares."""
-    t = as_time(t)
+    t = as_time(t).cpu()
     if t.numel() > 1 and not bool((t == t.flatten()[0]).all()):
         raise ValueError(
             f"t must be the same for the whole batch of a sampler call, got values from {t.min():.4g} to "
@@ -58,13 +60,21 @@ def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Te
             f"got t={t.item():.6g}. For pure noise give shape=; at t = 0 there is nothing to remove."
         )
     x_t = x_t.to(torch.promote_types(x_t.dtype, torch.float32))
+    if not sde.chart.elementwise:
+        raise ValueError(
+            "start must be None for a process of latents: noise on images is not noise on their latents. Use a model "
+            "of pixels, or encode the image."
+        )
     if sde.chart.as_affine() is None:
         _check_above_floor(sde, x_t)
-    return sde.to_u(x_t, t)
+    u, s = sde.to_u(x_t, t)
+    return u, s.item()
 
 
 def _check_above_floor(sde: SDE, x_t: Tensor) -> None:
     r"""Refuses values at the lowest end of a log chart, which stand for all that are lower."""
+    if x_t.device.type != "cpu":  # where a look would wait; what is below the floor is nan there
+        return
     floor = sde.to_chart(sde.from_chart(x_t.new_full((), -math.inf)))
     cut = int((sde.to_chart(x_t) <= floor).sum())
     if cut:

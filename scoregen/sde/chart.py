@@ -6,8 +6,9 @@ dx = psi'(y) dy + psi''(y)/2 d[y]        (Ito), so a chart also gives psi' and p
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -29,7 +30,13 @@ class Logarithm:
 
 
 class Chart(ABC):
-    r"""An increasing elementwise map y = phi(x)."""
+    r"""An increasing elementwise map y = phi(x).
+
+    Attributes:
+        elementwise: False for a map of whole samples, which changes their shape and has no derivatives here.
+    """
+
+    elementwise: ClassVar[bool] = True
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -42,6 +49,10 @@ class Chart(ABC):
     @abstractmethod
     def inverse_derivatives(self, y: Tensor) -> tuple[Tensor, Tensor]:
         r"""psi'(y) and psi''(y), elementwise."""
+
+    def shape_of(self, shape: Sequence[int]) -> tuple[int, ...]:
+        r"""The shape of y for one sample x of a shape (*S)."""
+        return tuple(shape)
 
     def as_affine(self) -> "Affine | None":
         r"""This chart as y = scale x + shift, None if it is not affine; override it in one that is."""
