@@ -1,8 +1,10 @@
 r"""The law of sources: values in range, labels of the stated classes, parts that are apart and always the same."""
 
 import inspect
+import io
 import json
 import math
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +17,7 @@ from PIL import Image
 from tiny import image_folder, mnist_like
 
 from scoregen import data
+from scoregen.compat import repair_torchvision
 from scoregen.data import Flip, Source
 
 
@@ -56,6 +59,34 @@ def captions(folder: Path) -> dict[str, Any]:
     return {"path": str(folder), "size": 3, "augmentation": FLIP, "max_pixels": 100}
 
 
+def encoded(value: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (6, 4), value).save(file, "PNG")
+    return file.getvalue()
+
+
+def shards(folder: Path) -> dict[str, Any]:
+    with tarfile.open(folder / "a.tar", "w") as archive:
+        for k in range(9):
+            for ending, content in (("png", encoded(20 * k)), ("txt", b"%d" % (k % 3))):
+                info = tarfile.TarInfo(f"{k}.{ending}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    of_picture = {"image": "png", "label": "txt", "caption": None, "size": 3, "max_pixels": 100}
+    return {"path": str(folder / "a.tar"), "augmentation": FLIP} | of_picture | PARTS
+
+
+def hugging_face(folder: Path) -> dict[str, Any]:
+    repair_torchvision()
+    from datasets import Dataset, DatasetDict, disable_progress_bars
+
+    disable_progress_bars()
+    rows = {"picture": [encoded(20 * k) for k in range(9)], "kind": [k % 3 for k in range(9)]}
+    DatasetDict({"first": Dataset.from_dict(rows)}).save_to_disk(str(folder / "data"))
+    columns = {"split": "first", "image": "picture", "label": "kind", "caption": None, "subset": None, "revision": None}
+    return {"path": str(folder / "data"), "size": 3, "augmentation": FLIP, "max_pixels": 100} | columns | PARTS
+
+
 def cifar10(folder: Path) -> dict[str, Any]:
     np.savez(folder / "cifar10_subset.npz", **images((8, 8, 3)))
     return {"root": str(folder), "download": False, "augmentation": FLIP} | PARTS
@@ -78,6 +109,8 @@ SOURCES = {
     data.Npz: Small(npz),
     data.Folder: Small(pictures),
     data.CaptionedFolder: Small(captions),
+    data.Shards: Small(shards),
+    data.HuggingFace: Small(hugging_face),
     data.Toy2D: Small(lambda folder: {"n": 100, "noise": 0.1, "seed": 3} | PARTS, None),
     data.BreastCancer: Small(lambda folder: {"seed": 3} | PARTS, (0.0, math.inf)),
     data.Wine: Small(lambda folder: {"seed": 3} | PARTS, (0.0, math.inf)),

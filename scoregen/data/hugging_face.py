@@ -1,0 +1,154 @@
+r"""Pictures in tables of the Hugging Face library `datasets`: on its hub, or in files of this machine.
+
+The library keeps a table as an Arrow file that is mapped into memory, so any row is read without the others. Pictures
+stay encoded there, and are decoded by the one reader of pictures, in the worker that draws them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoregen.data.augment import Augmentation
+from scoregen.data.base import Dataset, Held, Source
+from scoregen.data.bounds import MOST_PIXELS, check_size
+from scoregen.data.files import Stored
+from scoregen.data.hf_tables import Table, encoded, known, label_column, labels_of, load_tables, picture_column, roots
+from scoregen.data.parts import AUTO, FOLDERS, Name, renumbered
+from scoregen.data.pictures import Pictures, check_texts
+from scoregen.errors import UserError, closest
+from scoregen.parallel import say_once
+
+
+class HuggingFace(Source):
+    r"""Pictures of a data set of the Hugging Face hub, or of local parquet, Arrow, imagefolder or webdataset files.
+
+    Args:
+        path: a file, a folder, or the id of a data set on the hub, OWNER/NAME.
+        split: that is trained on.
+        image: column of the pictures; None where there is one.
+        label: column of the classes; None for the one that has names of classes, or is called label.
+        caption: column of texts, in place of classes.
+        subset: of a data set that has several.
+        revision: branch, tag or commit on the hub.
+        size: images are resized (shorter side) and cropped to size x size; None for images that all have one size.
+        augmentation: applied to training batches.
+        max_pixels: that a picture may have, in its file and once it is resized.
+        test, validation: as of `Source`.
+
+    Raises:
+        ValueError: size is no whole number >= 1.
+        UserError: the library is not installed, the data cannot be found or read, or a column is missing or of another
+            kind.
+    """
+
+    range = (0.0, 1.0)
+
+    def __init__(
+        self,
+        path: str,
+        split: str = "train",
+        image: str | None = None,
+        label: str | None = None,
+        caption: str | None = None,
+        subset: str | None = None,
+        revision: str | None = None,
+        size: int | None = None,
+        augmentation: Augmentation | None = None,
+        max_pixels: int = MOST_PIXELS,
+        test: Held = AUTO,
+        validation: Held = AUTO,
+    ) -> None:
+        super().__init__(augmentation, test, validation)
+        check_size(size, max_pixels)
+        check_texts(label, caption)
+        self.path, self.split, self.image, self.label, self.caption = path, split, image, label, caption
+        self.subset, self.revision, self.size, self.max_pixels = subset, revision, size, max_pixels
+        self.name = Path(path).stem
+        self._tables = load_tables(path, subset, revision)
+        if split not in self._tables:
+            raise UserError(f"data.split: '{path}' has no split '{split}'. {closest(split, self._tables)}")
+        features = self._tables[split].features
+        self._image = picture_column(features, image)
+        self._label = label_column(features, label) if caption is None else known(features, caption, "data.caption")
+        self._where = "data.label" if caption is None else "data.caption"
+        names, numbers = labels_of(self._tables[split], self._label, self._where)
+        if caption is not None:
+            self.captions = names
+        else:
+            self.class_names = names or None
+            self.num_classes = None if numbers is None else max(len(names), int(numbers.max()) + 1)
+        words = f"column '{self._image}'" + (f", labels of '{self._label}'" if self._label else ", no labels")
+        say_once(f"data.path: pictures of {words}; the columns of '{path}': {', '.join(features)}.")
+
+    def load(self, train: bool) -> Dataset | None:
+        return self._part(self.split) if train else self._named("test")
+
+    def load_validation(self) -> Dataset | None:
+        return self._named("validation")
+
+    def _named(self, part: Name) -> Dataset | None:
+        return next((self._part(name) for name in FOLDERS[part] if name in self._tables and name != self.split), None)
+
+    def _part(self, split: str) -> Dataset:
+        table = self._tables[split]
+        names, numbers = labels_of(table, self._label, self._where)
+        label = None if numbers is None else torch.from_numpy(numbers)
+        if self.caption is None:
+            label = renumbered(
+                label, names or None, self.class_names, "test" if split in FOLDERS["test"] else "validation"
+            )
+        mode = None if self.caption is None else "RGB"
+        return TablePictures(table, self._image, roots(self.path), label, self.size, self.max_pixels, mode)
+
+
+class TablePictures(Pictures):
+    r"""Pictures in a column of a table.
+
+    Args:
+        table: of the library. column: its name.
+        roots: folders in which a picture that is not in the table may lie.
+        label, size, max_pixels, mode: as of `Pictures`.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        column: str,
+        roots: tuple[Path, ...],
+        label: Tensor | None,
+        size: int | None,
+        max_pixels: int,
+        mode: str | None = None,
+    ) -> None:
+        super().__init__(label, size, max_pixels, mode)
+        self.table, self.column, self.roots = encoded(table.select_columns([column]), column), column, roots
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def picture(self, place: int) -> Path | Stored:
+        return self._file(self.table[place][self.column], place)
+
+    def _file(self, value: Any, place: int) -> Path | Stored:
+        r"""The bytes of a picture, or its file, from the cell of a row."""
+        cell: dict[str, Any] = (
+            {"bytes": value} if isinstance(value, bytes) else value if isinstance(value, dict) else {}
+        )
+        content, path = cell.get("bytes"), cell.get("path")
+        name = f"row {place} of '{self.column}'"
+        if isinstance(content, bytes):
+            return Stored(f"{name} ({path})" if path else name, content)
+        if not path:
+            raise UserError(f"data.image: {name} has no picture. Remove the row.")
+        file = Path(path)
+        if not any(file.resolve().is_relative_to(root) for root in self.roots):
+            raise UserError(
+                f"data.image: {name} names the file '{path}', which is not in the folder of the data. Write the bytes "
+                "of the pictures into the table."
+            )
+        return file
+
+    def fingerprint(self) -> str:
+        return str(self.table._fingerprint)

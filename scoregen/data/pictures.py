@@ -1,0 +1,110 @@
+r"""Pictures that are read when they are used, wherever they are kept, and the labels that come with them."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoregen.data.base import LazyDataset
+from scoregen.data.bounds import MOST_PIXELS, check_labels
+from scoregen.data.files import Stored, picture_shape, read_picture
+from scoregen.errors import UserError
+from scoregen.storage import short
+
+
+class Pictures(LazyDataset):
+    r"""Pictures as bytes (C, H, W), each read when it is used; a subclass says where they are kept.
+
+    Args:
+        label: (N,) integers, or None. size: side that they are resized and cropped to; None for pictures of one size.
+        max_pixels: that a picture may have. mode: of Pillow, that they are converted to; None for that of the file.
+    """
+
+    def __init__(
+        self, label: Tensor | None, size: int | None, max_pixels: int = MOST_PIXELS, mode: str | None = None
+    ) -> None:
+        self.label, self.size, self.max_pixels, self.mode = label, size, max_pixels, mode
+
+    @abstractmethod
+    def picture(self, place: int) -> Path | Stored:
+        r"""A picture file by its number, 0 to N - 1, or its bytes."""
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        r"""(C, H, W), that of the first picture."""
+        channels, height, width = picture_shape(self.picture(0), most=self.max_pixels)
+        sides = (height, width) if self.size is None else (self.size, self.size)
+        return (3 if self.mode == "RGB" else channels), *sides
+
+    def read(self, places: list[int]) -> Tensor:
+        pictures = [self._read(place) for place in places]
+        return torch.stack(pictures) if pictures else torch.empty(0, *self.shape, dtype=torch.uint8)
+
+    def _read(self, place: int) -> Tensor:
+        file = self.picture(place)
+        pixels = read_picture(file, mode=self.mode, size=self.size, most=self.max_pixels)
+        if pixels.shape != self.shape:
+            raise UserError(
+                f"data.path: pictures must have one shape, but '{self.picture(0)}' is {self.shape} and '{file}' "
+                f"{tuple(pixels.shape)} (C, H, W). Convert them, or give data.size for other sides."
+            )
+        return pixels
+
+
+def check_texts(label: str | None, caption: str | None) -> None:
+    r"""Refuses a class and a text at once."""
+    if label is not None and caption is not None:
+        raise UserError(f"data.caption: a sample has a class or a text, got label={label} and caption={caption}.")
+
+
+def as_classes(values: Sequence[object], where: str) -> tuple[tuple[str, ...], np.ndarray | None]:
+    r"""Names of classes and numbers (N,), from a value a sample: all whole numbers, all texts, or all None.
+
+        Numbers have no names. Other texts than whole numbers are names, numbered in the order of the alphabet.
+
+    Args:
+        values: of the samples. where: the key that named them.
+
+    Raises:
+        UserError: they are of several kinds, or of others.
+    """
+    kinds = {type(value) for value in values}
+    if kinds == {type(None)}:
+        return (), None
+    if kinds == {str} and all(_is_whole(str(value)) for value in values):
+        values, kinds = [int(str(value)) for value in values], {int}
+    if kinds == {int}:
+        numbers = np.array(values)
+        check_labels(where, numbers, len(values))
+        return (), numbers
+    if kinds == {str}:
+        names, numbers = as_captions(values, where)
+        order = np.argsort(names)
+        return tuple(names[k] for k in order), np.argsort(order)[numbers]
+    first = next(value for value in values if type(value) is not type(values[0]) or not isinstance(value, int | str))
+    raise UserError(
+        f"{where}: must give a whole number for each sample, or a name for each, got {short(values[0])} and "
+        f"{short(first)}."
+    )
+
+
+def as_captions(values: Sequence[object], where: str) -> tuple[tuple[str, ...], np.ndarray]:
+    r"""The texts of the samples, each once, in their order; and the number of its text for each sample, (N,).
+
+    Raises:
+        UserError: one of them is no text.
+    """
+    wrong = next((value for value in values if not isinstance(value, str)), None)
+    if wrong is not None or None in values:
+        raise UserError(f"{where}: must give a text for each sample, got {short(wrong)}.")
+    texts = [str(value) for value in values]
+    numbers = {text: k for k, text in enumerate(dict.fromkeys(texts))}
+    return tuple(numbers), np.array([numbers[text] for text in texts], dtype=np.int64)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.removeprefix("-").isdigit() and len(text) < 12
