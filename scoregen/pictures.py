@@ -1,6 +1,10 @@
-r"""Pictures: grids of samples, strips of a trajectory, curves; vectors as scatter plots."""
+r"""Pictures: grids of samples, strips of a trajectory, curves; vectors as scatter plots.
+
+Images are in the units of their data; the range of these units becomes black to white.
+"""
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +17,8 @@ from scoregen.storage import write_atomically
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Range = tuple[float, float]
+UNIT: Range = (0.0, 1.0)
 _LONG_SIDE = 900  # pixels that a picture should roughly have, small images are enlarged by whole factors
 
 
@@ -21,18 +27,34 @@ def is_image(x: Tensor) -> bool:
     return x.ndim == 4 and x.shape[1] in (1, 3)
 
 
-def save_grid(x: Tensor, path: Path, columns: int | None = None, title: str | None = None) -> Path:
-    r"""Writes a batch as one PNG: images in [0, 1] as a grid, vectors as a scatter plot of the first two coordinates.
+def has_ends(data_range: Range | None) -> bool:
+    r"""Whether the units of some data have a lowest and a highest value, which 8 bits can span."""
+    return data_range is not None and all(map(math.isfinite, data_range))
+
+
+def fractions(x: Tensor, data_range: Range = UNIT) -> Tensor:
+    r"""Images in the units of their data as fractions of the range."""
+    low, high = data_range
+    return (x - low) / (high - low)
+
+
+def save_grid(
+    x: Tensor, path: Path, columns: int | None = None, title: str | None = None, *, data_range: Range | None = UNIT
+) -> Path:
+    r"""Writes a batch as one PNG: images as a grid, vectors as a scatter plot of the first two coordinates.
 
     Args:
         x: (B, C, H, W) or (B, D).
         path: of the PNG, written whole or not at all.
         columns: of the grid; None: about as many as rows.
         title: of a scatter plot.
+        data_range: of the units of images; None, or without an end: black and white are the extremes of the batch.
     """
     if not is_image(x):
         return _save_scatter(x, path, title)
-    x = x.detach().float().cpu().clamp(0, 1)
+    x = x.detach().float().cpu()
+    ends = data_range if data_range is not None and has_ends(data_range) else (x.min().item(), x.max().item())
+    x = fractions(x, ends).nan_to_num(0).clamp(0, 1)
     columns = columns or max(1, round(len(x) ** 0.5))
     rows = -(-len(x) // columns)
     channels, height, width = x.shape[1:]
@@ -43,26 +65,27 @@ def save_grid(x: Tensor, path: Path, columns: int | None = None, title: str | No
     return save_image(canvas, path, enlarge=True)
 
 
-def to_bytes(x: Tensor) -> Tensor:
-    r"""Images in [0, 1] rounded to 8 bits."""
-    return (x.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+def to_bytes(x: Tensor, data_range: Range = UNIT) -> Tensor:
+    r"""Images rounded to 8 bits, which span the range."""
+    return (fractions(x.detach().float().cpu(), data_range).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def save_image(image: Tensor, path: Path, enlarge: bool = False) -> Path:
-    r"""Writes one image (C, H, W) in [0, 1] as a PNG, whole or not at all."""
-    png = image_png(image, enlarge)
+def save_image(image: Tensor, path: Path, enlarge: bool = False, data_range: Range = UNIT) -> Path:
+    r"""Writes one image (C, H, W) as a PNG, whole or not at all."""
+    png = image_png(image, enlarge, data_range)
     return write_atomically(path, lambda file: file.write(png))
 
 
-def image_png(image: Tensor, enlarge: bool = False) -> bytes:
-    r"""One image (C, H, W) in [0, 1] as a PNG.
+def image_png(image: Tensor, enlarge: bool = False, data_range: Range = UNIT) -> bytes:
+    r"""One image (C, H, W) as a PNG.
 
     Args:
         enlarge: by a whole factor, to about 900 pixels.
+        data_range: of the units of the image.
     """
     from PIL import Image
 
-    pixels = to_bytes(image).permute(1, 2, 0).numpy()
+    pixels = to_bytes(image, data_range).permute(1, 2, 0).numpy()
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     if enlarge:
         factor = max(1, _LONG_SIDE // max(picture.size))

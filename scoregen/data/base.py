@@ -120,7 +120,7 @@ class Source(ABC):
         return found
 
     @cached_property
-    def stored(self) -> dict[Name, Dataset]:
+    def _stored(self) -> dict[Name, Dataset]:
         r"""What the data have for each part, before anything is held out; a path names other data for a part."""
         train = self.load(train=True)
         assert train is not None  # the contract of `load`
@@ -139,9 +139,9 @@ class Source(ABC):
 
     @cached_property
     def _parts(self) -> dict[Name, Dataset]:
-        sizes = {name: len(part) for name, part in self.stored.items()}
+        sizes = {name: len(part) for name, part in self._stored.items()}
         divided = divide(sizes, self.test_from, self.validation_from, self.seed_of_parts)
-        return {name: _assembled(self.stored, pieces) for name, pieces in divided.items() if pieces}
+        return {name: _assembled(self._stored, pieces) for name, pieces in divided.items() if pieces}
 
     def _elsewhere(self, key: Name, path: str) -> Dataset:
         r"""All of the data at another path, read as these are."""
@@ -160,7 +160,7 @@ class Source(ABC):
     @property
     def shape(self) -> tuple[int, ...]:
         r"""Shape of one sample, (*S)."""
-        return tuple(next(iter(self.stored.values()))[0][0].shape)
+        return tuple(next(iter(self._stored.values()))[0][0].shape)
 
 
 def _assembled(stored: Mapping[Name, Dataset], pieces: Sequence[Piece]) -> Dataset:

@@ -1,6 +1,8 @@
 r"""An evaluation: generated images against a data set in the features of one extractor, each number beside its floor.
 
 reference = the training part      floor = the same number for held-out images in place of generated ones
+
+Of data that have one part alone (data.test=all, data.test=none) that part is the reference, and there is no floor.
 """
 
 from pathlib import Path
@@ -10,11 +12,12 @@ import torch
 from torch import Tensor
 
 from scoregen.data import Source
-from scoregen.metrics.extraction import extract_features, uint8_round_trip
+from scoregen.metrics.extraction import Measured, extract_features
 from scoregen.metrics.features import FeatureExtractor
 from scoregen.metrics.measurement import Measurement, Settings
 from scoregen.metrics.reference import reference_features
 from scoregen.metrics.report import Report
+from scoregen.pictures import has_ends
 
 
 def evaluate(
@@ -30,8 +33,9 @@ def evaluate(
     r"""Measures generated samples against a data set.
 
     Args:
-        generated: (N, C, H, W), float in [0, 1] or uint8; or vectors (N, D) with `Pixels`.
+        generated: (N, C, H, W), uint8, or float in the units of the data; or vectors (N, D) with `Pixels`.
         source: the data set; its training part is the reference, its test part gives the floor.
+            Both are read a batch at a time.
         extractor: of the features.
         settings: of the measurement; the defaults of `Settings` unless given.
         cache: folder for the features of the data, or None.
@@ -47,13 +51,17 @@ def evaluate(
             f"samples must have the shape of the data, got {tuple(generated.shape[1:])} and "
             f"{source.shape} of {source.name}. Choose the data that their model was trained on."
         )
-    size, uint8 = settings.batch_size, settings.uint8 and generated.ndim == 4
-    training, held_out = (
-        reference_features(part, extractor, cache, uint8, batch_size=size, device=device)
-        for part in (source.train, source.test)
-    )
-    features = extract_features(extractor, uint8_round_trip(generated) if uint8 else generated, size, device)
-    measured = Measurement(settings, features, training, held_out, extractor)
-    numbers = measured.numbers()
-    facts = {"data": source.name, "data_hash": source.train.fingerprint(), "uint8_round_trip": uint8}
-    return Report(numbers, measured.protocol() | facts | (protocol or {}), measured.details, measured.warnings())
+    size, uint8 = settings.batch_size, settings.uint8 and generated.ndim == 4 and has_ends(source.range)
+    parts = [part for part in (source.part("train"), source.part("test")) if part is not None]
+    known = [
+        reference_features(part, extractor, cache, uint8, data_range=source.range, batch_size=size, device=device)
+        for part in parts
+    ]
+    features = extract_features(extractor, Measured(generated, source.range, uint8), size, device)
+    measured = Measurement(settings, features, known[0], known[1] if len(known) > 1 else None, extractor)
+    numbers, warnings = measured.numbers(), measured.warnings()
+    if generated.ndim == 4 and not has_ends(source.range):
+        warnings.append(f"the range of {source.name} has no ends: images are measured in their own units, not rounded.")
+    facts = {"data": source.name, "data_hash": parts[0].fingerprint(), "uint8_round_trip": uint8}
+    facts |= {"range": source.range} if generated.ndim == 4 else {}
+    return Report(numbers, measured.protocol() | facts | (protocol or {}), measured.details, warnings)

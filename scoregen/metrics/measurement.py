@@ -57,23 +57,24 @@ class Settings:
 
 
 class Measurement:
-    r"""The features of one evaluation and the numbers from them."""
+    r"""The features of one evaluation and the numbers from them; without held-out images they have no floor."""
 
     def __init__(
         self,
         settings: Settings,
         generated: Tensor,
         training: Tensor,
-        held_out: Tensor,
+        held_out: Tensor | None,
         extractor: FeatureExtractor,
     ) -> None:
         self.settings, self.extractor = settings, extractor
         self.details: dict[str, Any] = {}
         self.generated, self.training, self.held_out = generated, training, held_out
-        self.floor = self._some(held_out, len(generated), 0)
         self.few, self.few_reference = (self._some(x, settings.subset, i) for i, x in ((1, generated), (2, training)))
-        self.few_floor = self._some(held_out, len(self.few), 0)
-        self.k_fits = min(len(self.few), len(self.few_reference), len(self.few_floor))
+        self.floor = None if held_out is None else self._some(held_out, len(generated), 0)
+        self.few_floor = None if held_out is None else self._some(held_out, len(self.few), 0)
+        samples = (self.few, self.few_reference, self.few_floor)
+        self.k_fits = min(len(x) for x in samples if x is not None)
 
     def _some(self, x: Tensor, n: int, key: int) -> Tensor:
         if n >= len(x):
@@ -88,7 +89,7 @@ class Measurement:
 
     def _frechet(self) -> list[Number]:
         reference, settings = Moments.of(self.training), self.settings
-        floor = frechet_distance(self.floor, reference)
+        floor = None if self.floor is None else frechet_distance(self.floor, reference)
         name = self.extractor.frechet_name
         if settings.bootstrap == 0:
             return [Number(name, frechet_distance(self.generated, reference), "lower", floor)]
@@ -97,8 +98,8 @@ class Measurement:
         return [Number(name, found.value, "lower", floor, found.low, found.high, note)]
 
     def _two_sample(self) -> list[Number]:
-        found = kernel_distance(self.few, self.few_reference)
-        floor = kernel_distance(self.few_floor, self.few_reference).value
+        found, few_floor = kernel_distance(self.few, self.few_reference), self.few_floor
+        floor = None if few_floor is None else kernel_distance(few_floor, self.few_reference).value
         reach = 1.96 * found.standard_error
         kernel = Number(
             self.extractor.kernel_name,
@@ -109,22 +110,26 @@ class Measurement:
             found.value + reach,
             "95 %, jackknife",
         )
-        energy, floor = (energy_distance(x, self.few_reference) for x in (self.few, self.few_floor))
+        energy = energy_distance(self.few, self.few_reference)
+        floor = None if few_floor is None else energy_distance(few_floor, self.few_reference)
         return [kernel, Number("energy distance", energy, "lower", floor)]
 
     def _manifold(self) -> list[Number]:
         numbers = []
         for function, k in ((precision_recall, self.settings.k), (density_coverage, self.settings.k_coverage)):
             if k < self.k_fits:
-                found, floor = (function(x, self.few_reference, k=k) for x in (self.few, self.few_floor))
+                found = function(self.few, self.few_reference, k=k)
+                floor = None if self.few_floor is None else function(self.few_floor, self.few_reference, k=k)
                 numbers += [
-                    Number(name, value, "higher", getattr(floor, name), note=f"k = {k}")
+                    Number(name, value, "higher", getattr(floor, name, None), note=f"k = {k}")
                     for name, value in found._asdict().items()
                 ]
         return numbers
 
     def _memorised(self) -> list[Number]:
         alpha = self.settings.alpha
+        if self.held_out is None:  # what is unusually near is known by images that were not trained on
+            return []
         found = nearest_neighbours(self.generated, self.training, self.held_out, alpha=alpha)
         worst = found.ratio.argsort()[:_SUSPICIOUS]
         self.details["nearest_training_images"] = [
@@ -141,14 +146,17 @@ class Measurement:
         return [Number("memorised", found.fraction, "lower", alpha, note=note)]
 
     def _classes(self) -> list[Number]:
-        logits, training, floor = (self._logits(x) for x in (self.generated, self.training, self.floor))
-        if logits is None or floor is None:
+        logits, training = self._logits(self.generated), self._logits(self.training)
+        if logits is None:
             return []
-        balance, floor_balance = class_balance(logits, training), class_balance(floor, training)
+        floor = None if self.floor is None else self._logits(self.floor)
+        balance = class_balance(logits, training)
+        floor_balance = None if floor is None else class_balance(floor, training).total_variation
         self.details["class_shares"] = balance.shares.tolist()
+        usual = None if floor is None else confidence(floor)
         return [
-            Number("class imbalance", balance.total_variation, "lower", floor_balance.total_variation, note="l1 / 2"),
-            Number("confidence", confidence(logits), "none", confidence(floor), note="mean top probability"),
+            Number("class imbalance", balance.total_variation, "lower", floor_balance, note="l1 / 2"),
+            Number("confidence", confidence(logits), "none", usual, note="mean top probability"),
         ]
 
     @torch.no_grad()
@@ -165,7 +173,7 @@ class Measurement:
             "resize": self.extractor.resize,
             "generated_images": len(self.generated),
             "reference_images": len(self.training),
-            "floor_images": len(self.floor),
+            "floor_images": 0 if self.floor is None else len(self.floor),
             "subset_images": f"{len(self.few)} generated, {len(self.few_reference)} reference",
             "evaluation_seed": self.settings.seed,
         }
@@ -178,6 +186,11 @@ class Measurement:
                 f"{n} images are few for {width} features, so that the Frechet distance is biased upward. Compare it "
                 f"with the floor and with numbers at the same n only, or generate at least {10 * width}."
             )
+        if self.held_out is None or self.floor is None:
+            found.append(
+                "the data have one part alone, so that the numbers have no floor, and near copies are not looked for."
+            )
+            return found
         if n > len(self.floor):
             found.append(f"the floor is of {len(self.floor)} images (all held-out ones), the numbers are of {n}.")
         if len(self.held_out) * self.settings.alpha < 1:

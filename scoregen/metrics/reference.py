@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from scoregen.data import Dataset
-from scoregen.metrics.extraction import extract_features, uint8_round_trip
+from scoregen.metrics.extraction import Measured, extract_features
 from scoregen.metrics.features import FeatureExtractor
 from scoregen.parallel import barrier, gather, rank
+from scoregen.pictures import UNIT, Range
 from scoregen.storage import sync, write_atomically
 
 
@@ -19,23 +20,25 @@ def reference_features(
     cache: Path | None = None,
     uint8: bool = True,
     *,
+    data_range: Range | None = UNIT,
     batch_size: int = 250,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    r"""Features (N, D) of all samples of a data set.
+    r"""Features (N, D) of all samples of a data set, which is read a batch at a time.
 
     Args:
         data: a hash of their content is part of the file's name.
         extractor: its hash is part of the file's name.
         cache: folder of the files; None: always computed.
         uint8: round images to 8 bits first, as generated ones are.
+        data_range: of the units of images.
         batch_size, device: as `extract_features`.
     """
-    images = data.in_units(slice(None))[0]
-    images = uint8_round_trip(images) if uint8 else images
+    images = Measured(data, data_range, uint8)
     if cache is None:
         return extract_features(extractor, images, batch_size, device)
-    file = cache / f"{extractor.name}-{extractor.hash}-{data.fingerprint()}-{'uint8' if uint8 else 'float'}.safetensors"
+    kind = ("uint8" if uint8 else "float") + ("" if data_range == UNIT else f"-{data_range}".replace(" ", ""))
+    file = cache / f"{extractor.name}-{extractor.hash}-{data.fingerprint()}-{kind}.safetensors"
     kept = _read(file)
     if all(gather(kept is not None)) and kept is not None:
         return kept

@@ -22,12 +22,13 @@ from torch import Tensor
 from scoregen.checks import whole
 from scoregen.data import Dataset
 from scoregen.interruption import end_if_asked
-from scoregen.metrics.extraction import extract_features, uint8_round_trip
+from scoregen.metrics.extraction import Measured, extract_features
 from scoregen.metrics.features import FeatureExtractor, Pixels
 from scoregen.metrics.frechet import frechet_distance
 from scoregen.metrics.reference import reference_features
 from scoregen.metrics.report import Number
 from scoregen.parallel import gather, shard
+from scoregen.pictures import UNIT, Range
 from scoregen.progress import progress
 from scoregen.rng import Stream, generators, randn
 from scoregen.samplers.inversion import Blend, slerp
@@ -97,6 +98,7 @@ def istd(
     batch_size: int = 50,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
+    data_range: Range | None = UNIT,
 ) -> Smoothness:
     r"""Interpolation standard deviation and the numbers without which it means little.
 
@@ -114,6 +116,7 @@ def istd(
         seed: of the noises. blend: of two noises.
         extractor: of the features for the Frechet distances; pixels unless given.
         batch_size: pairs at a time. dtype, device: of the noise.
+        data_range: of the units of images, which become 8 bits for the Frechet distances.
 
     Raises:
         ValueError: fewer than 2 pairs or 3 points.
@@ -144,12 +147,12 @@ def istd(
         "features": extractor.name,
         "midpoint_images": len(middle),
     }
-    real = reference_features(data, extractor, uint8=data.x.ndim == 4)
+    real = reference_features(data, extractor, data_range=data_range)
     return Smoothness(
         **path_numbers(steps),
         distance=ends.mean().item(),
-        frechet=frechet_distance(_features(extractor, middle), real),
-        frechet_ends=frechet_distance(_features(extractor, both[0]), real),
+        frechet=frechet_distance(extract_features(extractor, Measured(middle, data_range)), real),
+        frechet_ends=frechet_distance(extract_features(extractor, Measured(both[0], data_range)), real),
         midpoints=middle,
         protocol=protocol,
     )
@@ -235,10 +238,6 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 
 def _sorted(found: Mapping[int, tuple[Tensor, ...]]) -> list[list[Tensor]]:
     return [list(column) for column in zip(*(found[first] for first in sorted(found)), strict=True)]
-
-
-def _features(extractor: FeatureExtractor, x: Tensor) -> Tensor:
-    return extract_features(extractor, uint8_round_trip(x) if x.ndim == 4 else x)
 
 
 def as_row(found: Smoothness) -> dict[str, float]:
