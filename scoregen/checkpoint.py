@@ -31,6 +31,7 @@ from scoregen.checks import one_of
 from scoregen.config import Config, accepts, build
 from scoregen.errors import UserError
 from scoregen.failures import translated
+from scoregen.models import Denoiser
 from scoregen.optimizer_state import pack, unpack
 from scoregen.sde import SDE
 from scoregen.sizes import build_bounded, header, misfit, refuse_outside
@@ -51,6 +52,7 @@ __all__ = [
     "read_state",
     "read_tensors",
     "save",
+    "stated_shape",
     "verify",
 ]
 
@@ -182,7 +184,20 @@ def _read_model(folder: Path, weights: str, trust: Collection[str]) -> nn.Module
     own = {name: shape for name, shape in header(file).items() if not name.startswith(_NOT_OF_THE_MODEL)}
     model = build_bounded(parts, own, lambda: build_model(config, trust), modules(trust))
     load_weights(model, file)
+    shape = stated_shape(config)
+    if shape is not None and isinstance(model, Denoiser) and model.shape is None:
+        model.network.shape = shape  # type: ignore[assignment]  # torch: a module's attributes are tensors or modules
     return model
+
+
+def stated_shape(config: Config) -> tuple[int, ...] | None:
+    r"""The shape of a sample as a run records it, (*S), for a network that is not told; None for others."""
+    shape = config.get("shape")
+    if shape is None:
+        return None
+    if not isinstance(shape, list) or not all(type(size) is int and 1 <= size <= 2**24 for size in shape):
+        raise UserError(f"checkpoint: 'shape' of its configuration must be a list of sizes, got {shape!r:.60}.")
+    return tuple(shape)
 
 
 def load_weights(model: nn.Module, file: Path, loss: nn.Module | None = None) -> None:

@@ -83,13 +83,14 @@ def guided(model: Any, guidance: float, labels: Any) -> Any:
 
 def image_shape(checkpoint: Path) -> tuple[int, ...]:
     r"""Shape of what the denoiser of a checkpoint makes, (*S)."""
-    from scoregen.checkpoint import read_config
+    from scoregen.checkpoint import read_config, stated_shape
 
-    model = read_config(checkpoint)["model"]
+    config = read_config(checkpoint)
+    model = config["model"]
     node = model
     while "network" in node:  # adapters stand around a network
         node = node["network"]
-    shape = node.get("shape")
+    shape = node.get("shape") or stated_shape(config)
     if "pipeline" in model:
         raise UserError(
             f"checkpoint: '{checkpoint}' samples latents of a text-to-image pipeline. Load its adapters in diffusers "

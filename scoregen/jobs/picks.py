@@ -81,12 +81,14 @@ def chosen_model(model: Node, source: Source) -> tuple[Node, str | None]:
     found, given = option("model", name), _given(model)
     if isinstance(network, Mapping) and "_target_" in given.get("network", {}):  # a network of the user's own
         found.pop("network")
-        given["network"] = network  # whose nulls are its own
+        if not network.keys() >= option("model", AUTO)["network"].keys():  # given whole: its nulls are meant
+            given["network"] = network
     elif isinstance(network, Mapping):
         _check_known(given.get("network", {}), found["network"], name)
     if "_target_" in given:  # another class around the network, with its own defaults
-        found = {"network": found.get("network", {})}
-    return Node(merged(found, given)), name
+        found = {"network": found["network"]} if "network" in found else {}
+    picked = name if "network" in found else None
+    return Node(merged(found, given)), picked
 
 
 def _given(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,8 +138,8 @@ def _fill_shape(node: Node, source: Source, where: str) -> None:
     shape = list(source.shape)
     if node.get("shape") is None:
         node["shape"] = shape
-    if list(node["shape"]) != shape:
+    given = list(node["shape"]) if isinstance(node["shape"], list | tuple) else node["shape"]
+    if given != shape:
         raise UserError(
-            f"{where}.shape: must be that of the data, {shape} of {source.name}, got {list(node['shape'])}. Leave it "
-            "out."
+            f"{where}.shape: must be that of the data, {shape} of {source.name}, got {given}. Leave it out."
         )

@@ -7,6 +7,7 @@ that goes on draws what an undisturbed one draws.
 
 import os
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,15 @@ class Compiler:
         for network in networks(model):
             for part in blocks(network) if self.regional else [network]:
                 part.compile(**arguments)
+
+
+def as_written(model: nn.Module) -> AbstractContextManager[Any]:
+    r"""A context in which a model's networks run as they are written.
+
+    What is rare, with other shapes, need not be compiled, and cannot change which graphs there are.
+    """
+    compiled = any(module._compiled_call_impl is not None for module in model.modules())
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def compiles(device: torch.device) -> bool:

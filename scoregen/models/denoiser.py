@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from scoregen.checks import one_of, positive
 from scoregen.sde.discrete import DiscretePath
 from scoregen.sde.multiplicative import logarithm
-from scoregen.sde.path import as_time, expand
+from scoregen.sde.path import as_time, expand, readable
 from scoregen.sde.process import SDE
 
 
@@ -66,7 +66,7 @@ class AbstractDenoiser(nn.Module):
             ValueError: where there is no noise (s = 0) or only noise (alpha = 0).
         """
         u, s = self.sde.to_u(x_t, t)
-        if not bool((s > 0).all()):
+        if readable(s) and not bool((s > 0).all()):
             raise ValueError(
                 f"t must be > 0 for {type(self.sde).__name__}, got t = 0, where there is no noise to estimate."
             )
@@ -149,8 +149,14 @@ class Denoiser(AbstractDenoiser):
 def evaluate(network: nn.Module, z: Tensor, condition: Tensor, label: Tensor | None) -> Tensor:
     r"""A network's output, like z, at z (B, *S) in its own type; the condition () or (B,) has at least float32."""
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), z.dtype)
-    condition = condition.expand(len(z)).to(z.device, torch.promote_types(dtype, torch.float32))
+    wanted = torch.promote_types(dtype, torch.float32)
+    if condition.ndim == 0 and readable(condition):  # a number is written on the device, not copied to it
+        condition = z.new_full((len(z),), condition.item(), dtype=wanted)
+    condition = condition.expand(len(z)).to(z.device, wanted)
     output: Tensor = network(z.to(dtype), condition, label)
+    if not isinstance(output, Tensor) or output.shape != z.shape:
+        found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"{type(network).__name__} must return a tensor like z, {tuple(z.shape)}, got {found}.")
     return output.to(z)
 
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from scoregen.errors import UserError
+from scoregen.models.compiled import as_written
 from scoregen.parallel import Failure, PeerFailed, gather, share
 from scoregen.training.hooks import Hook, Moment
 from scoregen.training.parts import Parts
@@ -55,15 +56,19 @@ class Watch:
         parts.model.eval()
         parts.ema.swap()
         try:
-            while waiting:
-                error = _attempt(waiting[0], moment) if self._is_due(waiting[0]) else None
-                if error is not None:
-                    return Failed(error, [type(hook).__name__ for hook in waiting])
-                waiting = waiting[1:]
-            return None
+            with as_written(parts.model):
+                return self._run(waiting, moment)
         finally:
             parts.ema.swap()
             parts.model.train()
+
+    def _run(self, waiting: list[Hook], moment: Moment) -> Failed | None:
+        while waiting:
+            error = _attempt(waiting[0], moment) if self._is_due(waiting[0]) else None
+            if error is not None:
+                return Failed(error, [type(hook).__name__ for hook in waiting])
+            waiting = waiting[1:]
+        return None
 
     def _is_due(self, hook: Hook) -> bool:
         # the step after which a hook ends the training is the last one for those that follow
