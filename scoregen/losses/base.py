@@ -35,10 +35,12 @@ class Loss(nn.Module, ABC):
         comparable: whether values of different steps, and of parts of a batch, can be compared; early stopping needs
             it.
         needs_labels: whether the loss cannot be computed without labels.
+        second_derivatives: whether the loss differentiates the network before its own gradient is taken.
     """
 
     comparable: bool = True
     needs_labels: bool = False
+    second_derivatives: bool = False
     __call__: Callable[..., Tensor]  # torch says Any
 
     @abstractmethod
@@ -93,6 +95,7 @@ class WrappedLoss(Loss):
             raise TypeError(f"base_loss must be a loss of scoregen.losses, got {type(base_loss).__name__}.")
         self.base_loss = base_loss
         self.comparable, self.needs_labels = base_loss.comparable, base_loss.needs_labels
+        self.second_derivatives = base_loss.second_derivatives
 
     def begin(self, model: Any) -> None:
         self.base_loss.begin(model)

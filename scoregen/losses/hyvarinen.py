@@ -78,6 +78,8 @@ class NonNegativeScoreMatching(Loss):
         section 3; Song et al. (2019), arXiv 1905.07088 (probes).
     """
 
+    second_derivatives = True
+
     def __init__(self, s: float, probes: int = 1) -> None:
         super().__init__()
         checks.positive(s=s)

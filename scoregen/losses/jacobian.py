@@ -61,7 +61,7 @@ class Witness(StandIn):
 
     @property
     def s(self) -> Tensor:
-        r"""Their noise ratios (B,), float64 on the CPU."""
+        r"""Their noise ratios (B,), float64."""
         return self._seen().s
 
     @property
@@ -100,6 +100,8 @@ def restore_random_state(states: list[Tensor], device: torch.device) -> None:
 
 class Estimator(ABC):
     r"""A rule for |J_u^T v|, differentiable in the parameters."""
+
+    second_derivatives: bool = False  # whether its gradient is one of a gradient
 
     def prepare(self, u: Tensor) -> Tensor:
         r"""Called with the points of the first call; return them as the network should see them."""
@@ -145,6 +147,8 @@ class VJP(Estimator):
     Fused attention has no second derivative, so attention is computed by its formula. Checkpointed networks need
     `use_reentrant=False`.
     """
+
+    second_derivatives = True
 
     def prepare(self, u: Tensor) -> Tensor:
         return u if u.requires_grad else u.detach().requires_grad_()  # a base loss may differentiate through its own u

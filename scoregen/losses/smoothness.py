@@ -80,6 +80,7 @@ class JacobianLoss(WrappedLoss):
             self.estimator = ESTIMATORS[estimator]()
         else:
             self.estimator = estimator
+        self.second_derivatives |= self.estimator.second_derivatives
         self.step: int | None = None
         self._sums = torch.zeros(4, len(EDGES) + 1)
 
@@ -111,7 +112,7 @@ class JacobianLoss(WrappedLoss):
 
     @abstractmethod
     def factor(self, model: TrainableDenoiser, s: Tensor, t: Tensor) -> Tensor:
-        r"""The factor (B,) of |J_u^T v| at noise ratios s (B,) and their times t (B,), all float64 on the CPU."""
+        r"""The factor (B,) of |J_u^T v| at noise ratios s (B,) and their times t (B,), all float64."""
 
     @abstractmethod
     def penalty(self, weighted: Tensor, s: Tensor) -> Tensor:

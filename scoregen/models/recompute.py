@@ -6,7 +6,6 @@ than attention by its formula, so a pass under `sdpa_kernel(MATH)`, of a loss wi
 recomputed outside it.)
 """
 
-import functools
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
@@ -19,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from scoregen.models.regions import blocks, networks
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_KINDS: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 def recompute_blocks(model: nn.Module) -> None:
@@ -28,10 +28,10 @@ def recompute_blocks(model: nn.Module) -> None:
     """
     for network in networks(model):
         for block in blocks(network):
-            block.__class__ = _recomputing(type(block))
+            kind = type(block)
+            block.__class__ = _KINDS.setdefault(kind, _recomputing(kind))
 
 
-@functools.cache
 def _recomputing(kind: Any) -> type[nn.Module]:
     r"""A class like `kind` whose call is recomputed; a subclass, so that copies of a model are their own."""
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import torch
 
-from scoregen.checks import at_least, inside, positive
+from scoregen.checks import at_least, inside, one_of, positive
 from scoregen.data import Batches
 from scoregen.parallel import rank, world_size
 from scoregen.training.copies import check_copies
@@ -20,6 +20,8 @@ from scoregen.training.launcher import (
 )
 from scoregen.training.precision import mixed_precision
 from scoregen.training.schedule import Schedule
+
+MATMUL = ("highest", "high", "medium")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Settings:
         layer_decay: factor in (0, 1] of the learning rate from each layer of the model to the one below it; None: 1.
         precision: of autocast: "auto" (bf16 where the hardware computes in it), "bf16", "fp16" (with scaled gradients)
             or "no"; None: that of the launcher, or "auto".
+        compile: whether torch compiles the network (not the loss around it); None: as the launcher says, else on
+            accelerators that Triton knows, for losses without second derivatives.
+        recompute: whether blocks of the network are computed again in the backward pass, for less memory and a third
+            more time; None: as the launcher says, or not.
+        channels_last: whether networks that convolve have their channels last in memory; None: on accelerators.
+        matmul: precision of products of float32 matrices on CUDA: "highest", "high" (TF32) or "medium".
         shard: whether parameters, averages and optimizer are cut over the processes (FSDP2); None: as the launcher
             says, or not.
         ddp: options of the copies of the model, as Accelerate's `DistributedDataParallelKwargs`; None: its defaults.
@@ -67,6 +75,10 @@ class Settings:
     clip: float | None = 1.0
     layer_decay: float | None = None
     precision: str | None = None
+    compile: bool | None = None
+    recompute: bool | None = None
+    channels_last: bool | None = None
+    matmul: str = "high"
     shard: bool | None = None
     ddp: Mapping[str, bool | int | str] | None = None
     timeout: float = 30.0
@@ -85,6 +97,7 @@ class Settings:
         at_least(1, log_every=self.log_every, checkpoint_every=self.checkpoint_every)
         at_least(1, keep_last=self.keep_last, max_skipped=self.max_skipped)
         mixed_precision(self.precision)
+        one_of(MATMUL, matmul=self.matmul)
         positive(timeout=self.timeout)
         check_copies(self.ddp, self.sharding)
         at_least(0, workers=self.workers, ema_halflife=self.ema_halflife, ema_warmup=self.ema_warmup)

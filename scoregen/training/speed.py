@@ -33,7 +33,8 @@ def speed_up(model: nn.Module, loss: Loss, settings: Settings, device: torch.dev
 
 def recomputes(settings: Settings) -> bool:
     r"""Whether blocks are computed again in the backward pass, as the configuration and the launcher agree."""
-    return bool(agreed("recompute", settings.recompute, launched_recompute()))
+    asked = agreed("recompute", settings.recompute, launched_recompute())
+    return asked is True
 
 
 def compiler_of(loss: Loss, settings: Settings, device: torch.device) -> Compiler | None:

@@ -28,6 +28,7 @@ from scoregen.training.parts import Parts, Progress
 from scoregen.training.precision import mixed_precision
 from scoregen.training.room import say_room
 from scoregen.training.settings import Settings
+from scoregen.training.speed import matmul_precision, speed_up
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Trainer(Settings):
             Interrupted: a signal or `max_hours` ended it, after a checkpoint.
         """
         accelerator = make_accelerator(mixed_precision(self.precision), self.ddp)
-        model.to(accelerator.device)
+        speed_up(model, loss, self, accelerator.device)
         loss.begin(model)
         loss.to(accelerator.device)
         optimizer = self.make_optimizer(model)
@@ -92,6 +93,7 @@ class Trainer(Settings):
             hooks=hooks,
         )
         with ExitStack() as opened:
+            opened.enter_context(matmul_precision(self.matmul, accelerator.device))
             ending = opened.enter_context(Ending(self.max_hours, self.timeout))
             for logger in loggers:
                 logger.open(folder, config, parts.progress.step)

@@ -15,7 +15,7 @@ from scoregen.sde import EDM
 from scoregen.training import Trainer
 from scoregen.training.speed import compiler_of, matmul_precision, speed_up
 
-RUN = [*TOY, "model.network.dropout=0.3", "trainer.steps=6", "trainer.checkpoint_every=2"]
+RUN = [*TOY, "data.validation=0.2", "model.network.dropout=0.3", "trainer.steps=6", "trainer.checkpoint_every=2"]
 CPU = torch.device("cpu")
 
 
