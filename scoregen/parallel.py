@@ -53,6 +53,15 @@ def device() -> torch.device:
     return torch.device(accelerator.type, index)
 
 
+def moved(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    r"""A tensor on a device; from the CPU to an accelerator by way of pinned memory, so that nothing waits."""
+    if x.device.type != "cpu" or device.type == "cpu":
+        return x.to(device)
+    accelerator = torch.accelerator.current_accelerator()
+    pinned = accelerator is not None and accelerator.type == device.type
+    return (x.pin_memory() if pinned else x).to(device, non_blocking=True)
+
+
 def shard(indices: Iterable[int]) -> list[int]:
     r"""The indices that this process works on."""
     return list(indices)[rank() :: world_size()]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from scoregen.checks import one_of, positive, whole
 from scoregen.errors import closest
+from scoregen.sde.path import readable
 
 # diffusers' `prediction_type` and ours
 PREDICTION_TYPES = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
@@ -51,7 +52,7 @@ class TimestepNetwork(nn.Module):
         if self.null_label is not None:
             null = torch.full((len(z),), self.null_label, device=z.device)
             return null if label is None else torch.where(label < 0, null, label.to(null))
-        if label is None or bool((label < 0).any()):
+        if label is None or (readable(label) and bool((label < 0).any())):  # else a wait at every call
             given = "None" if label is None else f"values down to {label.min().item()}"
             raise ValueError(
                 f"label must lie in 0..{(self.num_classes or 0) - 1} for every sample, got {given}. This network knows "

@@ -17,7 +17,7 @@ from torch import Tensor
 from scoregen.checks import finite
 from scoregen.models.protocol import DenoiserLike
 from scoregen.models.wrapper import DenoiserWrapper
-from scoregen.sde.path import as_time, expand
+from scoregen.sde.path import as_time, expand, readable
 
 
 class _Guidance(DenoiserWrapper):
@@ -43,10 +43,10 @@ class _Guidance(DenoiserWrapper):
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         s = as_time(s)
         inside = (s >= self.interval[0]) & (s <= self.interval[1])
-        if self.scale == 1 or not bool(inside.any()):
+        if self.scale == 1 or (readable(s) and not bool(inside.any())):
             return self.denoiser(u, s, label)
         weak, strong = self._branches(u, s, label)
-        scale = torch.where(inside, as_time(self.scale), as_time(1.0))
+        scale = torch.where(inside, self.scale, 1.0).to(s)
         return weak + expand(scale, u) * (strong - weak)
 
     @abstractmethod

@@ -42,7 +42,7 @@ class PiGDM(DenoiserWrapper):
         self.observation, self.sigma_data = observation, float(sigma_data)
 
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
-        s = as_time(s)
+        s = as_time(s).cpu()  # a number is there; a tensor on an accelerator is waited for
         if s.numel() > 1 and not bool((s == s.flatten()[0]).all()):
             raise ValueError(f"s must be the same for the whole batch, got values from {s.min():.4g} to {s.max():.4g}.")
         s2 = s.flatten()[0].item() ** 2
@@ -50,7 +50,7 @@ class PiGDM(DenoiserWrapper):
         differentiate = torch.is_grad_enabled() and u.requires_grad
         with torch.inference_mode(False), torch.enable_grad():
             v = u if differentiate else u.clone().detach().requires_grad_()
-            denoised = self.denoiser(v, s, label)
+            denoised = self.denoiser(v, s.flatten()[0].item(), label)
             pull = self.observation.pull(denoised if differentiate else denoised.detach(), variance, self.sde)
             (gradient,) = torch.autograd.grad(denoised, v, pull, create_graph=differentiate)
             guided: Tensor = denoised + s2 * gradient

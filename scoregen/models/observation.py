@@ -59,7 +59,8 @@ class Inpainting(Observation):
         r"""Mask, known values and variance of their noise in chart coordinates, on the device of a state (B, *S)."""
         if self.x.ndim == like.ndim:
             check_batch(self.x, like)
-        mask, x = self.mask.to(like.device), self.x.to(like)
+        self.mask, self.x = self.mask.to(like.device), self.x.to(like.device)  # once, not at every call
+        mask, x = self.mask, self.x.to(like)
         # a value that is valid in every chart stands in for the unknown ones, which may be anything
         neutral = sde.from_chart(torch.zeros((), dtype=x.dtype, device=x.device))
         y = sde.to_chart(torch.where(mask, x, neutral))
@@ -87,6 +88,7 @@ class _Linear(Observation):
         if self.z.ndim > 1:
             check_batch(self.z, denoised)
         slope = 1 / chart.scale  # dx = slope dy
+        self.z = self.z.to(denoised.device)  # once, not at every call
         residual = self.z.to(denoised) - self.forward(sde.from_chart(denoised))
         pulled = self.adjoint(self.solve(residual, self.noise**2, variance * slope**2))
         return slope * pulled.reshape(denoised.shape)
@@ -131,16 +133,23 @@ class MatrixObservation(_Linear):
                 f"{values[0]:.3g} to {values[-1]:.3g}. Remove rows that depend on others, or give a noise."
             )
         self._values: Tensor = values.clamp_min(0)
+        self._placed: tuple[Tensor, Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.matrix.to(x).T
+        return x.flatten(1) @ self._like(x)[0].T
 
     def adjoint(self, z: Tensor) -> Tensor:
-        return z @ self.matrix.to(z)
+        return z @ self._like(z)[0]
 
     def solve(self, residual: Tensor, noise: float, variance: float) -> Tensor:
-        vectors = self._vectors.to(residual)
-        return (residual @ vectors / (noise + variance * self._values).to(residual)) @ vectors.T
+        _, vectors, values = self._like(residual)
+        return (residual @ vectors / (noise + variance * values).to(residual)) @ vectors.T
+
+    def _like(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        r"""A, and the eigenvectors and values of A A', on the device of x; copied there once."""
+        if self._placed is None or self._placed[0].device != x.device or self._placed[0].dtype != x.dtype:
+            self._placed = self.matrix.to(x), self._vectors.to(x), self._values.to(x.device)
+        return self._placed
 
 
 class LinearObservation(_Linear):

@@ -59,7 +59,7 @@ class RawDenoiser(AbstractDenoiser):
 
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         s = as_time(s)
-        t = self.sde.time_of(s.clamp_min(self.sde.noise_ratio(0.0)))  # losses may go on to the data themselves
+        t = self.sde.time_of(s.clamp_min(self.sde.noise_ratio(0.0).item()))  # losses may go on to the data themselves
         y = expand(self.sde.alpha(t), u) * u + expand(self.sde.shift(t), u)
         x = self.log_rate * self.sde.chart.inverse_derivatives(y)[0]  # psi' = X/a
         output = evaluate(self.network, x, t, label)

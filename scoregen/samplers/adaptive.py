@@ -1,5 +1,6 @@
 r"""The probability-flow ODE in l = log s, du/dl = u - D, solved to a tolerance, which decides the number of calls."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,12 +49,10 @@ class AdaptiveFlow(Sampler):
     ) -> Tensor:
         return super().integrate(denoise, u, torch.stack(list(_turns(grid))), noise, progress, callback)
 
-    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+    def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
         if n == 0:
             return denoise(u, s), None
-        return self.solver(
-            lambda tau, y: y - denoise(y, s.new_tensor(tau).exp()), u, s.log().item(), n.log().item()
-        ), None
+        return self.solver(lambda tau, y: y - denoise(y, math.exp(tau)), u, math.log(s), math.log(n)), None
 
 
 def _turns(grid: Tensor) -> Iterator[Tensor]:

@@ -4,14 +4,17 @@ State is u = y_0 + s eps; a step goes from the noise ratio s to the next one. On
 since the process enters only through its chart, its prior and its grid.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from scoregen.models.protocol import DenoiserLike
+from scoregen.parallel import moved
 from scoregen.progress import progress as progress_bar
 from scoregen.rng import Generators, randn
 from scoregen.samplers.grids import Grid, Karras, check_grid, check_steps
@@ -19,7 +22,7 @@ from scoregen.samplers.start import check_generators, check_label, observed_stat
 from scoregen.sde.process import SDE
 
 Noise = Callable[[Tensor], Tensor]
-Callback = Callable[[int, Tensor, Tensor, Tensor], None]
+Callback = Callable[[int, float, Tensor, Tensor], None]
 
 
 class Denoise(Protocol):
@@ -30,8 +33,8 @@ class Denoise(Protocol):
         r"""The process."""
         ...
 
-    def __call__(self, u: Tensor, s: Tensor, /) -> Tensor:
-        r"""E[y_0 | u], (B, *S), for u (B, *S) at the noise ratio s, ()."""
+    def __call__(self, u: Tensor, s: float, /) -> Tensor:
+        r"""E[y_0 | u], (B, *S), for u (B, *S) at the noise ratio s."""
         ...
 
 
@@ -56,13 +59,13 @@ class Sampler(ABC):
         self.grid = Karras() if grid is None else check_grid(grid)
 
     @abstractmethod
-    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+    def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
         r"""One step from noise ratio s to n < s.
 
         Args:
             denoise: D(u, s), label and guidance bound; `denoise.sde` is the process.
             u: state (B, *S).
-            s, n: noise ratios, float64 scalars on the CPU; n = 0 on the last step.
+            s, n: noise ratios; n = 0 on the last step.
             noise: gives standard normal noise like its argument.
             memory: what the last step returned, None on the first step and after a jump upward.
 
@@ -89,7 +92,7 @@ class Sampler(ABC):
             shape: (B, *S), to start from the prior; or
             start: (x_t, t), to start from noisy data x_t (B, *S) at the scalar time t (purification, despeckling,
                 editing).
-            label: (B,) integers.
+            label: (B,) integers, best on the CPU, where a look at their range waits for no device.
             generator: one, or a list with one a sample: then sample k does not depend on the batch.
             noise: replaces the normal draws of the steps (a Brownian tree, zeros).
             progress: shows a bar on a terminal.
@@ -106,6 +109,7 @@ class Sampler(ABC):
         with torch.set_grad_enabled(differentiate and torch.is_grad_enabled()):
             u, grid = self._begin(denoiser, shape, start, generator)
             check_label(denoiser, label, len(u))
+            label = None if label is None else moved(label, u.device)
             if noise is None:
                 noise = _default_noise(generator)
             u = self.integrate(Bound(denoiser, label), u, grid, noise, progress, callback)
@@ -122,11 +126,11 @@ class Sampler(ABC):
         if shape is not None and start is None:
             check_generators(generator, shape[0])
             grid = self.grid(denoiser.sde, self.steps)
-            return prior_state(denoiser, shape, grid[0], generator), grid
+            return prior_state(denoiser, shape, grid[0].item(), generator), grid
         if start is not None and shape is None:
             check_generators(generator, len(start[0]))
             u, s = observed_state(denoiser.sde, *start)
-            return u, self.grid(denoiser.sde, self.steps, s.item())
+            return u, self.grid(denoiser.sde, self.steps, s)
         raise ValueError("give either shape (to start from the prior) or start=(x_t, t), got both or neither.")
 
     def integrate(
@@ -141,10 +145,10 @@ class Sampler(ABC):
         r"""Runs the steps over a grid of noise ratios, (n + 1,), in EDM coordinates; upward jumps add noise."""
         memory = None
         count = range(len(grid) - 1)
-        for i in progress_bar(count, description="sampling", unit="step") if progress else count:
-            s, n = grid[i], grid[i + 1]
+        bar = progress_bar(count, description="sampling", unit="step") if progress else count
+        for i, (s, n) in zip(bar, pairwise(grid.tolist()), strict=True):
             if n > s:
-                u, memory = u + (n**2 - s**2).sqrt().to(u) * noise(u), None
+                u, memory = u + math.sqrt(n**2 - s**2) * noise(u), None
             else:
                 u, memory = self.step(denoise, u, s, n, noise, memory)
             if callback is not None:
@@ -160,7 +164,7 @@ class Bound:
         self.last: Tensor | None = None
         self.sde = denoiser.sde
 
-    def __call__(self, u: Tensor, s: Tensor) -> Tensor:
+    def __call__(self, u: Tensor, s: float) -> Tensor:
         self.calls += 1
         denoised = self.denoiser(u, s) if self.label is None else self.denoiser(u, s, self.label)
         self.last = denoised

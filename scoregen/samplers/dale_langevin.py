@@ -62,12 +62,12 @@ class DaleLangevin(Sampler):
     def __init__(self, steps: int = 100, grid: Grid | None = None) -> None:
         super().__init__(steps, PowerTime(4.0) if grid is None else grid)
 
-    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+    def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
         denoised = denoise(u, s)
         if n == 0:
             return denoised, None
         dv = s**2 - n**2
-        return u + float(dv / s**2) * (denoised - u) + float(dv.sqrt()) * noise(u), None
+        return u + dv / s**2 * (denoised - u) + math.sqrt(dv) * noise(u), None
 
 
 class AmbientLangevin(Sampler):
@@ -91,16 +91,16 @@ class AmbientLangevin(Sampler):
     def __init__(self, steps: int = 100, grid: Grid | None = None) -> None:
         super().__init__(steps, PowerTime(4.0) if grid is None else grid)
 
-    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+    def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
         rate = logarithm(denoise.sde, "AmbientLangevin", "Use EulerMaruyama.").rate
         denoised = denoise(u, s)
         flipped = torch.zeros_like(u, dtype=torch.bool) if memory is None else memory
         if n == 0:
             _warn_of_flips(flipped)
             return denoised, None
-        dv = float((s**2 - n**2) / rate**2)
+        dv = (s**2 - n**2) / rate**2
         # 3/2 + h = 1/2 + rate (D - u)/s^2
-        factor = 1 + dv / 2 + dv * rate / float(s**2) * (denoised - u) + dv**0.5 * noise(u)
+        factor = 1 + dv / 2 + dv * rate / s**2 * (denoised - u) + dv**0.5 * noise(u)
         tiny = torch.finfo(u.dtype).tiny
         return u + rate * factor.abs().clamp_min(tiny).log(), flipped ^ (factor < 0)
 
@@ -147,13 +147,13 @@ class DalePaper(Sampler):
         self.step_size, self.repeats = float(step_size), int(repeats)
         self.decay, self.denoising = float(decay), int(denoising)
 
-    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+    def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
         noise_factor = 1.0 if memory is None else memory
         dv = self.step_size * _variance_rate(denoise.sde, s)
         for _ in range(self.repeats):
-            u = u + dv / float(s**2) * (denoise(u, s) - u) + noise_factor * dv**0.5 * noise(u)
+            u = u + dv / s**2 * (denoise(u, s) - u) + noise_factor * dv**0.5 * noise(u)
         for _ in range(self.denoising if n == 0 else 0):
-            u = u + dv / float(s**2) * (denoise(u, s) - u)
+            u = u + dv / s**2 * (denoise(u, s) - u)
         return u, noise_factor * self.decay
 
 
@@ -165,7 +165,7 @@ class EqualTimes(Grid):
         return sde.noise_ratio(t * torch.linspace(1, 1 / steps, steps, dtype=torch.float64, device="cpu"))
 
 
-def _variance_rate(sde: SDE, s: Tensor) -> float:
+def _variance_rate(sde: SDE, s: float) -> float:
     r"""d(s^2)/dt = g^2/alpha^2 at a noise ratio: the vol^2 of geometric Brownian motion in units of the chart."""
     t = sde.time_of(s)
     return (sde.coefficients(t)[2] / sde.alpha(t) ** 2).item()

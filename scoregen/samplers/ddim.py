@@ -7,6 +7,7 @@ Reference: Song, Meng, Ermon (2021), arXiv 2010.02502, equations 12 and 16; Song
 algorithm 1.
 """
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -33,17 +34,16 @@ class DDIM(Sampler):
         inside(0, 1, eta=eta)
         self.eta = float(eta)
 
-    def fresh_fraction(self, s: Tensor, n: Tensor) -> Tensor:
+    def fresh_fraction(self, s: float, n: float) -> float:
         r"""k: the fraction of the variance n^2 that is fresh noise."""
         return self.eta**2 * (1 - (n / s) ** 2)
 
-    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+    def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
         denoised = denoise(u, s)
         k = self.fresh_fraction(s, n)
-        keep = n * (1 - k).sqrt() / s
-        u = denoised + keep.to(u) * (u - denoised)
+        u = denoised + n * math.sqrt(1 - k) / s * (u - denoised)
         if n > 0 and k > 0:
-            u = u + (n * k.sqrt()).to(u) * noise(u)
+            u = u + n * math.sqrt(k) * noise(u)
         return u, None
 
 
@@ -74,5 +74,5 @@ class Consistency(DDIM):
     def __init__(self, steps: int = 1, grid: Grid | None = None) -> None:
         super().__init__(steps, OpenEnd(Karras()) if grid is None else grid)
 
-    def fresh_fraction(self, s: Tensor, n: Tensor) -> Tensor:
-        return s.new_ones(())
+    def fresh_fraction(self, s: float, n: float) -> float:
+        return 1.0

@@ -5,6 +5,7 @@ in both cases (`scale_model_input`). That tells the two apart without a list of 
 """
 
 import inspect
+import math
 import warnings
 from typing import Any
 
@@ -73,13 +74,12 @@ class DiffusersSampler(Sampler):
         scheduler = self._new_scheduler(len(grid) - 1)
         # schedulers of two calls a step (Heun) list the inner levels twice
         inner = grid[1:-1].repeat_interleave(2) if len(scheduler.sigmas) == 2 * (len(grid) - 1) else grid[1:-1]
-        levels = scheduler.sigmas = torch.cat([grid[:1], inner, grid[-1:]])
-        times = scheduler.timesteps
-        to_state = network_scale(levels[0]) / scheduler.scale_model_input(as_time(1.0), times[0])
-        state: Tensor = u * to_state.to(u)
+        scheduler.sigmas = torch.cat([grid[:1], inner, grid[-1:]])
+        levels, times = scheduler.sigmas.tolist(), scheduler.timesteps
+        state: Tensor = u * (network_scale(levels[0]) / scheduler.scale_model_input(as_time(1.0), times[0]).item())
         step = 0
         for time, s, n in zip(times, levels[:-1], levels[1:], strict=True):
-            u = scheduler.scale_model_input(state, time) / network_scale(s).to(u)
+            u = scheduler.scale_model_input(state, time) / network_scale(s)
             state = scheduler.step(denoise(u, s), time, state).prev_sample.to(u.dtype)
             if n == s or n == 0 or len(levels) == len(grid):
                 step += 1
@@ -87,8 +87,8 @@ class DiffusersSampler(Sampler):
                     callback(step - 1, n, state, getattr(denoise, "last", u))
         return state
 
-    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
-        return self.integrate(denoise, u, torch.stack([s, n]), noise), None
+    def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+        return self.integrate(denoise, u, as_time([s, n]), noise), None
 
     def _new_scheduler(self, steps: int) -> Any:
         with warnings.catch_warnings():
@@ -125,10 +125,10 @@ class _Quarter:
 
     sde = EDM(1.0, 4.0)
 
-    def __call__(self, u: Tensor, s: Tensor) -> Tensor:
+    def __call__(self, u: Tensor, s: float) -> Tensor:
         return torch.full_like(u, 0.25)
 
 
-def network_scale(s: Tensor) -> Tensor:
+def network_scale(s: float) -> float:
     r"""1/sqrt(1 + s^2), which takes u to the input x of a network of diffusers."""
-    return (1 + s**2).rsqrt()
+    return 1 / math.hypot(1, s)

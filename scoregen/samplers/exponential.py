@@ -84,9 +84,9 @@ class ExponentialAB(Sampler):
         self.damped = damped
         self._rule = damped_weights if damped else exponential_weights
 
-    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
-        history = ((float(s), denoise(u, s)), *(memory or ()))[: self.order]
-        return _advance(u, float(s), float(n), history, self._rule), history
+    def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+        history = ((s, denoise(u, s)), *(memory or ()))[: self.order]
+        return _advance(u, s, n, history, self._rule), history
 
 
 class ExponentialABM(AdamsBashforthMoulton):

@@ -45,15 +45,15 @@ class Heun(Sampler):
             )
         self.churn, self.churn_min, self.churn_max, self.churn_noise = churn, churn_min, churn_max, churn_noise
 
-    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+    def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
         if self.churn > 0 and self.churn_min <= s <= self.churn_max:
             raised = s * (1 + min(self.churn / self.steps, math.sqrt(2) - 1))
-            raised = raised.clamp_max(max(denoise.sde.noise_ratio(1.0), s))
-            u = u + (self.churn_noise * (raised**2 - s**2).sqrt()).to(u) * noise(u)
+            raised = min(raised, max(denoise.sde.noise_ratio(1.0).item(), s))
+            u = u + self.churn_noise * math.sqrt(raised**2 - s**2) * noise(u)
             s = raised
-        slope = (u - denoise(u, s)) / s.to(u)
-        euler = u + (n - s).to(u) * slope
+        slope = (u - denoise(u, s)) / s
+        euler = u + (n - s) * slope
         if n == 0:
             return euler, None
-        slope_n = (euler - denoise(euler, n)) / n.to(u)
-        return u + (n - s).to(u) * (slope + slope_n) / 2, None
+        slope_n = (euler - denoise(euler, n)) / n
+        return u + (n - s) * (slope + slope_n) / 2, None

@@ -18,7 +18,7 @@ from scoregen.models.protocol import DenoiserLike
 from scoregen.samplers.likelihood import noise_range
 from scoregen.samplers.ode import RK4, ODESolver
 from scoregen.samplers.start import check_label, prior_moments
-from scoregen.sde.path import as_time, checked_time
+from scoregen.sde.path import checked_time
 
 Blend = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -80,7 +80,7 @@ def _flow(
 
     def field(tau: float, state: Tensor) -> Tensor:
         v = state.reshape(u.shape)
-        return (v - denoiser(v, as_time(math.exp(tau)), label)).flatten(1)
+        return (v - denoiser(v, math.exp(tau), label)).flatten(1)
 
     with torch.no_grad():
         solver = RK4(32) if solver is None else solver

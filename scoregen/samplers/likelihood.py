@@ -24,7 +24,7 @@ from scoregen.rng import Generators, random_signs
 from scoregen.samplers.grids import check_ratios
 from scoregen.samplers.ode import RK4, ODESolver
 from scoregen.samplers.start import check_label, prior_moments
-from scoregen.sde.path import as_time, normal_log_prob
+from scoregen.sde.path import normal_log_prob
 from scoregen.sde.process import SDE
 
 # up to this many numbers a sample the exact divergence is the default
@@ -157,7 +157,7 @@ class _JointFlow:
         d = self.shape[1:].numel()
         with torch.inference_mode(False), torch.enable_grad():
             u = state[:, :d].reshape(self.shape).clone().detach().requires_grad_()
-            denoised = self.denoiser(u, as_time(math.exp(tau)), self.label)
+            denoised = self.denoiser(u, math.exp(tau), self.label)
             trace = self.divergence(denoised, u)
         velocity = (u - denoised).detach().flatten(1)
         return torch.cat([velocity, d - trace.detach()], 1)

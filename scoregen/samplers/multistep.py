@@ -48,15 +48,14 @@ class AdamsBashforthMoulton(Sampler):
     def advance(self, u: Tensor, s: float, n: float, history: History) -> Tensor:
         r"""The state at n from the exact state u at s and the polynomial through the history."""
 
-    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
-        now, end = float(s), float(n)
+    def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
         denoised = denoise(u, s)
         before, history = memory or (None, ())
-        history = ((now, self.value(u, denoised, now)), *history)
+        history = ((s, self.value(u, denoised, s)), *history)
         if before is not None:
-            u = self.advance(before, history[1][0], now, history)
+            u = self.advance(before, history[1][0], s, history)
         history = history[: self.order]
-        return self.advance(u, now, end, history), (u, history)
+        return self.advance(u, s, n, history), (u, history)
 
 
 def polynomial_weights(q: Sequence[float], integrals: Sequence[float]) -> list[float]:

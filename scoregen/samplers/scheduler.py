@@ -6,6 +6,7 @@ of the step is repeated, never the network.
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -29,7 +30,7 @@ from scoregen.sde.process import SDE
 class _NeedsOutput(Exception):
     r"""Raised inside a step of a sampler that asks for a denoiser call which has not been made yet."""
 
-    def __init__(self, u: Tensor, s: Tensor) -> None:
+    def __init__(self, u: Tensor, s: float) -> None:
         super().__init__()
         self.u, self.s = u, s
 
@@ -40,7 +41,7 @@ class _Replay:
     def __init__(self, sde: SDE, values: list[Tensor], more: Callable[..., Tensor]) -> None:
         self.sde, self.values, self.more, self.position = sde, values, more, 0
 
-    def __call__(self, *arguments: Tensor) -> Tensor:
+    def __call__(self, *arguments: Tensor | float) -> Tensor:
         self.position += 1
         return self.values[self.position - 1] if self.position <= len(self.values) else self.more(*arguments)
 
@@ -123,26 +124,26 @@ class SamplerScheduler:
         whole(1, num_inference_steps=num_inference_steps)
         self.sampler.steps = self.num_inference_steps = int(num_inference_steps)
         self._grid = self.sampler.grid(self.path, self.sampler.steps)
-        calls: list[tuple[Tensor, int]] = []
+        calls: list[tuple[float, int]] = []
         steps = [0]
 
-        def record(u: Tensor, s: Tensor) -> Tensor:
+        def record(u: Tensor, s: float) -> Tensor:
             calls.append((s, steps[0]))
             return torch.zeros_like(u)
 
-        def count(i: int, *_: Tensor) -> None:
+        def count(i: int, *_: Tensor | float) -> None:
             steps[0] = i + 1
 
         self.sampler.integrate(
             _Replay(self.path, [], record), torch.zeros(1, 1), self._grid, torch.zeros_like, callback=count
         )
-        self._levels, self._owners = torch.stack([s for s, _ in calls]), [step for _, step in calls]
+        self._levels, self._owners = [s for s, _ in calls], [step for _, step in calls]
         if self._levels[0] != self._grid[0]:
             raise ValueError(
                 f"the first call of the sampler must be at the first level s={self._grid[0]:.4g}, got "
                 f"s={self._levels[0]:.4g}. Keep churn below the first level (churn_max)."
             )
-        self.timesteps = self.path.index_of(self._levels).to(torch.float32).to(device)
+        self.timesteps = self.path.index_of(as_time(self._levels)).to(torch.float32).to(device)
         self._progress: _Progress | None = None
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | float | None = None) -> Tensor:
@@ -181,9 +182,9 @@ class SamplerScheduler:
         if progress is None or abs(float(timestep) - float(self.timesteps[progress.call])) > 1e-3:
             progress = _Progress(*self._begin(timestep), sample)
         s = self._levels[progress.call]
-        u = sample / network_scale(s).to(sample)
-        _, skip, out = self._scales(s, 1.0, 0.0)
-        denoised = skip.to(u) * u + out.to(u) * model_output[:, : u.shape[1]]
+        u = sample / network_scale(s)
+        _, skip, out = (expand(c, u) for c in self._scales(as_time(s), 1.0, 0.0))
+        denoised = skip * u + out * model_output[:, : u.shape[1]]
         if self.clip is not None:
             denoised = denoised.clamp(-self.clip, self.clip)
         if not progress.outputs and not progress.draws:
@@ -209,7 +210,7 @@ class SamplerScheduler:
     def _advance(self, progress: _Progress, generator: Generators) -> Tensor:
         r"""Takes steps until one asks for a network call, whose input is returned, or to the end."""
 
-        def need(u: Tensor, s: Tensor) -> Tensor:
+        def need(u: Tensor, s: float) -> Tensor:
             raise _NeedsOutput(u, s)
 
         def draw(like: Tensor) -> Tensor:
@@ -217,21 +218,21 @@ class SamplerScheduler:
             return progress.draws[-1]
 
         while progress.step < len(self._grid) - 1:
-            s, n = self._grid[progress.step], self._grid[progress.step + 1]
+            s, n = self._grid[progress.step : progress.step + 2].tolist()
             u, noise = progress.state, _Replay(self.path, progress.draws, draw)
             denoise = _Replay(self.path, progress.outputs, need)
             try:
                 if n > s:
-                    u, memory = u + (n**2 - s**2).sqrt().to(u) * noise(u), None
+                    u, memory = u + math.sqrt(n**2 - s**2) * noise(u), None
                 else:
                     u, memory = self.sampler.step(denoise, u, s, n, noise, progress.memory)
             except _NeedsOutput as request:
                 if progress.call >= len(self._levels) or request.s != self._levels[progress.call]:
                     raise TypeError(
                         f"sampler must be one with a fixed list of calls, got {type(self.sampler).__name__}, which "
-                        f"asks for an unforeseen one at s={float(request.s):.6g}. Use Heun or ExponentialABM."
+                        f"asks for an unforeseen one at s={request.s:.6g}. Use Heun or ExponentialABM."
                     ) from None
-                return request.u * network_scale(request.s).to(request.u)
+                return request.u * network_scale(request.s)
             progress.step, progress.state, progress.memory = progress.step + 1, u, memory
             progress.outputs, progress.draws = [], []
         return progress.state

@@ -9,6 +9,7 @@ Reference: Song et al. (2021), arXiv 2011.13456, section 4 and appendix G.
 """
 
 import copy
+import math
 from typing import Any
 
 from torch import Tensor
@@ -39,13 +40,13 @@ class EulerMaruyama(Sampler):
         at_least(0, stochasticity=stochasticity)
         self.stochasticity = float(stochasticity)
 
-    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+    def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
         denoised = denoise(u, s)
         if n == 0:
             return denoised, None
-        u = u + float((1 + self.stochasticity**2) * (s - n) / s) * (denoised - u)
+        u = u + (1 + self.stochasticity**2) * (s - n) / s * (denoised - u)
         if self.stochasticity > 0:
-            u = u + float(self.stochasticity * (2 * s * (s - n)).sqrt()) * noise(u)
+            u = u + self.stochasticity * math.sqrt(2 * s * (s - n)) * noise(u)
         return u, None
 
 
@@ -87,9 +88,9 @@ class PredictorCorrector(Sampler):
         self.couples_batch = self.predictor.couples_batch
         self.corrections, self.step_size = int(corrections), float(step_size)
 
-    def step(self, denoise: Denoise, u: Tensor, s: Tensor, n: Tensor, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+    def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
         r, self.predictor.steps = self.step_size, self.steps  # which may have been changed since the construction
         for _ in range(self.corrections):
-            u = u + r**2 / 2 * (denoise(u, s) - u) + r * float(s) * noise(u)
+            u = u + r**2 / 2 * (denoise(u, s) - u) + r * s * noise(u)
         # a fresh state has no history: the correction has left the trajectory of the predictor
         return self.predictor.step(denoise, u, s, n, noise, None)[0], None

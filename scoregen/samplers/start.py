@@ -10,7 +10,7 @@ from torch import Tensor
 from scoregen.keys import Keys
 from scoregen.models.protocol import DenoiserLike
 from scoregen.rng import Generators, randn
-from scoregen.sde.path import as_time
+from scoregen.sde.path import as_time, readable
 from scoregen.sde.process import SDE
 
 _LABEL_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8)
@@ -66,22 +66,24 @@ def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, fl
             "of pixels, or encode the image."
         )
     if sde.chart.as_affine() is None:
-        _check_above_floor(sde, x_t)
+        x_t = _above_floor(sde, x_t)
     u, s = sde.to_u(x_t, t)
     return u, s.item()
 
 
-def _check_above_floor(sde: SDE, x_t: Tensor) -> None:
-    r"""Refuses values at the lowest end of a log chart, which stand for all that are lower."""
-    if x_t.device.type != "cpu":  # where a look would wait; what is below the floor is nan there
-        return
+def _above_floor(sde: SDE, x_t: Tensor) -> Tensor:
+    r"""Refuses values at the lowest end of a log chart, which stand for all that are lower; on an accelerator nan."""
     floor = sde.to_chart(sde.from_chart(x_t.new_full((), -math.inf)))
-    cut = int((sde.to_chart(x_t) <= floor).sum())
+    below = sde.to_chart(x_t) <= floor
+    if not readable(x_t):
+        return torch.where(below, math.nan, x_t)
+    cut = int(below.sum())
     if cut:
         raise ValueError(
             f"x_t must be inside the range of its chart, got {cut} of {x_t.numel()} values at its end, where "
             f"{x_t.dtype} rounds x + offset to 0 and their noise is lost. Use a smaller t, a larger offset or float64."
         )
+    return x_t
 
 
 def check_generators(generator: Generators, batch: int) -> None:

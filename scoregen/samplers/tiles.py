@@ -81,10 +81,10 @@ class Tiled(DenoiserWrapper):
 
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         self._check(u)
-        shape, s = u.shape, as_time(s).expand(len(u))
+        shape, s = u.shape, as_time(s)
         copies = u.shape[1] if self.channels == 1 else 1
         if copies > 1:
-            u, s = u.reshape(-1, 1, *shape[2:]), s.repeat_interleave(copies)
+            u, s = u.reshape(-1, 1, *shape[2:]), s if s.ndim == 0 else s.repeat_interleave(copies)
             label = None if label is None else label.repeat_interleave(copies)
         return self._blend(_reflected(u, self.size), s, label)[..., : shape[2], : shape[3]].reshape(shape)
 
@@ -104,7 +104,7 @@ class Tiled(DenoiserWrapper):
             places = everywhere[first : first + self.batch]
             index = [place[0] for place in places]
             tiles = torch.stack([u[(i, *self._slices(top, left))] for i, (_, top), (_, left) in places])
-            denoised = self.denoiser(tiles, s[index], None if label is None else label[index])
+            denoised = self.denoiser(tiles, s if s.ndim == 0 else s[index], None if label is None else label[index])
             for tile, (i, (row, top), (column, left)) in zip(denoised, places, strict=True):
                 out[(i, *self._slices(top, left))] += tile * rows[row][:, None] * columns[column]
         return out

@@ -288,7 +288,7 @@ class Euler(EulerMaruyama):
     r"""Euler-Maruyama on the reverse SDE of y = log X in the time t, straight from its drift."""
 
     def step(self, denoise, u, s, n, noise, memory):
-        t, t_next = (s**2 / 0.64).item(), (n**2 / 0.64).item()
+        t, t_next = s**2 / 0.64, n**2 / 0.64
         h = (denoise(u, s) - u) / s**2 - 1
         drift = 0.32 - 1.5 * 0.64 - 0.64 * h
         return u + drift * (t_next - t) + 0.8 * math.sqrt(t - t_next) * noise(u), None
