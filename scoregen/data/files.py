@@ -3,53 +3,35 @@ r"""Pictures and arrays in files: one reader for each kind, whose messages name 
 `where` is the key that named the file, such as data.path: messages begin with it.
 """
 
-import io
 import lzma
 import struct
 import tokenize
 import zlib
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from scoregen.data.bounds import MOST_BYTES, MOST_PIXELS, check_array, check_header, check_pixels
-from scoregen.errors import UserError, absent
-from scoregen.parallel import say_once
+from scoregen.data.decode import Beyond, Kind, eight_bits, fractions, kind_of
+from scoregen.data.index import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from scoregen.data.index import files_of
+from scoregen.data.opening import Stored as Stored
+from scoregen.data.opening import damage, opened, present
+from scoregen.data.tiff import is_tiff, read_tiff
+from scoregen.errors import UserError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 DAMAGED = (  # what NumPy raises for a file that is not an archive, or a damaged one
     *(ValueError, TypeError, OSError, AttributeError, EOFError, SyntaxError, NotImplementedError),
     *(BadZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError),
     *(RuntimeError, MemoryError, OverflowError),  # an encrypted one; a header that claims too much
 )
-_UNREADABLE = (  # what Pillow raises for a damaged image
-    *(OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, RuntimeError),
-    *(zlib.error, struct.error),
-)
-TEXTS = (".txt", ".jsonl", ".json", ".csv", ".md")  # beside images they say something about them
-_EIGHT_BITS = {mode: mode for mode in ("L", "RGB", "RGBA")} | {mode: "RGB" for mode in ("P", "LA", "CMYK", "YCbCr")}
-_EIGHT_BITS["1"] = "L"  # from the mode of a file to the one that it is read in
 _EXACT = {mode: mode for mode in ("L", "RGB", "I;16", "F")}
-
-
-@dataclass(frozen=True)
-class Stored:
-    r"""The bytes of a picture file that is kept inside another file, and its name for messages."""
-
-    name: str
-    content: bytes
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def image_files(folder: Path, where: str = "data.path", suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Path]:
@@ -60,17 +42,7 @@ def image_files(folder: Path, where: str = "data.path", suffixes: Collection[str
     Raises:
         UserError: there are none.
     """
-    seen = (p for p in folder.rglob("*") if not any(part[0] == "." for part in p.relative_to(folder).parts))
-    kinds: dict[bool, list[Path]] = {True: [], False: []}
-    for path in seen:
-        kinds[path.suffix.lower() in suffixes].append(path)
-    if not kinds[True]:
-        raise UserError(f"{where}: no images ({', '.join(suffixes)}) under '{folder}'.")
-    other = Counter(p.suffix.lower() or "no suffix" for p in kinds[False] if p.suffix not in TEXTS and not p.is_dir())
-    if other:
-        found = ", ".join(f"{count} of {kind}" for kind, count in sorted(other.items()))
-        say_once(f"{where}: files under '{folder}' that are no images ({', '.join(suffixes)}) are left out: {found}.")
-    return sorted(kinds[True])
+    return files_of(folder, suffixes, where)[:]
 
 
 def read_picture(
@@ -79,24 +51,73 @@ def read_picture(
     mode: str | None = None,
     size: int | None = None,
     most: int = MOST_PIXELS,
+    *,
+    deep: bool = False,
 ) -> Tensor:
-    r"""The bytes (C, H, W) of a picture, the way up that its camera noted.
-
-        Palette, CMYK and 1-bit pictures are converted to RGB or grey; deeper than 8 bits is refused, as is damage.
+    r"""The pixels (C, H, W) of a picture, the way up that its camera noted: bytes, grey or RGB, as `decode` has it.
 
     Args:
-        mode: of Pillow, "RGB" or "L", to convert to; None for grey, RGB or RGBA as in the file.
+        mode: of Pillow, "RGB" or "L", to convert to; None for grey or RGB as in the file.
         size: shorter side after resizing, then cropped square; None for the picture as it is.
         most: pixels that it may have.
+        deep: whether more than 8 bits are wanted too, as float32: fractions of full scale, and floats as they are.
 
     Raises:
         UserError: the file is missing, damaged, too large or of another kind.
     """
-    with opened(file, where, most) as image:
-        if size:
-            check_pixels(file, where, *_resized(image.size, size), most)
-        image = image.convert(_mode(image, where, _EIGHT_BITS)).convert(mode)
+    kind, image = _read(file, where, most)
+    if kind.deep and not deep:
+        raise UserError(f"{where}: '{file}' has more than 8 bits. Convert it to grey or RGB of 8 bits.")
+    if size:
+        check_pixels(file, where, *_resized((kind.width, kind.height), size), most)
+    if isinstance(image, Image.Image):
+        image = image.convert(mode)
         return _channels_first(_cropped(image, size) if size else image)
+    return _deep(image, {"L": 1, "RGB": 3, None: kind.channels}[mode], size)
+
+
+def picture_kind(file: Path | Stored, where: str = "data.path", most: int = MOST_PIXELS) -> Kind:
+    r"""What `read_picture` would give, from the header alone."""
+    try:
+        with opened(file, where, most) as image:
+            return kind_of(image, where, file)
+    except Beyond as beyond:
+        return _by_tifffile(file, where, most, beyond, pixels=False)[0]
+
+
+def _read(file: Path | Stored, where: str, most: int) -> tuple[Kind, Image.Image | np.ndarray]:
+    r"""A picture: one of Pillow's of bytes, or deep pixels (H, W, C)."""
+    try:
+        with opened(file, where, most) as image:
+            kind = kind_of(image, where, file)
+            return kind, np.array(image)[..., None] if kind.deep else eight_bits(image, kind, where)
+    except Beyond as beyond:
+        kind, pixels = _by_tifffile(file, where, most, beyond, pixels=True)
+        assert pixels is not None
+        return kind, pixels
+
+
+def _by_tifffile(
+    file: Path | Stored, where: str, most: int, beyond: Beyond, *, pixels: bool
+) -> tuple[Kind, np.ndarray | None]:
+    content = file if isinstance(file, Path) else file.content
+    if not is_tiff(content):
+        raise UserError(f"{beyond} Write it as TIFF, or with 8 bits.") from beyond
+    with damage(file, where):
+        return read_tiff(content, where, str(file), most, pixels)
+
+
+def _deep(pixels: np.ndarray, channels: int, size: int | None) -> Tensor:
+    r"""Deep pixels (H, W, C) as float32 (channels, H, W), resized and cropped where a size is given."""
+    bands = [Image.fromarray(band) for band in np.moveaxis(fractions(pixels), -1, 0)]
+    if size:
+        bands = [_cropped(band, size) for band in bands]
+    x = torch.from_numpy(np.stack([np.array(band) for band in bands]))
+    low, high = float(pixels.min()), float(pixels.max())
+    x = x.clamp(*(end / (65535 if pixels.dtype.kind == "u" else 1) for end in (low, high)))  # bicubic overshoots
+    if channels == len(x):
+        return x
+    return x.expand(channels, -1, -1).contiguous() if len(x) == 1 else x.mean(0, keepdim=True)
 
 
 def read_exact(file: Path, where: str, most: int = MOST_PIXELS) -> Tensor:
@@ -109,16 +130,18 @@ def read_exact(file: Path, where: str, most: int = MOST_PIXELS) -> Tensor:
         UserError: the file is missing, damaged, or of a kind that would have to be converted (palette, RGBA, ...).
     """
     with opened(file, where, most) as image:
-        return _channels_first(image.convert(_mode(image, where, _EXACT)))
+        return _channels_first(image.convert(_mode(image, where)))
 
 
 def picture_shape(
     file: Path | Stored, where: str = "data.path", exact: bool = False, most: int = MOST_PIXELS
 ) -> tuple[int, int, int]:
     r"""The shape (C, H, W) that `read_picture`, or `read_exact`, would give; reads the header alone."""
+    if not exact:
+        kind = picture_kind(file, where, most)
+        return kind.channels, kind.height, kind.width
     with opened(file, where, most) as image:
-        mode = _mode(image, where, _EXACT if exact else _EIGHT_BITS)
-        return Image.getmodebands(mode), image.height, image.width
+        return Image.getmodebands(_mode(image, where)), image.height, image.width
 
 
 def as_fraction(pixels: Tensor) -> Tensor:
@@ -126,49 +149,12 @@ def as_fraction(pixels: Tensor) -> Tensor:
     return pixels.float() if pixels.is_floating_point() else pixels.float() / torch.iinfo(pixels.dtype).max
 
 
-@contextmanager
-def opened(file: Path | Stored, where: str, most: int = MOST_PIXELS) -> Iterator[Image.Image]:
-    r"""An image, the way up that its camera noted.
-
-    Raises:
-        UserError: it is missing, damaged, or has more than `most` pixels.
-    """
-    if isinstance(file, Path):
-        _present(file, where)
-    try:
-        with _open(file) as image:
-            check_pixels(file, where, *image.size, most)
-            ImageOps.exif_transpose(image, in_place=True)
-            yield image
-    except UserError:
-        raise
-    except _UNREADABLE as error:
-        reason = "no kind of picture that is known" if isinstance(error, UnidentifiedImageError) else error
-        raise UserError(f"{where}: '{file}' is not a readable image ({reason}). Repair or remove it.") from error
-
-
-def _open(file: Path | Stored) -> Image.Image:
-    r"""Opens an image without Pillow's own bound, which cannot be raised for one file."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        return Image.open(io.BytesIO(file.content) if isinstance(file, Stored) else file, formats=_formats())
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
-
-
-@cache
-def _formats() -> tuple[str, ...]:
-    r"""The formats that are opened, whatever a file is called; PostScript would be run as a program."""
-    Image.init()
-    return tuple(name for name in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM") if name in Image.OPEN)
-
-
-def _mode(image: Image.Image, where: str, known: Mapping[str, str]) -> str:
-    if image.mode not in known:
+def _mode(image: Image.Image, where: str) -> str:
+    if image.mode not in _EXACT:
         name = Path(getattr(image, "filename", "")).name
-        kinds = "8-bit grey, RGB or RGBA" if known is _EIGHT_BITS else "grey (8 bits, 16 bits or float) or 8-bit RGB"
+        kinds = "grey (8 bits, 16 bits or float) or 8-bit RGB"
         raise UserError(f"{where}: '{name}' has mode {image.mode}. Convert it to {kinds}.")
-    return known[image.mode]
+    return _EXACT[image.mode]
 
 
 def _resized(sides: tuple[int, int], size: int) -> tuple[int, int]:
@@ -237,7 +223,7 @@ def read_archive(path: Path, where: str, most: int = MOST_BYTES) -> Mapping[str,
     Raises:
         UserError: the file is missing or damaged, now or when an array is read.
     """
-    _present(path, where)
+    present(path, where)
     return _Arrays(path, where, most)
 
 
@@ -247,7 +233,7 @@ def read_array(path: Path, where: str) -> np.ndarray:
     Raises:
         UserError: the file is missing or damaged, or holds something else.
     """
-    _present(path, where)
+    present(path, where)
     try:
         with path.open("rb") as file:
             check_header(file, path.stat().st_size)
@@ -255,8 +241,3 @@ def read_array(path: Path, where: str) -> np.ndarray:
             return np.lib.format.read_array(file, allow_pickle=False)
     except DAMAGED as error:
         raise UserError(f"{where}: '{path}' is not a readable .npy file without pickled objects ({error}).") from error
-
-
-def _present(path: Path, where: str) -> None:
-    if not path.is_file():
-        raise UserError(f"{where}: {f'{path} is not a file.' if path.exists() else absent(path)}")

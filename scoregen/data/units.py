@@ -1,0 +1,99 @@
+r"""The units of data: a stated range of values, what lies outside of it, and data that hardly vary in it.
+
+Floats carry no units: the same pictures may be in [0, 1], [-1, 1] or [0, 255]. So a range is stated, [0, 1] for images
+unless `data.range` says otherwise, and a value outside of it is a mistake, wherever it is found.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from scoregen.errors import UserError
+from scoregen.parallel import say_once
+
+Range = tuple[float, float]
+UNIT: Range = (0.0, 1.0)
+USUAL: tuple[Range, ...] = (UNIT, (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
+_ROUND_OFF = 1e-5  # of the range, by which a value may lie outside
+_FLAT = 0.01  # of the range; data that fill less of it are told
+
+
+def as_range(given: Sequence[float] | None, usual: Range | None = UNIT) -> Range | None:
+    r"""The range that `data.range` states, or the usual one.
+
+    Raises:
+        UserError: it is not a lower and a higher number; only the higher may be infinite.
+    """
+    if given is None:
+        return usual
+    numbers = isinstance(given, Sequence) and all(isinstance(x, int | float) for x in given)
+    if not numbers or len(given) != 2 or not (math.isfinite(given[0]) and given[0] < given[1]):
+        raise UserError(
+            f"data.range: must be the lowest and the highest value of the data, such as [0,255], got {given}. The "
+            "highest may be .inf."
+        )
+    return float(given[0]), float(given[1])
+
+
+def check_units(x: Tensor, stated: Range, name: str) -> None:
+    r"""Refuses floats that are not finite, or lie outside a range.
+
+    Args:
+        x: values, of any shape. stated: the range. name: of what holds them, for the message.
+
+    Raises:
+        UserError: with the share outside, and the likely range.
+    """
+    if not x.numel():
+        return
+    low, high = (float(end) for end in x.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        share = (~x.isfinite()).double().mean().item()
+        raise UserError(
+            f"data.path: {percent(share)} of the values of {name} are not finite. Replace them, or leave their samples "
+            "out."
+        )
+    slack = _ROUND_OFF * min(stated[1] - stated[0], max(abs(low), abs(high)))
+    if low < stated[0] - slack or high > stated[1] + slack:
+        share = ((x < stated[0] - slack) | (x > stated[1] + slack)).double().mean().item()
+        raise UserError(
+            f"data.range: {percent(share)} of the values of {name} lie outside {_text(stated)}: they run from {low:g} "
+            f"to {high:g}. {_guess(low, high, stated)}"
+        )
+
+
+def tell_flat(x: Tensor, stated: Range | None, name: str) -> None:
+    r"""Says on standard error that data are constant, or fill hardly any of their range."""
+    low, high = (float(end) for end in x.aminmax())
+    if low == high:
+        say_once(f"data: all values of {name} are {low:g}. Is this the right file?")
+    elif stated is not None and math.isfinite(stated[1]) and high - low < _FLAT * (stated[1] - stated[0]):
+        say_once(
+            f"data: {name} hardly vary: their values run from {low:g} to {high:g}, {percent(high - low, stated)} of "
+            f"the range {_text(stated)}. {_guess(low, high, stated)}"
+        )
+
+
+def percent(part: float, stated: Range = UNIT) -> str:
+    r"""A share in percent, with two digits; never 0 % or 100 % of what is not."""
+    share = 100 * part / (stated[1] - stated[0])
+    return f"{share:.2g} %" if share < 99.5 else f"{math.floor(10 * share) / 10:g} %"
+
+
+def _guess(low: float, high: float, stated: Range) -> str:
+    likely = next((one for one in USUAL if one[0] <= low and high <= one[1] and one != stated), None)
+    if likely is None:
+        return f"Give data.range=[LOWEST,HIGHEST] of what these values can be, here at least [{low:g},{high:g}]."
+    return f"Is it {_text(likely)}? Give data.range=[{likely[0]:g},{likely[1]:g}]."
+
+
+def _text(one: Range) -> str:
+    return f"[{one[0]:g}, {one[1]:g}]"
+
+
+def scaled(x: Tensor, stated: Range) -> Tensor:
+    r"""Unsigned integers of 8 or 16 bits in the units of a range: 0 and full scale go to its ends; float32."""
+    low, high = stated if math.isfinite(stated[1]) else UNIT
+    return x.float() / torch.iinfo(x.dtype).max * (high - low) + low
