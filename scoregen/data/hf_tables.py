@@ -132,10 +132,12 @@ def labels_of(table: Table, column: str | None, where: str) -> tuple[tuple[str, 
         return (), None
     cells = table.select_columns([column]).with_format("arrow")[:].column(0).combine_chunks()
     kind, texts = table.features[column], str(cells.type) in ("string", "large_string")
-    if cells.null_count or not (texts or str(cells.type).lstrip("u").startswith("int")):
+    numbered = str(cells.type).lstrip("u").startswith("int") and where == "data.label"
+    if cells.null_count or not (texts or numbered):
+        wanted = "a whole number or a text" if where == "data.label" else "a text"
         raise UserError(
-            f"{where}: column '{column}' must hold a whole number or a text in each row, got {cells.type}, "
-            f"{cells.null_count} empty. Name another column."
+            f"{where}: column '{column}' must hold {wanted} in each row, got {cells.type}, {cells.null_count} empty. "
+            "Name another column."
         )
     if texts:
         coded = cells.dictionary_encode()

@@ -83,15 +83,17 @@ class HuggingFace(Source):
         say_once(f"data.path: pictures of {words}; the columns of '{path}': {', '.join(features)}.")
 
     def load(self, train: bool) -> Dataset | None:
-        return self._part(self.split) if train else self._named("test")
+        return self._of_split(self.split) if train else self._of_part("test")
 
     def load_validation(self) -> Dataset | None:
-        return self._named("validation")
+        return self._of_part("validation")
 
-    def _named(self, part: Name) -> Dataset | None:
-        return next((self._part(name) for name in FOLDERS[part] if name in self._tables and name != self.split), None)
+    def _of_part(self, part: Name) -> Dataset | None:
+        return next(
+            (self._of_split(name) for name in FOLDERS[part] if name in self._tables and name != self.split), None
+        )
 
-    def _part(self, split: str) -> Dataset:
+    def _of_split(self, split: str) -> Dataset:
         table = self._tables[split]
         names, numbers = labels_of(table, self._label, self._where)
         label = None if numbers is None else torch.from_numpy(numbers)
@@ -149,6 +151,3 @@ class TablePictures(Pictures):
                 "of the pictures into the table."
             )
         return file
-
-    def fingerprint(self) -> str:
-        return str(self.table._fingerprint)

@@ -3,6 +3,7 @@ r"""Pictures that are read when they are used, wherever they are kept, and the l
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from scoregen.data.bounds import MOST_PIXELS, check_labels
 from scoregen.data.files import Stored, picture_shape, read_picture
 from scoregen.errors import UserError
 from scoregen.storage import short
+
+_MOST_READ = 512  # pictures, for a fingerprint
 
 
 class Pictures(LazyDataset):
@@ -43,6 +46,20 @@ class Pictures(LazyDataset):
     def read(self, places: list[int]) -> Tensor:
         pictures = [self._read(place) for place in places]
         return torch.stack(pictures) if pictures else torch.empty(0, *self.shape, dtype=torch.uint8)
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        r"""Of the labels, and of the bytes of at most 512 pictures, evenly spread."""
+        content = sha256(str((len(self), self.size, self.mode)).encode())
+        content.update(b"" if self.label is None else self.label.numpy().tobytes())
+        count = min(len(self), _MOST_READ)
+        for k in range(count):
+            file = self.picture(k * len(self) // count)
+            content.update(file.content if isinstance(file, Stored) else file.read_bytes())
+        return content.hexdigest()[:16]
 
     def _read(self, place: int) -> Tensor:
         file = self.picture(place)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scoregen.data import identity
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import Dataset, Held, Source, Subset
 from scoregen.data.bounds import MOST_PIXELS, check_size
@@ -79,12 +78,12 @@ class Shards(Source):
         self._whole = TarPictures(self.index, label_of, size, max_pixels, None if caption is None else "RGB")
 
     def load(self, train: bool) -> Dataset | None:
-        return self._stored("train" if train else "test")
+        return self._of_part("train" if train else "test")
 
     def load_validation(self) -> Dataset | None:
-        return self._stored("validation")
+        return self._of_part("validation")
 
-    def _stored(self, name: Name) -> Dataset | None:
+    def _of_part(self, name: Name) -> Dataset | None:
         files = [k for k, part in enumerate(self._part_of_file) if part == name]
         chosen = torch.from_numpy(np.isin(self.index.shard, files).nonzero()[0])
         return Subset(self._whole, chosen) if len(chosen) else None
@@ -129,13 +128,8 @@ class TarPictures(Pictures):
             os.close(descriptor)
 
     def fingerprint(self) -> str:
-        files = self.index.files
-        top = os.path.commonpath([file.parent for file in files])
-        entries = identity.of_files(files, [str(file.relative_to(top)) for file in files])
-        headers = dict(zip(entries, self.index.digests, strict=True))
-        content = sha256(str((self.size, self.mode, identity.fingerprint(entries), headers)).encode())
-        content.update(b"" if self.label is None else self.label.numpy().tobytes())
-        return content.hexdigest()[:16]
+        r"""Of what is read as `Pictures` does, and of the headers of all members."""
+        return sha256(str((super().fingerprint(), self.index.digests)).encode()).hexdigest()[:16]
 
 
 def parts_of(files: Sequence[Path], top: Path) -> list[Name]:
