@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scoregen.checkpoint import load
+    from scoregen.loading import load
     from scoregen.jobs import (
         Certify,
         Compare,
@@ -35,7 +35,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:  # lazy, so that command-line help does not wait for torch
     if name in __all__:
-        return getattr(import_module("scoregen.checkpoint" if name == "load" else "scoregen.jobs"), name)
+        return getattr(import_module("scoregen.loading" if name == "load" else "scoregen.jobs"), name)
     raise AttributeError(f"module 'scoregen' has no attribute '{name}'")
 
 

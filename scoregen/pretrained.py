@@ -89,16 +89,16 @@ def load(folder: Path, null_label: int | None = None) -> nn.Module:
     files = _files(folder, family)
     shapes = {name: shape for file, prefix in files.items() for name, shape in _renamed(header(file), prefix).items()}
     model = build_bounded(family.config, shapes, lambda: _build(family.config))
-    load_weights(model, folder, family)
+    load_weights(model, folder)
     return model
 
 
-def load_weights(model: nn.Module, folder: Path, family: Family) -> None:
+def load_weights(model: nn.Module, folder: Path) -> None:
     r"""Reads the weights of a folder into its model."""
     from safetensors.torch import load_file
 
     tensors: dict[str, Tensor] = {}
-    for file, prefix in _files(folder, family).items():
+    for file, prefix in _files(folder, family_of(folder)).items():
         with translated(f"checkpoint: '{file}' is missing or damaged", "Write it anew with save_pretrained."):
             tensors |= _renamed(load_file(file), prefix)
     model.load_state_dict(tensors)

@@ -12,11 +12,12 @@ Label = int | list[int] | Literal["all", "random"] | None
 
 def find_checkpoint(checkpoint: str | None) -> Path:
     r"""The absolute path of the checkpoint that a job was given."""
-    from scoregen.checkpoint import find
+    from scoregen.loading import find
 
     if checkpoint is None:
         raise UserError(
-            "checkpoint: a value is required. Give checkpoint=outputs/.../checkpoints/last or a run folder."
+            "checkpoint: a value is required. Give checkpoint=outputs/.../checkpoints/last, a run folder, or a folder "
+            "of diffusers."
         )
     return find(checkpoint).resolve()
 
@@ -83,9 +84,11 @@ def guided(model: Any, guidance: float, labels: Any) -> Any:
 
 def image_shape(checkpoint: Path) -> tuple[int, ...]:
     r"""Shape of what the denoiser of a checkpoint makes, (*S)."""
-    from scoregen.checkpoint import read_config, stated_shape
+    from scoregen.checkpoint import stated_shape
+    from scoregen.loading import describe
+    from scoregen.models.autoencoder import image_shape_of
 
-    config = read_config(checkpoint)
+    config = describe(checkpoint)
     model = config["model"]
     node = model
     while "network" in node:  # adapters stand around a network
@@ -100,7 +103,7 @@ def image_shape(checkpoint: Path) -> tuple[int, ...]:
         raise UserError(
             f"checkpoint: '{checkpoint}' holds no denoiser ({model['_target_']}). Give one of a diffusion model."
         )
-    return tuple(shape)
+    return image_shape_of(model["autoencoder"]["config"], shape) if "autoencoder" in model else tuple(shape)
 
 
 def require_shape(checkpoint: Path, source: Any) -> None:
@@ -112,5 +115,9 @@ def require_shape(checkpoint: Path, source: Any) -> None:
 
 def announced(checkpoint: Path, weights: str) -> str:
     r"""The line that names a checkpoint and its weights."""
+    from scoregen.loading import is_foreign
+
+    if is_foreign(checkpoint):
+        return f"checkpoint: {checkpoint}, of diffusers"
     which = "averaged (EMA)" if weights == "ema" else "last step's"
     return f"checkpoint: {checkpoint}, {which} weights"

@@ -35,6 +35,7 @@ class Interpolate(LoadingJob):
         constant_speed: weights at which the images change evenly, instead of equidistant ones; for seeds.
         duration: of a frame of the GIF, seconds, .01 to 600.
         label: None, one label, a list or "all": a row for each. guidance: scale; 1 is none.
+        null_label: as in the job sample.
         seed: of label=random.
     """
 
@@ -49,6 +50,7 @@ class Interpolate(LoadingJob):
     duration: float = 0.12
     label: Label = None
     guidance: float = 1.0
+    null_label: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,7 +77,7 @@ class Interpolate(LoadingJob):
 
         checkpoint = find_checkpoint(self.checkpoint)
         shape = image_shape(checkpoint)
-        model: Any = self.loaded(checkpoint, self.weights)
+        model: Any = self.loaded(checkpoint, self.weights, self.null_label)
         labels = labels_of(self.label, _rows(self.label, model), model, self.seed)
         denoiser = guided(model, self.guidance, labels)
         assert self.between is not None
@@ -131,9 +133,9 @@ def _between_seeds(denoiser: Any, job: Interpolate, label: int | None, shape: tu
     from scoregen.samplers.from_noise import FromNoise
     from scoregen.samplers.start import state_options
 
-    options = state_options(denoiser)
+    options, latent = state_options(denoiser), denoiser.sde.chart.shape_of(shape)
     seeds = [int(end) for end in job.between or ()]
-    a, b = (randn((1, *shape), generators(seed, Stream.SAMPLE, 0, [0]), **options) for seed in seeds)
+    a, b = (randn((1, *latent), generators(seed, Stream.SAMPLE, 0, [0]), **options) for seed in seeds)
     try:
         generate = FromNoise(denoiser, job.sampler, label)
     except (ValueError, TypeError) as error:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from scoregen import storage
 from scoregen.config import Node, typed
+from scoregen.data import Source, identity
 from scoregen.description import plain
 from scoregen.errors import UserError
 from scoregen.targets import modules
@@ -148,23 +149,45 @@ class Job(ABC):
         r"""Refuses a folder of another job."""
         digested = {"weights_sha256": "checkpoint", "samples_sha256": "samples"}  # contents, which may move
         moved = [place for digest, place in digested.items() if digest in plan.facts]
-        storage.claim(out, self.record(plan), self.known, moved)
+        record = self.record(plan)
+        self._check_data(out, record)
+        storage.claim(out, record, self.known, moved)
+
+    def source(self) -> Source | None:
+        r"""The data of the job; None for a job that reads none."""
+        found = getattr(self, "data", None)
+        return found if isinstance(found, Source) else None
+
+    def _check_data(self, out: Path, record: Mapping[str, Any]) -> None:
+        r"""Refuses a folder of other data, and says what differs."""
+        source = self.source()
+        if source is None or not (out / storage.RECORD).exists():
+            return
+        old = storage.read_record(out)
+        same_kind = old.get("data", {}).get("_target_") == record["data"].get("_target_")
+        if same_kind and old.get("dataset", {}).get("fingerprint") != record["dataset"]["fingerprint"]:
+            found = identity.changes(identity.read_entries(out), source.entries)
+            raise UserError(f"out: '{out}' holds results of other data: {found}. Choose another out.")
 
     def take_folder(self, out: Path, plan: Plan) -> None:
-        r"""Writes the record."""
+        r"""Writes the record, and the entries of the data beside it."""
         storage.write_record(out, self.record(plan))
+        if (source := self.source()) is not None:
+            identity.write_entries(out, source.entries)
 
     def give_back(self, out: Path) -> None:
         r"""Leaves the folder free for other values where a mistake ended the job before its first result."""
         if not any((out / name).exists() for name in self.known):
-            (out / storage.RECORD).unlink(missing_ok=True)
+            for name in (storage.RECORD, identity.ENTRIES):
+                (out / name).unlink(missing_ok=True)
 
     def record(self, plan: Plan) -> dict[str, Any]:
         r"""What the results are a function of, as plain data: job, fields and facts."""
         kept = {part.name: self.described(part.name) for part in fields(self) if part.name not in self.free}
         if isinstance(data := kept.get("data"), dict):
-            kept["data"] = {key: value for key, value in data.items() if key not in storage.NO_CONTENT}
-        return {"job": self.name(), **kept, **plan.facts}
+            kept["data"] = identity.apart_from_place(data)
+        known = {} if (source := self.source()) is None else {"dataset": source.identity()}
+        return {"job": self.name(), **kept, **known, **plan.facts}
 
     def described(self, name: str) -> Any:
         r"""A field as plain data."""
@@ -210,12 +233,12 @@ class LoadingJob(Job):
         super().__post_init__()
         modules(self.trust)
 
-    def loaded(self, checkpoint: Path | str, weights: Weights) -> Any:
+    def loaded(self, checkpoint: Path | str, weights: Weights, null_label: int | None = None) -> Any:
         r"""The model of a checkpoint, in evaluation mode on the device of this process."""
         from scoregen import parallel
-        from scoregen.checkpoint import load
+        from scoregen.loading import load
 
-        return load(checkpoint, weights, parallel.device(), self.trust)
+        return load(checkpoint, weights, parallel.device(), self.trust, null_label)
 
 
 def _node(value: Any, name: str) -> Any:
@@ -230,4 +253,6 @@ def _default(part: Field[Any]) -> Any:
 
 def origin(checkpoint: Path, weights: str) -> dict[str, str]:
     r"""The facts of a checkpoint for a record: its place, and the digest of its weights."""
-    return {"checkpoint": str(checkpoint), "weights_sha256": storage.digest(checkpoint / f"{weights}.safetensors")}
+    from scoregen.loading import weights_digest
+
+    return {"checkpoint": str(checkpoint), "weights_sha256": weights_digest(checkpoint, weights)}

@@ -6,13 +6,14 @@ from typing import Any
 from scoregen.config import Node
 from scoregen.data import Source
 from scoregen.description import built_option, node_option
+from scoregen.errors import UserError
 from scoregen.jobs.conditioning import Label, Precision
 from scoregen.jobs.job import LoadingJob, Weights
 from scoregen.jobs.sample import Sample
 from scoregen.metrics import Settings
 
 LEAST = 3  # samples: the error of the kernel distance leaves one out
-DRAWING = ("weights", "n", "batch_size", "seed", "label", "guidance", "precision")  # as in the job sample
+DRAWING = ("weights", "n", "batch_size", "seed", "label", "guidance", "null_label", "precision")  # as in the job sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Measuring(LoadingJob):
     seed: int = 0
     label: Label = None
     guidance: float = 1.0
+    null_label: int | None = None
     precision: Precision = "no"
     data: Source
     features: Node = field(default_factory=node_option("features", "classifier"))
@@ -35,4 +37,7 @@ class Measuring(LoadingJob):
     def drawn_by(self, sampler: Any) -> Sample:
         r"""The job that makes the samples."""
         given = {name: getattr(self, name) for name in DRAWING}
-        return Sample(checkpoint=self.checkpoint, sampler=sampler, format="npz", trust=self.trust, **given)
+        try:
+            return Sample(checkpoint=self.checkpoint, sampler=sampler, format="npz", trust=self.trust, **given)
+        except (ValueError, TypeError) as error:
+            raise error if isinstance(error, UserError) else UserError(str(error)) from error

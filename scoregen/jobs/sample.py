@@ -35,6 +35,7 @@ class Sample(LoadingJob):
         seed: image k depends on the seed and k alone.
         label: None, one for all, a list, "all" (in turn) or "random" (drawn for each image).
         guidance: scale of classifier-free guidance; 1 is none.
+        null_label: of a class-conditional network of diffusers: its class for "no label", which guidance needs.
         precision: "no", or "bf16" for the network; samples then change with batch_size by its rounding.
     """
 
@@ -49,6 +50,7 @@ class Sample(LoadingJob):
     seed: int = 0
     label: Label = None
     guidance: float = 1.0
+    null_label: int | None = None
     precision: Precision = "no"
 
     def __post_init__(self) -> None:
@@ -62,7 +64,7 @@ class Sample(LoadingJob):
         checkpoint = find_checkpoint(self.checkpoint)
         shape = image_shape(checkpoint)
         self._check_format(shape)
-        model: Any = self.loaded(checkpoint, self.weights)
+        model: Any = self.loaded(checkpoint, self.weights, self.null_label)
         labels = labels_of(self.label, self.n, model, self.seed)
         denoiser = guided(model, self.guidance, labels)
         calls = network_calls(self.sampler, model.sde) * (1 if self.guidance == 1 else 2)

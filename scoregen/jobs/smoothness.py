@@ -86,6 +86,7 @@ class Smoothness(LoadingJob):
         from scoregen.metrics import istd
 
         options: dict[str, Any] = {key: getattr(self, key) for key in ("pairs", "points", "seed", "batch_size")}
+        options["shape"] = model.sde.chart.shape_of(self.data.shape)
         try:
             found = istd(generate, self.data.train, extractor=extractor, device=parallel.device(), **options)
         except ValueError as error:
@@ -125,7 +126,8 @@ class Smoothness(LoadingJob):
         if len(shape) != 3 or shape[0] not in (1, 3):
             return
         device = next(generate.denoiser.parameters()).device
-        a, b = noise_pairs(min(8, self.pairs), shape, self.seed, device=device)
+        latent = generate.denoiser.sde.chart.shape_of(shape)
+        a, b = noise_pairs(min(8, self.pairs), latent, self.seed, device=device)
         even = path_images(generate, a, b, self.points)
         _, steady = constant_speed_path(generate, a, b, points=self.points, probes=self.points)
         for name, images in (("strips.png", even), ("strips_constant_speed.png", steady)):

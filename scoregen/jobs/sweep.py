@@ -46,12 +46,12 @@ class Sweep(Measuring):
             at_least(1, calls=calls)
 
     def plan(self, out: Path) -> Plan:
-        from scoregen.checkpoint import read_config
+        from scoregen.loading import describe
 
         checkpoint = find_checkpoint(self.checkpoint)
         extractor = extractor_for(self)
         require_shape(checkpoint, self.data)
-        sde = build(read_config(checkpoint)["sde"], trust=self.trust, where="sde")
+        sde = build(describe(checkpoint)["sde"], trust=self.trust, where="sde")
         plans = [(name, *plan) for name in self.samplers for plan in plans_of(name, self.calls, sde)]
         for name, node, _, calls in plans:
             self._sample(node).plan(_place(out, name, calls) / "samples")

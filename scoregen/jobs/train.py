@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from scoregen.config import Config, Node, accepts, build
-from scoregen.data import Source
+from scoregen.data import Source, identity
 from scoregen.description import node_option, root_node
 from scoregen.errors import UserError
+from scoregen.jobs.adoption import adopted
 from scoregen.jobs.job import LoadingJob, Plan
 from scoregen.jobs.lora import adapt, give_prompts
 from scoregen.jobs.picks import affine_text, chosen_chart, chosen_model, fill_model, has_shape
@@ -56,7 +57,9 @@ class Train(LoadingJob):
         model: its network is picked by the shape of the data where it is open.
         loss: what is minimised. sampler: of previews and quality. trainer: the loop. logger: beside metrics.jsonl.
         seed: of weights, order, noise. conditional: use the labels, where the data have some.
-        init: checkpoint whose averaged weights are the start of a new run.
+        init: checkpoint whose averaged weights are the start of a new run; or a folder of diffusers or a hub id, whose
+            model and process are taken with its weights.
+        null_label: of a class-conditional network of diffusers in init: its class for "no label".
         lora: adapters beside the weights of init.
         data_moments: None, "scalar" or "pixel": moments of the data for the prior.
         objective: what `result` returns: the last loss, or the best value of the monitor quality or accuracy.
@@ -75,6 +78,7 @@ class Train(LoadingJob):
     seed: int = 0
     conditional: bool = True
     init: str | None = None
+    null_label: int | None = None
     lora: Node = field(default_factory=root_node("train", "lora"))
     data_moments: Literal["scalar", "pixel"] | None = None
     objective: Literal["loss", "quality", "accuracy"] = "loss"
@@ -101,7 +105,7 @@ class Train(LoadingJob):
         logger = build(self.logger, where="logger")
         if self.data_moments is not None:
             _set_moments(parts.model, self.data, self.data_moments)
-        start = prepare(out, config, parts.trainer.resume)
+        start = prepare(out, config, parts.trainer.resume, self.data.entries)
         work = partial(self._fit, parts, TrainingFolder(out, config, start), logger, hooks)
         lines = [*picked, *_lines(parts, self.data, out, start)]
         return TrainPlan(work=work, lines=lines, config=config, start=start)
@@ -123,7 +127,9 @@ class Train(LoadingJob):
 
     def _resolved(self) -> tuple[dict[str, Any], list[str]]:
         r"""The configuration without open choices, as checkpoints keep it; and what was picked, in words."""
-        config = {part.name: self.described(part.name) for part in fields(self)}
+        config = {part.name: self.described(part.name) for part in fields(self)} | {"dataset": self.data.identity()}
+        if (found := adopted(self)) is not None:
+            return config | found, [f"model, sde: those of {self.init}"]
         node, name = chosen_model(self.model, self.data)
         config["model"] = dict(fill_model(node, self.data, self.conditional))
         picked = [f"model: {name}, picked by the shape {tuple(self.data.shape)} of the data"] if name else []
@@ -138,14 +144,14 @@ class Train(LoadingJob):
         return config, picked
 
     def _load_init(self, model: Any, config: Config, out: Path, resume: str | None) -> None:
-        from scoregen.checkpoint import find, load_weights, read_config
+        from scoregen.loading import describe, find, load_init
         from scoregen.training import resume_point
 
         if self.init is None or resume_point(out, resume) is not None:
             return
         first = find(self.init, "init")
-        check_meaning(read_config(first)["model"], config["model"], first)
-        load_weights(model, first / "ema.safetensors")
+        check_meaning(describe(first)["model"], config["model"], first)
+        load_init(model, first)
 
     def _hooks(self, config: Config, parts: TrainingParts) -> list[Any]:
         r"""The monitors that are switched on (those with `every`)."""
@@ -194,6 +200,7 @@ class Train(LoadingJob):
 
         assert isinstance(plan, TrainPlan)
         write_config(out, plan.config, plan.start)
+        identity.write_entries(out, self.data.entries)
         inherit(out, plan.start)
 
     def give_back(self, out: Path) -> None:

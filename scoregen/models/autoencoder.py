@@ -48,12 +48,11 @@ class Autoencoder(nn.Module):
     @property
     def factor(self) -> int:
         r"""How many times it shrinks a side."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        return factor_of(self.vae.config)
 
     def image_shape(self, latent: Sequence[int]) -> tuple[int, ...]:
         r"""The shape of the image of a latent of shape (C, H, W)."""
-        _, height, width = latent
-        return int(self.vae.config.out_channels), height * self.factor, width * self.factor
+        return image_shape_of(self.vae.config, latent)
 
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         r"""The shape of the latent of an image of shape (C, H, W).
@@ -94,6 +93,17 @@ class Autoencoder(nn.Module):
     @property
     def _shift(self) -> float:
         return getattr(self.vae.config, "shift_factor", None) or 0.0
+
+
+def factor_of(config: Mapping[str, Any]) -> int:
+    r"""How many times an autoencoder of a configuration shrinks a side."""
+    return int(2 ** (len(config.get("block_out_channels") or (64,)) - 1))
+
+
+def image_shape_of(config: Mapping[str, Any], latent: Sequence[int]) -> tuple[int, ...]:
+    r"""The shape of the image that an autoencoder of a configuration makes of a latent of shape (C, H, W)."""
+    _, height, width = latent
+    return int(config.get("out_channels", 3)), height * factor_of(config), width * factor_of(config)
 
 
 class Latent(Chart):
