@@ -120,8 +120,9 @@ def _check_grammar(overrides: list[str]) -> None:
         except HydraException:
             raise UserError(unreadable(text)) from None
         group = override.key_or_group
-        plain = override.is_sweep_override() or override.is_delete() or isinstance(value, str | list | dict)
-        if not plain and (conf_dir() / group).is_dir():
+        names = value if isinstance(value, list) else [value]  # a list chooses several options of a group
+        fine = isinstance(value, dict) or all(isinstance(name, str) for name in names)
+        if not (fine or override.is_sweep_override() or override.is_delete()) and (conf_dir() / group).is_dir():
             choices = ", ".join(options_of(group))
             given = "null" if value is None else value
             raise UserError(f"{group}: must be an option of conf/{group}, got {given}. Choices: {choices}.")

@@ -112,11 +112,11 @@ def two_sided_p_value(count: int, n: int) -> float:
 
 
 def high_probability_accuracy(correct: int, m: int, alpha: float, rho: float = 1e-3) -> float:
-    r"""A lower bound of the true certified accuracy, right with probability 1 - rho over all m certificates.
+    r"""A lower bound of the true certified accuracy, right with probability 1 - rho at all radii at once.
 
-    Each certificate is false with probability at most alpha, so at most m alpha + sqrt(2 m alpha (1 - alpha) L) + L /
-    3 are, L = ln(1 / rho), by Bernstein's inequality. (The published script leaves out the 2, with which the bound is
-    no bound.)
+    The m certificates are drawn independently and each is false with probability at most alpha. So with probability 1 -
+    rho at most q of them are false, q the 1 - rho quantile of Bin(m, alpha), and which are false does not depend on the
+    radius of the question.
 
     Args:
         correct: number of the m inputs that are certified at a radius with the right label.
@@ -124,8 +124,23 @@ def high_probability_accuracy(correct: int, m: int, alpha: float, rho: float = 1
         alpha: failure probability of one certificate.
         rho: failure probability of the statement.
 
-    Reference: Cohen, Rosenfeld, Kolter (2019), arXiv 1902.02918, appendix on the high-probability guarantee.
+    Reference: Cohen, Rosenfeld, Kolter (2019), arXiv 1902.02918, appendix on the high-probability guarantee, which has
+    an approximation by Bernstein's inequality.
     """
-    log = math.log(1.0 / rho)
-    slack = alpha + math.sqrt(2.0 * alpha * (1.0 - alpha) * log / m) + log / (3.0 * m)
-    return max(0.0, correct / m - slack)
+    return max(0, correct - most_false(m, alpha, rho)) / m
+
+
+def most_false(m: int, alpha: float, rho: float) -> int:
+    r"""The smallest q with P(Bin(m, alpha) > q) <= rho."""
+    low, high = 0, m
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _exceeds(middle, m, alpha) <= rho else (middle + 1, high)
+    return low
+
+
+def _exceeds(q: int, m: int, alpha: float) -> float:
+    r"""P(Bin(m, alpha) > q)."""
+    from scipy.special import betainc
+
+    return float(betainc(q + 1, m - q, alpha)) if q < m else 0.0

@@ -10,12 +10,11 @@ from scoregen.checks import whole
 from scoregen.interruption import check_folder, end_if_asked
 from scoregen.parallel import barrier, gather, shard, world_size
 from scoregen.progress import progress
+from scoregen.smoothing.guard import KNOWN_BY, NotAFunction
 from scoregen.smoothing.methods import AbstractMethod
 from scoregen.smoothing.results import Results, Run, fingerprint, load
 from scoregen.smoothing.sequential import Ladder
 from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
-
-_KNOWN_BY = 32  # inputs whose answers tell one classifier from another
 
 
 class LabelledData(Protocol):
@@ -60,33 +59,50 @@ def certify_dataset(
         All results of the folder, once every process has finished.
 
     Raises:
-        ValueError: the folder holds another job, or the classifier is no function of one input.
+        ValueError: the folder holds another job, or the classifier is no function of one input. If that is found
+            during the run or at its end, the certificates are set aside under another name.
     """
     if not len(indices) or len(set(indices)) < len(indices):
         raise ValueError(f"indices must hold one or more different numbers, got {list(indices)[:10]}.")
-    g.require_function(data[indices[0]][0])
-    header = {"description": dict(description or {}), **_header(g, data, indices, method, seed)}
+    known = [(indices[i], data[indices[i]][0]) for i in every_kth(len(indices), KNOWN_BY)]
+    g.examine(known)
+    header = {"description": dict(description or {}), **_header(g, known, indices, method, seed)}
     with Results(out, header) as results:
-        left = gather([i for i in indices if i not in results.done])[0]  # the same for all processes
-        todo = shard(left)
-        done = (len(indices) - len(left)) // world_size()
-        with progress(total=done + len(todo), initial=done, description="certifying", unit="input") as bar:
-            score = _Score([record["predicted"] == record["label"] for record in results.done.values()])
-            labels: dict[int, int] = {}
-            for index, certificate in g.stream(_inputs(data, todo, labels), method, seed):
-                record = {"index": index, "label": labels.pop(index), **certificate.record()}
-                check_folder()
-                results.append(record)
-                bar.update()
-                bar.set_postfix_str(score.add(record["predicted"] == record["label"]))
-                end_if_asked()
+        try:
+            _certify_into(results, g, data, indices, method, seed)
+        except NotAFunction as error:
+            raise results.refused(str(error)) from error
     barrier()
     return load(out)
 
 
-def _header(
+def _certify_into(
+    results: Results,
     g: SmoothedClassifier,
     data: LabelledData,
+    indices: Sequence[int],
+    method: AbstractMethod,
+    seed: int,
+) -> None:
+    r"""Certifies this process's share of what is left."""
+    left = gather([i for i in indices if i not in results.done])[0]  # the same for all processes
+    todo = shard(left)
+    done = (len(indices) - len(left)) // world_size()
+    with progress(total=done + len(todo), initial=done, description="certifying", unit="input") as bar:
+        score = _Score([record["predicted"] == record["label"] for record in results.done.values()])
+        labels: dict[int, int] = {}
+        for index, certificate in g.stream(_inputs(data, todo, labels), method, seed):
+            record = {"index": index, "label": labels.pop(index), **certificate.record()}
+            check_folder()
+            results.append(record)
+            bar.update()
+            bar.set_postfix_str(score.add(record["predicted"] == record["label"]))
+            end_if_asked()
+
+
+def _header(
+    g: SmoothedClassifier,
+    known: Sequence[tuple[int, Tensor]],
     indices: Sequence[int],
     method: AbstractMethod,
     seed: int,
@@ -107,7 +123,7 @@ def _header(
         "radii": _rungs(g, method),
         "reach": None if (p := method.sufficient) is None else round(g.noise.radius(p, 1.0 - p), 9),
         "classifier": fingerprint(g.classifier),  # the hashes last: what precedes them says more where jobs differ
-        "answers": g.answers([(indices[i], data[indices[i]][0]) for i in every_kth(len(indices), _KNOWN_BY)]),
+        "answers": g.answers(known),
     }
 
 

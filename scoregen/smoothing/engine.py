@@ -25,7 +25,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CHUNK = 128
-_LARGE = 1e30  # replaces infinity in differences
+NOT_FINITE = "classifier must return finite numbers, got NaN or infinity as the largest logit of"
+OVERFLOW = "If it overflowed in half precision, set precision=null."
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,6 @@ class Request:
         r"""First draw and size of each chunk."""
         for first in range(self.start, self.start + self.draws, CHUNK):
             yield first, min(CHUNK, self.start + self.draws - first)
-
-
-def refuse_training(classifier: Classify) -> None:
-    r"""Refuses a module in training mode, whose dropout and batch statistics change its answers.
-
-    Raises:
-        ValueError: the module, or one inside it, is in training mode.
-    """
-    if not isinstance(classifier, nn.Module):
-        return
-    training = next((name or "classifier" for name, module in classifier.named_modules() if module.training), None)
-    if training is not None:
-        raise ValueError(
-            f"classifier must be in evaluation mode, got {training!r} in training mode. Call classifier.eval()."
-        )
 
 
 def placed(classifier: Classify, x: Tensor) -> tuple[torch.device, torch.dtype]:
@@ -100,11 +86,11 @@ class Engine:
         self.batch_size, self.strict, self.precision = batch_size, strict, precision
 
     @torch.no_grad()
-    def count(self, requests: Sequence[Request], seed: int) -> np.ndarray:
+    def count(self, requests: Sequence[Request], seed: int) -> tuple[np.ndarray, Tensor]:
         r"""How often each class was the answer.
 
         Returns:
-            (requests, num_classes), int64.
+            (requests, num_classes), int64; and the class of each draw (draws,), in the order of the requests.
 
         Raises:
             ValueError: logits of another shape, or that are not numbers.
@@ -112,52 +98,41 @@ class Engine:
         device, dtype = placed(self.classifier, requests[0].x)
         size = len(requests) * self.num_classes
         counts = torch.zeros(size + len(requests), dtype=torch.int64, device=device)  # the last ones: no answer
+        answers = []
         with self._autocast(device):
             for noisy, rows in repack(self._drawn(requests, seed, device, dtype), self.batch_size):
                 place, valid = self._answers(noisy)
+                answers.append(place)
                 place = torch.where(valid, rows * self.num_classes + place, size + rows)
                 counts.index_add_(0, place, torch.ones_like(place))
         found = counts.cpu().numpy()
         for request, lost in zip(requests, found[size:], strict=True):
             if lost:
-                raise ValueError(
-                    f"classifier must return finite numbers, got NaN or infinity as the largest logit of {lost} noisy "
-                    f"copies of input {request.index}. If it overflowed in half precision, set precision=null."
-                )
-        return found[:size].reshape(len(requests), self.num_classes)
+                raise ValueError(f"{NOT_FINITE} {lost} noisy copies of input {request.index}. {OVERFLOW}")
+        return found[:size].reshape(len(requests), self.num_classes), torch.cat(answers)
 
-    @torch.no_grad()
-    def require_function(self, x: Tensor) -> None:
-        r"""Checks that the classifier's answer depends on nothing but its input.
+    @property
+    def half(self) -> bool:
+        r"""Whether the forward pass rounds to 16 bits."""
+        weights = itertools.chain(self.classifier.parameters()) if isinstance(self.classifier, nn.Module) else ()
+        kept = next((w.dtype for w in weights if w.is_floating_point()), torch.float32)
+        return self.precision is not None or torch.finfo(kept).bits < 32
 
-        Noisy copies of x and of a darker x are classified together, and each one in a batch of its own (with itself,
-        since an exported network may not take a batch of one). This finds a batch norm that was exported in training
-        mode, and a sampler whose steps depend on the batch. One copy may differ, since rounding can turn a near tie.
+    def logits(self, noisy: Tensor) -> Tensor:
+        r"""The classifier's logits (B, num_classes) of noisy inputs in its type, in the precision of the run."""
+        with self._autocast(noisy.device):
+            return self._logits(noisy)
 
-        Args:
-            x: one input (*S).
+    def chunk(self, request: Request, first: int, size: int, seed: int) -> Tensor:
+        r"""The noisy inputs of a chunk, in the classifier's type, where noise is drawn."""
+        device, dtype = placed(self.classifier, request.x)
+        return self._draw(request, first, size, seed, noise_source(device), dtype)
 
-        Raises:
-            ValueError: the answer depends on chance, or on the rest of the batch.
-        """
-        device, dtype = placed(self.classifier, x)
-        keyed = generator(0, Stream.PROBE, device=_source(device))
-        noisy = torch.cat([self.noise.sample(scale * x, 4, keyed, self.strict) for scale in (1.0, 0.25)])
-        noisy = rounded(noisy, dtype).to(device)
-        with self._autocast(device):
-            together, again = (self._logits(noisy).double() for _ in range(2))
-            alone = torch.stack([self._logits(copy.expand(2, *copy.shape))[0] for copy in noisy]).double()
-        half = self.precision is not None or torch.finfo(dtype).bits < 32
-        if differ(together, again, half).sum() > 1:
-            raise ValueError(
-                "classifier must be deterministic, but the same input gave different logits. Disable its dropout or "
-                "internal noise."
-            )
-        if differ(together, alone, half).sum() > 1:
-            raise ValueError(
-                "classifier must treat each input by itself, but its logits for an input changed with the other inputs "
-                "in the batch, so that its counts prove nothing. Call model.eval() before exporting it (batch norm)."
-            )
+    def _draw(
+        self, request: Request, first: int, size: int, seed: int, source: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        keyed = generator(seed, request.stream, request.index, first, device=source)
+        return rounded(self.noise.sample(request.x, size, keyed, self.strict), dtype)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, self.precision) if self.precision is not None else nullcontext()
@@ -180,15 +155,13 @@ class Engine:
         self, requests: Sequence[Request], seed: int, device: torch.device, dtype: torch.dtype
     ) -> Iterator[tuple[Tensor, Tensor]]:
         r"""Noisy inputs and the row of the request that each belongs to; on a CPU all threads draw, ahead of use."""
-        source = _source(device)
+        source = noise_source(device)
         threads = torch.get_num_threads() if source.type == "cpu" else 1
         chunks = [(row, *chunk) for row, request in enumerate(requests) for chunk in request.chunks()]
 
         def draw(chunk: tuple[int, int, int]) -> Tensor:
             row, first, size = chunk
-            request = requests[row]
-            keyed = generator(seed, request.stream, request.index, first, device=source)
-            return rounded(self.noise.sample(request.x, size, keyed, self.strict), dtype)
+            return self._draw(requests[row], first, size, seed, source, dtype)
 
         size = max(threads, -(-self.batch_size // CHUNK))
         groups = [chunks[i : i + size] for i in range(0, len(chunks), size)]
@@ -199,23 +172,9 @@ class Engine:
                 yield torch.cat(noisy).to(device), rows.to(device)
 
 
-def _source(device: torch.device) -> torch.device:
+def noise_source(device: torch.device) -> torch.device:
     r"""Where noise is drawn: there is no float64 on MPS."""
     return torch.device("cpu") if device.type == "mps" else device
-
-
-def differ(logits: Tensor, others: Tensor, half: bool) -> Tensor:
-    r"""Which rows of two logits (B, K) differ by more than rounding, (B,).
-
-    Only the classes that could win are compared, and only with each other. Next to a masked class, or under an offset
-    of all classes, any difference would look small.
-    """
-    top = torch.cat([x.topk(2).indices for x in (logits, others)], 1)
-    logits, others = (x.gather(1, top).clamp(-_LARGE, _LARGE) for x in (logits, others))
-    rounding = (4 * torch.finfo(torch.bfloat16).eps if half else 100 * torch.finfo(torch.float32).eps) * logits.abs()
-    logits, others = (x - x.mean(1, keepdim=True) for x in (logits, others))
-    allowed = (0.05 if half else 0.01) * logits.abs().amax(1) + rounding.amax(1)
-    return ~((logits - others).abs().amax(1) <= allowed)  # NaN differs from everything
 
 
 def ahead(

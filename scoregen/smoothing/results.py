@@ -6,6 +6,7 @@ header. Each process writes a file of its own. A line torn by a crash is dropped
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,14 @@ class Results:
     def append(self, record: Mapping[str, Any]) -> None:
         r"""Adds one record and passes it to the operating system."""
         self._write(record)
+
+    def refused(self, why: str) -> UserError:
+        r"""Sets all certificates of the folder aside, since they prove nothing; the message that says so."""
+        aside = []
+        for path in sorted(self.folder.glob("certificates*.jsonl")):
+            aside.append(path.with_name(path.name.replace("certificates", "refused")))
+            os.replace(path, aside[-1])
+        return UserError(f"{why} What was certified until then was set aside as '{aside[0]}'.")
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")

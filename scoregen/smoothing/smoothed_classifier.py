@@ -1,9 +1,10 @@
 r"""The smoothed classifier: g(x) = argmax_c P(f(noisy x) = c), its prediction and its certificate."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scoregen.checks import whole
 from scoregen.rng import Stream
@@ -11,11 +12,14 @@ from scoregen.rng import generator as keyed_generator
 from scoregen.smoothing.certificate import ABSTAIN, Certificate, conclude
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.classifiers import Classify
-from scoregen.smoothing.engine import Engine, Request, placed, refuse_training, rounded
+from scoregen.smoothing.engine import Engine, Request, placed, rounded
+from scoregen.smoothing.guard import KNOWN_BY, Guard
 from scoregen.smoothing.methods import AbstractMethod, Tally, Vote
+from scoregen.smoothing.modes import refuse_training
 from scoregen.smoothing.noise import AbstractNoise
 from scoregen.smoothing.results import answers
 
+Item = TypeVar("Item")
 ROUND = 16  # batches between two transfers of counts, where several inputs can share them
 
 
@@ -23,6 +27,12 @@ def derive_seed(generator: torch.Generator | None) -> int:
     r"""One 63-bit seed from a generator (None: torch's global one)."""
     device = generator.device if generator is not None else "cpu"
     return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
+
+
+def spread(inputs: Sequence[Item]) -> list[Item]:
+    r"""At most `KNOWN_BY` of the inputs, evenly spread."""
+    count = min(KNOWN_BY, len(inputs))
+    return [inputs[i * len(inputs) // count] for i in range(count)]
 
 
 class SmoothedClassifier:
@@ -66,7 +76,7 @@ class SmoothedClassifier:
         self.classifier, self.noise, self.num_classes = classifier, noise, int(num_classes)
         self.batch_size = None if batch_size is None else int(batch_size)
         self.strict, self.precision = strict, precision
-        self._is_function = False
+        self._guard: Guard | None = None
 
     def certify(
         self,
@@ -99,6 +109,8 @@ class SmoothedClassifier:
             ValueError: n is too small, or the noise does not suit an input.
         """
         rule = make_method(method, self.noise, n, n0=n0, alpha=alpha, max_radius=max_radius, step=step)
+        if len(x):
+            self.examine(spread(self._numbered(x, indices)))
         found = dict(self.stream(self._numbered(x, indices), rule, derive_seed(generator)))
         return [found[i] for i, _ in self._numbered(x, indices)]
 
@@ -118,6 +130,8 @@ class SmoothedClassifier:
             (B,) int64 on the CPU.
         """
         vote = Vote(n, alpha)
+        if len(x):
+            self.examine(spread(self._numbered(x, indices)))
         labels = {
             i: bounds.candidate if bounds.lower else ABSTAIN
             for i, tally in self.tallies(self._numbered(x, indices), vote, derive_seed(generator))
@@ -144,30 +158,37 @@ class SmoothedClassifier:
         r"""The finished counts of each input; arguments as `stream`.
 
         Each round collects the next requests of the open inputs and opens new inputs until there are draws for `ROUND`
-        batches. It counts them all in shared batches and transfers the counts once.
+        batches. It counts them all in shared batches and transfers the counts once. A `Guard` asks before, meanwhile
+        and at the end whether the classifier is a function of one input: of what is certified nothing holds before
+        the last tally was taken.
         """
         refuse_training(self.classifier)
         waiting = iter(inputs)
         open_inputs: dict[int, tuple[Tensor, Tally]] = {}
-        engine: Engine | None = None
+        guard: Guard | None = None
         while True:
             wanted = [self._want(i, x, tally, method) for i, (x, tally) in open_inputs.items()]
-            budget = ROUND * (engine.batch_size if engine else 1) - sum(request.draws for request in wanted)
+            budget = ROUND * (guard.engine.batch_size if guard else 1) - sum(request.draws for request in wanted)
             while budget > 0 and (arrival := next(waiting, None)) is not None:
                 index, x = arrival[0], self._checked(*arrival)
-                engine = engine or self._examined(x)
+                guard = guard or self.examine([(index, x)])
                 open_inputs[index] = (x, Tally())
                 wanted.append(self._want(index, *open_inputs[index], method))
-                budget = ROUND * engine.batch_size - sum(request.draws for request in wanted)
-            if not wanted:
-                return
-            assert engine is not None
-            for request, counts in zip(wanted, engine.count(wanted, seed), strict=True):
+                budget = ROUND * guard.engine.batch_size - sum(request.draws for request in wanted)
+            if not wanted or guard is None:
+                break
+            counted, answers = guard.engine.count(wanted, seed)
+            guard.recount(wanted, seed, answers)
+            done = []
+            for request, counts in zip(wanted, counted, strict=True):
                 tally = open_inputs[request.index][1]
                 tally.add(request.stream, counts)
                 if method.request(tally) is None:
                     del open_inputs[request.index]
-                    yield request.index, tally
+                    done.append((request.index, tally))
+            yield from done
+        if guard is not None:
+            guard.after()
 
     def _want(self, index: int, x: Tensor, tally: Tally, method: AbstractMethod) -> Request:
         wanted = method.request(tally)
@@ -184,11 +205,24 @@ class SmoothedClassifier:
         noisy = rounded(torch.cat(copies), dtype).to(device)
         return answers(self.classifier, torch.split(noisy, self.batch_size or len(noisy)))
 
-    def _examined(self, x: Tensor) -> Engine:
-        r"""The engine; a module is first examined by `require_function`."""
-        if isinstance(self.classifier, nn.Module) and not self._is_function:
-            self.require_function(x)
-        return self._engine(x)
+    def examine(self, inputs: Sequence[tuple[int, Tensor]]) -> Guard:
+        r"""Asks on noisy copies of (index, x (*S)) whether the classifier is a function of one input; asks once.
+
+        Args:
+            inputs: the more they differ the better; of more than 32 those evenly spread are enough.
+
+        Returns:
+            The guard, whose `after` asks again.
+
+        Raises:
+            ValueError: it depends on chance, or on the rest of the batch.
+        """
+        refuse_training(self.classifier)
+        engine = self._engine(inputs[0][1])
+        if self._guard is None or not self._guard.serves(engine, inputs[0][1]):
+            self._guard = Guard(engine, [(index, self._checked(index, x)) for index, x in inputs])
+        self._guard.before()
+        return self._guard
 
     def _engine(self, x: Tensor) -> Engine:
         size = self.batch_size or (128 if placed(self.classifier, x)[0].type == "cpu" else 1024)
@@ -200,15 +234,6 @@ class SmoothedClassifier:
             strict=self.strict,
             precision=self.precision,
         )
-
-    def require_function(self, x: Tensor) -> None:
-        r"""Checks on noisy copies of x (*S) that the classifier's answer depends on nothing but its input.
-
-        Raises:
-            ValueError: it depends on chance, or on the rest of the batch.
-        """
-        self._engine(x).require_function(x)
-        self._is_function = True
 
     def _checked(self, index: int, x: Tensor) -> Tensor:
         if not x.is_floating_point():

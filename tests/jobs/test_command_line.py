@@ -75,6 +75,12 @@ MISTAKES = {
     "option": (["sde=edmm"], r"sde: there is no option 'edmm'. Did you mean 'edm'\? Choices: .*edm.*"),
     "option+": (["+experiment=dmo"], r"experiment: there is no option 'dmo'. Did you mean 'demo'\? Choices: .*demo"),
     "no-option": (["sampler=null"], "sampler: must be an option of conf/sampler, got null"),
+    "no-options": (["sampler=[null]"], r"sampler: must be an option of conf/sampler, got \[None\]"),
+    "options-of-numbers": (["data=[1,2]"], r"data: must be an option of conf/data, got \[1, 2\]"),
+    "shape-of-a-number": (
+        ["model.network.shape=1"],
+        r"model.network.shape: must be that of the data, .*, got 1. Leave",
+    ),
     "syntax": (["trainer.steps"], "trainer.steps: an override has the form key=value"),
     "delete-part": (["~sde"], "~sde: a key of the job cannot be removed. Give it another value"),
     "delete": (["~trainer.foo"], "Could not delete from config. 'trainer.foo' does not exist"),

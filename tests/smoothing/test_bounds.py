@@ -67,20 +67,20 @@ def test_p_value_agrees_with_scipy():
         assert bounds.two_sided_p_value(count, n) == pytest.approx(stats.binomtest(count, n).pvalue, rel=1e-12)
 
 
-@pytest.mark.parametrize("m", [500, 10_000])
+@pytest.mark.parametrize("m", [1, 24, 500, 10_000])
 @pytest.mark.parametrize("rho", [0.05, 0.001])
-def test_high_probability_accuracy_allows_for_enough_false_certificates(m, rho):
-    # all m certified, F ~ Bin(m, alpha) of them falsely: the bound is wrong when 1 - F / m is below it
-    for alpha in (0.001, 0.05):
-        bound = bounds.high_probability_accuracy(m, m, alpha, rho)
-        assert stats.binom.sf(math.floor(m * (1 - bound) + 1e-9), m, alpha) <= rho
+@pytest.mark.parametrize("alpha", [0.001, 0.05, 1e-9])
+def test_the_allowance_for_false_certificates_is_the_quantile_of_the_binomial(m, rho, alpha):
+    # F ~ Bin(m, alpha) of the certificates are false: the bound is wrong when more are than it allows for
+    allowed = bounds.most_false(m, alpha, rho)
+    assert stats.binom.sf(allowed, m, alpha) <= rho
+    assert allowed == 0 or stats.binom.sf(allowed - 1, m, alpha) > rho
 
 
-def test_high_probability_accuracy_without_its_factor_two_would_be_false():
-    m, alpha, rho = 100_000, 0.05, 0.001
-    log = math.log(1 / rho)
-    published = 1 - alpha - math.sqrt(alpha * (1 - alpha) * log / m) - log / (3 * m)
-    assert stats.binom.sf(math.floor(m * (1 - published)), m, alpha) > 2 * rho
+def test_the_allowance_depends_on_alpha_and_is_subtracted_from_the_count():
+    assert bounds.high_probability_accuracy(450, 500, 0.001) == 446 / 500
+    assert bounds.high_probability_accuracy(450, 500, 0.05) == (450 - stats.binom.isf(0.001, 500, 0.05)) / 500
+    assert bounds.high_probability_accuracy(2, 500, 0.001) == 0
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, -0.1, math.nan])

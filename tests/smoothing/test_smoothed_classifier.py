@@ -9,6 +9,7 @@ from torch import nn
 from scoregen.smoothing import Gaussian, Laplace, LogNormal, LogNormalGain, LogNormalGamma, SmoothedClassifier, Uniform
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.dataset import certify_dataset
+from scoregen.smoothing.guard import Guard
 
 ALPHA, N, INPUTS = 0.05, 200, 2000
 
@@ -141,8 +142,16 @@ def test_selection_and_estimation_use_different_noise():
     assert c.counts.tolist() != c.selection.tolist()
 
 
+@pytest.fixture
+def unguarded(monkeypatch):
+    r"""Without the guard, which classifies copies of its own; tests/smoothing/test_guard.py is about it."""
+    for name in ("before", "after"):
+        monkeypatch.setattr(Guard, name, lambda guard: None)
+    monkeypatch.setattr(Guard, "recount", lambda guard, requests, seed, answers: None)
+
+
 @pytest.mark.parametrize("method", ["fixed", "top2", "selection_free", "stitched", "ladder"])
-def test_no_draw_is_used_twice(method):
+def test_no_draw_is_used_twice(method, unguarded):
     # over stages, looks, chunks and equal inputs: counting a draw twice would make bounds false
     seen = []
 
@@ -159,7 +168,7 @@ def test_no_draw_is_used_twice(method):
     assert method not in ("stitched", "ladder") or all(len(c.path) > 1 for c in certificates)
 
 
-def test_several_inputs_share_full_batches():
+def test_several_inputs_share_full_batches(unguarded):
     classifier = Bands()
     SmoothedClassifier(classifier, Gaussian(0.25), 4, batch_size=128).certify(
         INPUTS_1D, n=300, n0=20, method="fixed", generator=seeded()
@@ -212,7 +221,9 @@ class _Head(nn.Module):
 def test_a_classifier_in_training_mode_is_refused():
     head = _Head().eval()
     head.drop.train()
-    with pytest.raises(ValueError, match=r"evaluation mode, got 'drop' in training mode\. Call classifier.eval\(\)"):
+    with pytest.raises(
+        ValueError, match=r"evaluation mode, got 'classifier.drop' in training mode\. Call classifier.eval\(\)"
+    ):
         SmoothedClassifier(head, Gaussian(0.5), 2)
     g = SmoothedClassifier(head.eval(), Gaussian(0.5), 2)
     head.train()
@@ -244,7 +255,7 @@ def test_bad_inputs_are_refused():
         g.certify(torch.zeros(1, 2, dtype=torch.uint8), n=100)
     with pytest.raises(ValueError, match="finite"):
         g.certify(torch.full((1, 2), torch.nan), n=100)
-    with pytest.raises(ValueError, match=r"logits of shape .*100, 5.*Set num_classes"):
+    with pytest.raises(ValueError, match=r"logits of shape .*128, 5.*Set num_classes"):
         SmoothedClassifier(Bands(), Gaussian(0.5), 5).certify(INPUTS_1D[:1], n=100)
     with pytest.raises(ValueError, match="num_classes must be a whole number >= 2, got num_classes=1"):
         SmoothedClassifier(Bands(), Gaussian(0.5), 1)
@@ -252,7 +263,7 @@ def test_bad_inputs_are_refused():
         SmoothedClassifier(Bands(), 0.5, 4)
 
 
-def test_an_answer_that_is_no_number_is_an_error():
+def test_an_answer_that_is_no_number_is_an_error(unguarded):
     r"""argmax of NaN, or of nothing but infinities, is class 0, which would be certified."""
     for value in (torch.nan, torch.inf, -torch.inf):
         g = SmoothedClassifier(lambda y, value=value: torch.full((len(y), 3), value), Gaussian(0.5), 3)
