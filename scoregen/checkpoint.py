@@ -6,11 +6,14 @@ r"""Checkpoints: a folder of safetensors and text, written beside its place and 
     optimizer.safetensors  state for resuming, with its scalars in state.json
     state.json             format, step, counters, and the SHA-256 of the other files
 
+In a training that is cut over the processes the three are shards on the way (`scoregen.checkpoint_shards`).
+
 Nothing in it is code: loading builds only allow-listed classes (`scoregen.config`) and reads tensors.
 """
 
 import shutil
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from scoregen.checkpoint_files import (
     verify,
     write_state,
 )
+from scoregen.checkpoint_shards import read_shards, shard_files, shard_shapes
 from scoregen.checks import one_of
 from scoregen.config import Config, accepts, build
 from scoregen.errors import UserError
@@ -40,8 +44,10 @@ from scoregen.targets import check_targets, modules
 
 __all__ = [
     "FORMAT",
+    "Contents",
     "accepts_sde",
     "build_model",
+    "contents_of",
     "find",
     "last_whole",
     "load",
@@ -62,26 +68,29 @@ _NOT_OF_THE_MODEL = (_SDE, _LOSS)
 _MEAN, _VARIANCE = f"{_SDE}data_mean", f"{_SDE}data_var"
 
 
-def save(
-    folder: Path | str,
-    model: nn.Module,
-    ema: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    *,
-    config: Mapping[str, Any],
-    state: Mapping[str, Any],
-    loss: nn.Module | None = None,
-) -> Path:
+@dataclass(frozen=True)
+class Contents:
+    r"""What a checkpoint holds besides text.
+
+    Args:
+        weights: of the model, with the moments of the data and the state of the loss.
+        averages: of what is trained. optimizer: its tensors. scalars: its plain data.
+    """
+
+    weights: Mapping[str, Tensor]
+    averages: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    scalars: Mapping[str, Any]
+
+
+def save(folder: Path | str, contents: Contents, *, config: Mapping[str, Any], state: Mapping[str, Any]) -> Path:
     r"""Writes a checkpoint; an interrupted write leaves nothing at `folder`.
 
     Args:
         folder: where it goes, .../step_00001000.
-        model: its `state_dict` is written.
-        ema: averaged parameters by name.
-        optimizer: its state.
+        contents: its tensors.
         config: plain data.
         state: plain data (step, counters).
-        loss: a loss with buffers of its own.
 
     Raises:
         UserError: it cannot be written, as on a full disk.
@@ -93,32 +102,42 @@ def save(
         with translated(f"checkpoint: '{folder}' cannot be written", remedy):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            _write_tensors(partial, model, ema, loss)
-            scalars = _write_optimizer(partial, optimizer)
-            _write_config(partial, config)
-            write_state(partial, {**state, "optimizer": scalars})
-            put_folder(partial, folder)
+            _write_tensors(partial, contents)
+        finish(partial, folder, config, {**state, "optimizer": contents.scalars})
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
-def _write_tensors(folder: Path, model: nn.Module, ema: Mapping[str, Tensor], loss: nn.Module | None) -> None:
+def finish(partial: Path, folder: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    r"""Writes the text of a checkpoint whose tensors are written, and puts it in place."""
+    remedy = "Mend this, then resume the run with trainer.resume=auto."
+    with translated(f"checkpoint: '{folder}' cannot be written", remedy):
+        _write_config(partial, config)
+        write_state(partial, state)
+        put_folder(partial, folder)
+
+
+def contents_of(
+    model: nn.Module, ema: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, loss: nn.Module | None = None
+) -> Contents:
+    r"""The tensors of a training as they are, without a copy."""
+    weights = model.state_dict() | _moments(model)
+    weights |= {f"{_LOSS}{name}": value for name, value in (loss.state_dict() if loss else {}).items()}
+    return Contents(weights, ema, *pack(optimizer))
+
+
+def _write_tensors(folder: Path, contents: Contents) -> None:
     from safetensors.torch import save_file
 
-    weights = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
-    extra = _moments(model) | {f"loss.{k}": v.detach().cpu() for k, v in (loss.state_dict() if loss else {}).items()}
-    averaged = {k: v.detach().contiguous().cpu() for k, v in ema.items()}
-    save_file(weights | extra, folder / "model.safetensors")
-    save_file(weights | averaged | extra, folder / "ema.safetensors")
+    weights, averaged = _on_cpu(contents.weights), _on_cpu(contents.averages)
+    save_file(weights, folder / "model.safetensors")
+    save_file(weights | averaged, folder / "ema.safetensors")
+    save_file(_on_cpu(contents.optimizer), folder / "optimizer.safetensors")
 
 
-def _write_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    from safetensors.torch import save_file
-
-    tensors, scalars = pack(optimizer)
-    save_file(tensors, folder / "optimizer.safetensors")
-    return scalars
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -177,11 +196,11 @@ def load(
 
 def _read_model(folder: Path, weights: str, trust: Collection[str]) -> nn.Module:
     file = folder / f"{weights}.safetensors"
-    verify(folder, ("config.yaml", file.name))
+    verify(folder, None if shard_files(folder) else ("config.yaml", file.name))
     config = read_config(folder)
     parts = checked_parts(config, trust)
     refuse_outside(parts, folder, trust)
-    own = {name: shape for name, shape in header(file).items() if not name.startswith(_NOT_OF_THE_MODEL)}
+    own = {name: shape for name, shape in _shapes(file).items() if not name.startswith(_NOT_OF_THE_MODEL)}
     model = build_bounded(parts, own, lambda: build_model(config, trust), modules(trust))
     load_weights(model, file)
     shape = stated_shape(config)
@@ -240,10 +259,28 @@ def _give_moments(model: nn.Module, moments: dict[str, Tensor], file: Path) -> N
         ) from error
 
 
+def load_extras(model: nn.Module, tensors: Mapping[str, Tensor], loss: nn.Module, file: Path) -> None:
+    r"""Gives a model the moments of the data, and a loss its state, which stand beside the weights."""
+    moments = {name: tensor for name, tensor in tensors.items() if name.startswith(_SDE)}
+    if moments:
+        _give_moments(model, moments, file)
+    loss.load_state_dict({name.removeprefix(_LOSS): v for name, v in tensors.items() if name.startswith(_LOSS)})
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    if not shard_files(file.parent):
+        return header(file)
+    kept = {"model.", f"{file.stem}."}
+    found = [(name.split(".", 1), shape) for name, shape in shard_shapes(file.parent).items()]
+    return {name: shape for (prefix, name), shape in found if f"{prefix}." in kept}
+
+
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    r"""The tensors of a safetensors file; damage is a clear error."""
+    r"""The tensors of a safetensors file, or of the shards beside which it would stand; damage is a clear error."""
     from safetensors.torch import load_file
 
+    if shard_files(file.parent):
+        return read_shards(file.parent, file.stem)
     with translated(f"checkpoint: '{file}' is missing or damaged", "Use an earlier checkpoint."):
         return load_file(file)
 

@@ -3,6 +3,7 @@ r"""The files of a checkpoint: read, checked, and which checkpoint of a run is t
 "Whole" means read and checked: state.json holds the SHA-256 of every other file and of itself.
 """
 
+import fnmatch
 import functools
 import hashlib
 import json
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from scoregen.checkpoint_shards import PATTERN, shard_files
 from scoregen.errors import UserError, absent
 from scoregen.foreign import read_bytes, read_yaml
 from scoregen.parallel import say_once
@@ -27,7 +29,8 @@ _COUNTS = ("step", "skipped", "skipped_in_a_row")
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> Path:
     r"""Writes state.json, the last file of a checkpoint: plain data, and the digests of the other files."""
-    files = {name: digest(folder / name) for name in FILES if (folder / name).exists()}
+    names = [*FILES, *shard_files(folder)]
+    files = {name: digest(folder / name) for name in names if (folder / name).exists()}
     state = {"format": FORMAT, **state, "files": files}
     return write_json(folder / "state.json", state | {"sha256": _own_digest(state)})
 
@@ -74,14 +77,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def verify(folder: Path, names: Iterable[str] = FILES) -> None:
+def verify(folder: Path, names: Iterable[str] | None = None) -> None:
     r"""Compares files of a checkpoint with the digests in its state.json.
+
+    Args:
+        folder: the checkpoint. names: of files; None: all that a checkpoint of its kind has.
 
     Raises:
         UserError: one of them is missing or is not what was written.
     """
     files = read_state(folder)["files"]
-    for name in names:
+    for name in _expected(files) if names is None else names:
         path = folder / name
         try:
             found = _digest(path)
@@ -89,6 +95,11 @@ def verify(folder: Path, names: Iterable[str] = FILES) -> None:
             raise _damaged(path, str(error)) from error
         if files.get(name) != found:
             raise _damaged(path, "its content is not what was written")
+
+
+def _expected(files: Mapping[str, str]) -> list[str]:
+    shards = [name for name in files if fnmatch.fnmatch(name, PATTERN) and Path(name).name == name]
+    return ["config.yaml", *shards] if shards else list(FILES)
 
 
 def damage(folder: Path) -> str | None:

@@ -15,7 +15,7 @@ def pack(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str,
     for index, entry in state["state"].items():
         for name, value in entry.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.detach().contiguous().cpu()
+                tensors[f"{index}.{name}"] = value.detach()
             else:
                 scalars[f"{index}.{name}"] = value
     groups = [

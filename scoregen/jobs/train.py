@@ -100,6 +100,7 @@ class Train(LoadingJob):
         config, picked = self._resolved()
         parts = self._parts(config, out)
         check_optimizer(parts.trainer, parts.model)
+        parts.trainer.check(parts.model, parts.loss)
         check_loss(parts.loss, parts.model, self.data, parts.trainer.steps)
         hooks = self._hooks(config, parts)
         logger = build(self.logger, where="logger")

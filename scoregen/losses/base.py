@@ -35,11 +35,14 @@ class Loss(nn.Module, ABC):
         comparable: whether values of different steps, and of parts of a batch, can be compared; early stopping needs
             it.
         needs_labels: whether the loss cannot be computed without labels.
+        sharded: whether the loss supports a model that is cut over the processes: it calls the model alone, reads no
+            weights, and keeps no state across samples that a cut would change.
         second_derivatives: whether the loss differentiates the network before its own gradient is taken.
     """
 
     comparable: bool = True
     needs_labels: bool = False
+    sharded: bool = False
     second_derivatives: bool = False
     __call__: Callable[..., Tensor]  # torch says Any
 
@@ -95,6 +98,7 @@ class WrappedLoss(Loss):
             raise TypeError(f"base_loss must be a loss of scoregen.losses, got {type(base_loss).__name__}.")
         self.base_loss = base_loss
         self.comparable, self.needs_labels = base_loss.comparable, base_loss.needs_labels
+        self.sharded = self.sharded and base_loss.sharded
         self.second_derivatives = base_loss.second_derivatives
 
     def begin(self, model: Any) -> None:

@@ -72,6 +72,7 @@ class AbstractConsistency(Loss):
     """
 
     comparable = False  # divided by s - r, which shrinks with the stages
+    sharded = True
 
     def __init__(
         self,

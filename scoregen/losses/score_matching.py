@@ -30,6 +30,8 @@ class ScoreMatching(Loss):
         ValueError: label_dropout outside [0, 1].
     """
 
+    sharded = True
+
     def __init__(self, noise_levels: NoiseLevels, weighting: Weighting, label_dropout: float = 0.0) -> None:
         super().__init__()
         checks.inside(0, 1, label_dropout=label_dropout)

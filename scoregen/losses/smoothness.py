@@ -70,6 +70,8 @@ class JacobianLoss(WrappedLoss):
         ValueError: values out of range, unknown names. TypeError: base_loss is no loss.
     """
 
+    sharded = True  # what it keeps between steps is for the log
+
     def __init__(self, base_loss: Loss, strength: float, estimator: Estimator | EstimatorName, every: int) -> None:
         super().__init__(base_loss)
         checks.at_least(0, strength=strength)
@@ -81,6 +83,7 @@ class JacobianLoss(WrappedLoss):
         else:
             self.estimator = estimator
         self.second_derivatives |= self.estimator.second_derivatives
+        self.sharded = self.sharded and not self.estimator.second_derivatives  # hooks of units see one backward pass
         self.step: int | None = None
         self._sums = torch.zeros(4, len(EDGES) + 1)
 

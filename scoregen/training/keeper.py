@@ -4,6 +4,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from scoregen.errors import UserError
 from scoregen.lock import identity
 from scoregen.parallel import gather, rank
 from scoregen.training.parts import Parts
+from scoregen.training.shard_keeper import save_shards, save_whole, together
+from scoregen.training.sharding import free_model, gather_model, is_sharded, local
 
 
 class Keeper:
@@ -25,6 +28,7 @@ class Keeper:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.folder = parts.folder / "checkpoints"
+        self.sharded = is_sharded(parts.model)
         if rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)  # its absence beside a log tells that checkpoints are gone
             self._place = identity(parts.folder)
@@ -41,45 +45,62 @@ class Keeper:
                 f"{self.parts.progress.step}. Leave the folder in place while a run writes there."
             )
 
-    def save_step(self) -> None:
+    def save_step(self, last: bool = False) -> None:
         r"""Writes the checkpoint of this step, and deletes older ones; called on every process.
+
+        Args:
+            last: whether the training ends with it, so that a sharded one is written whole.
 
         Raises:
             UserError: on every process, where the run folder is gone, the weights or averages are not finite, or the
                 checkpoint cannot be written.
         """
         self.check_folder()
-        problem = None
-        if rank() == 0:
-            try:
-                self._save_step()
-            except (UserError, OSError) as error:
-                problem = str(error)
-        problem = gather(problem)[0]  # all wait for the first one, and end together
-        if problem is not None:
-            raise UserError(problem)
+        if not self.sharded:
+            together(self._save_step)  # all wait for the first one, and end together
+            return
+        step, folder = self.parts.progress.step, self._step_folder()
+        found = gather(self._not_finite())
+        together(lambda: self._refuse(next((bad for bad in found if bad is not None), None)))
+        save = save_whole if step == self.parts.settings.steps or last else save_shards
+        save(folder, self._contents(), self.parts.config, self._state())
+        together(lambda: self._point(folder))
 
     def _save_step(self) -> None:
-        step, bad = self.parts.progress.step, self._not_finite()
-        if bad is not None:
-            raise self.diverged(f"'{bad}' is not finite after step {step}: the training diverged.")
-        folder = self.folder / f"step_{step:08d}"
+        self._refuse(self._not_finite())
+        folder = self._step_folder()
         self._save(folder)
+        self._point(folder)
+
+    def _step_folder(self) -> Path:
+        return self.folder / f"step_{self.parts.progress.step:08d}"
+
+    def _refuse(self, bad: str | None) -> None:
+        if bad is not None:
+            step = self.parts.progress.step
+            raise self.diverged(f"'{bad}' is not finite after step {step}: the training diverged.")
+
+    def _point(self, folder: Path) -> None:
         checkpoint.point_last(folder)
         if self.parts.progress.skipped_in_a_row == 0:  # else these weights may be worth less than the older ones
             self._prune()
 
     def save_named(self, name: str) -> None:
         r"""Writes checkpoints/NAME from within a hook, while the model holds the averages."""
+        free_model(self.parts.model)
         self.parts.ema.swap()
         try:
-            bad = self._not_finite() if rank() == 0 else None
-            if bad is not None:
+            found = gather(self._not_finite()) if self.sharded else [self._not_finite() if rank() == 0 else None]
+            bad = next((bad for bad in found if bad is not None), None)
+            if bad is not None and rank() == 0:
                 print(f"checkpoints/{name} is not written: '{bad}' is not finite.", file=sys.stderr)
-            elif rank() == 0:
+            elif bad is None and self.sharded:
+                save_whole(self.folder / name, self._contents(), self.parts.config, self._state())
+            elif bad is None and rank() == 0:
                 self._save(self.folder / name)
         finally:
             self.parts.ema.swap()
+            gather_model(self.parts.model)
 
     def diverged(self, what: str) -> UserError:
         r"""The message of a run that cannot go on: what happened, what to do, and the last checkpoint."""
@@ -96,17 +117,14 @@ class Keeper:
         return _first_not_finite(model) or _first_not_finite(averages)
 
     def _save(self, folder: Path) -> None:
+        checkpoint.save(folder, self._contents(), config=self.parts.config, state=self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {"kind": type(self.parts.model).__name__, **vars(self.parts.progress)}
+
+    def _contents(self) -> checkpoint.Contents:
         parts = self.parts
-        state = {"kind": type(parts.model).__name__, **vars(parts.progress)}
-        checkpoint.save(
-            folder,
-            parts.model,
-            parts.ema.weights,
-            parts.optimizer,
-            config=parts.config,
-            state=state,
-            loss=parts.loss,
-        )
+        return checkpoint.contents_of(parts.model, parts.ema.weights, parts.optimizer, parts.loss)
 
     def _prune(self) -> None:
         # by modification time: after a return to an earlier step, stale checkpoints of later steps go first
@@ -119,7 +137,7 @@ class Keeper:
 
 
 def _first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    floats = {name: local(tensor) for name, tensor in tensors.items() if tensor.is_floating_point()}
     if not floats:
         return None
     finite = torch.stack([tensor.isfinite().all() for tensor in floats.values()]).tolist()  # one wait for the device

@@ -115,7 +115,7 @@ class Loop:
     def _save_step(self) -> None:
         self.meter.pause()
         self.parts.progress.window = self.meter.window()
-        self.keeper.save_step()
+        self.keeper.save_step(last=self.watch.stop)
         self.meter.resume()
 
     def _log(self) -> None:

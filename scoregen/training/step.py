@@ -21,6 +21,7 @@ from scoregen.rng import Stream, generator, generators, seed_all
 from scoregen.training.parts import Parts
 from scoregen.training.precision import autocast, mixed_precision
 from scoregen.training.schedule import Constant
+from scoregen.training.sharding import full, is_sharded
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -55,7 +56,11 @@ class Step:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         objective = Objective(parts.model, parts.loss, mixed_precision(parts.settings.precision))
-        self.objective, self.optimizer = parts.accelerator.prepare(objective, parts.optimizer)
+        if is_sharded(parts.model):  # which Accelerate would take for one to be copied
+            self.objective = objective
+            self.optimizer = parts.accelerator.prepare(parts.optimizer, device_placement=[False])
+        else:
+            self.objective, self.optimizer = parts.accelerator.prepare(objective, parts.optimizer)
         self.batches = parts.settings.batches(len(parts.source.train), parts.seed, parts.progress.step)
         self.schedule = parts.settings.schedule or Constant()
         self.parameters = [p for p in parts.model.parameters() if p.requires_grad]
@@ -74,7 +79,7 @@ class Step:
             group["lr"] = rate * factor
         value = self._gradients()
         clip = math.inf if settings.clip is None else settings.clip
-        norm = parts.accelerator.clip_grad_norm_(self.parameters, clip)
+        norm = full(parts.accelerator.clip_grad_norm_(self.parameters, clip))
         if torch.isfinite(norm):  # one wait for the device a step: an optimizer must not see a bad gradient
             self.optimizer.step()
             parts.ema.update(settings.batch_size, (step + 1) * settings.batch_size)

@@ -18,6 +18,7 @@ from scoregen import checkpoint
 from scoregen.config import Config
 from scoregen.data import Source
 from scoregen.losses import Loss
+from scoregen.parallel import world_size
 from scoregen.training.copies import make_accelerator
 from scoregen.training.ema import EMA
 from scoregen.training.ending import Ending
@@ -28,6 +29,8 @@ from scoregen.training.parts import Parts, Progress
 from scoregen.training.precision import mixed_precision
 from scoregen.training.room import say_room
 from scoregen.training.settings import Settings
+from scoregen.training.shard_keeper import restore
+from scoregen.training.sharding import check_sharding, is_sharded, shard_model
 from scoregen.training.speed import matmul_precision, speed_up
 
 
@@ -72,6 +75,8 @@ class Trainer(Settings):
         accelerator = make_accelerator(mixed_precision(self.precision), self.ddp)
         speed_up(model, loss, self, accelerator.device)
         loss.begin(model)
+        if self.sharding is not None and world_size() > 1:
+            shard_model(model, self.sharding, accelerator.device)
         loss.to(accelerator.device)
         optimizer = self.make_optimizer(model)
         rates = [group["lr"] * group.get("rate", 1.0) for group in optimizer.param_groups]
@@ -101,6 +106,15 @@ class Trainer(Settings):
             say_room(parts)
             Loop(parts, ending).run()
         return ema
+
+    def check(self, model: nn.Module, loss: Loss) -> None:
+        r"""Refuses a model or loss that these settings do not suit, before any work.
+
+        Raises:
+            UserError: it names what.
+        """
+        if self.sharding is not None:
+            check_sharding(model, loss, mixed_precision(self.precision))
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         r"""The optimizer of a model's trainable parameters, in a group a layer where rates decay with the depth.
@@ -133,8 +147,11 @@ def restored(start: Path, model: nn.Module, loss: Loss, optimizer: torch.optim.O
     r"""Reads a checkpoint into the objects of a training; how far it had come."""
     checkpoint.verify(start)
     state = checkpoint.read_state(start)
-    checkpoint.load_weights(model, start / "model.safetensors", loss)
-    ema.load(checkpoint.read_tensors(start / "ema.safetensors"))
-    checkpoint.load_optimizer(optimizer, start, state)
+    if is_sharded(model):
+        restore(start, model, loss, optimizer, ema)
+    else:
+        checkpoint.load_weights(model, start / "model.safetensors", loss)
+        ema.load(checkpoint.read_tensors(start / "ema.safetensors"))
+        checkpoint.load_optimizer(optimizer, start, state)
     window, due = state.get("window", (0.0, 0.0, 0)), state.get("hooks_due", [])
     return Progress(state["step"], state["skipped"], state["skipped_in_a_row"], window, due)

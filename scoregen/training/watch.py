@@ -9,6 +9,7 @@ from scoregen.models.compiled import as_written
 from scoregen.parallel import Failure, PeerFailed, gather, share
 from scoregen.training.hooks import Hook, Moment
 from scoregen.training.parts import Parts
+from scoregen.training.sharding import whole
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Watch:
         parts.model.eval()
         parts.ema.swap()
         try:
-            with as_written(parts.model):
+            with as_written(parts.model), whole(parts.model, parts.settings.sharding):
                 return self._run(waiting, moment)
         finally:
             parts.ema.swap()
