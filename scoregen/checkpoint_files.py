@@ -19,6 +19,7 @@ from scoregen.checkpoint_shards import PATTERN, shard_files
 from scoregen.errors import UserError, absent
 from scoregen.foreign import read_bytes, read_yaml
 from scoregen.parallel import say_once
+from scoregen.remote import fetched, is_url
 from scoregen.storage import digest, write_json
 
 FORMAT = "scoregen-checkpoint-2"
@@ -147,11 +148,13 @@ def find(path: Path | str, name: str = "checkpoint") -> Path:
     r"""The checkpoint folder that a path means: itself, or the last whole one of a run folder.
 
     Args:
-        path: a checkpoint folder or a run folder. name: what the path is called in messages.
+        path: a checkpoint folder or a run folder, or the URL of one, of which a copy is made. name: what the path is called in messages.
 
     Raises:
         UserError: it does not exist or is no checkpoint, or none of the run is whole.
     """
+    if is_url(path):
+        return fetched(str(path), name)
     path = Path(path)
     if not path.exists():
         raise UserError(f"{name}: {absent(path)}")

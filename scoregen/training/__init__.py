@@ -7,6 +7,7 @@ from scoregen.training.loggers import JSONLines, Logger, NoLogger, TensorBoard, 
 from scoregen.training.processes import start_processes
 from scoregen.training.run import inherit, prepare, resume_point, write_config
 from scoregen.training.schedule import Constant, Cosine, InverseSqrt, Schedule
+from scoregen.training.trackers import Trackers
 from scoregen.training.trainer import Trainer
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "NoLogger",
     "Schedule",
     "TensorBoard",
+    "Trackers",
     "Trainer",
     "WandB",
     "inherit",

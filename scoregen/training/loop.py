@@ -12,7 +12,9 @@ from scoregen.training.ending import NOT_FINISHED, Ending
 from scoregen.training.hooks import Hook, Moment
 from scoregen.training.keeper import Keeper
 from scoregen.training.meter import Meter
+from scoregen.training.mirror import Mirror
 from scoregen.training.parts import Parts
+from scoregen.training.profile import Profile
 from scoregen.training.step import Step
 from scoregen.training.watch import Watch
 
@@ -30,6 +32,7 @@ class Loop:
         self.step, self.keeper, self.watch = Step(parts), Keeper(parts), Watch(parts)
         settings, done = parts.settings, parts.progress
         self.meter = Meter(settings.steps, settings.batch_size, parts.accelerator.device, done.window)
+        self.profile, self.mirror = Profile(settings.profile, parts.folder), Mirror(settings.mirror, parts.folder)
         self.bar = progress(total=settings.steps, initial=done.step, description="training", unit="step")
 
     def run(self) -> None:
@@ -71,6 +74,7 @@ class Loop:
         except UserError as error:
             raise self.keeper.diverged(str(error)) from error
         self.meter.add(value, norm, skipped=self.parts.progress.skipped_in_a_row > 0)
+        self.profile.step()
         self.bar.update()
 
     def _end_if_asked(self) -> None:
@@ -114,8 +118,10 @@ class Loop:
 
     def _save_step(self) -> None:
         self.meter.pause()
+        self.mirror.wait()  # what it reads must not be deleted
         self.parts.progress.window = self.meter.window()
         self.keeper.save_step(last=self.watch.stop)
+        self.mirror.update()
         self.meter.resume()
 
     def _log(self) -> None:

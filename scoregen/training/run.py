@@ -30,6 +30,8 @@ FREE_IN_TRAINER = (
     "compile",
     "recompute",
     "channels_last",
+    "profile",
+    "mirror",
     "shard",
     "ddp",
     "timeout",

@@ -9,6 +9,7 @@ import torch
 from scoregen.checks import at_least, inside, one_of, positive
 from scoregen.data import Batches
 from scoregen.parallel import rank, world_size
+from scoregen.remote import check_url
 from scoregen.training.copies import check_copies
 from scoregen.training.launcher import (
     Launched,
@@ -58,6 +59,8 @@ class Settings:
         max_hours: hours after which the run writes a checkpoint and ends with exit status 75, "not finished"; choose
             it below the limit of the queue by the time of a step, the hooks and a checkpoint. None: no limit.
         workers: processes that read data.
+        profile: steps of which a trace is written into the run folder; None: none.
+        mirror: URL, s3://BUCKET/RUN, where the checkpoints are copied to; None: they are local alone.
         resume: None, "auto" or a checkpoint (decided by `prepare`).
 
     Raises:
@@ -89,6 +92,8 @@ class Settings:
     max_skipped: int = 10
     max_hours: float | None = None
     workers: int = 0
+    profile: int | None = None
+    mirror: str | None = None
     resume: str | None = None
 
     def __post_init__(self) -> None:
@@ -101,6 +106,10 @@ class Settings:
         positive(timeout=self.timeout)
         check_copies(self.ddp, self.sharding)
         at_least(0, workers=self.workers, ema_halflife=self.ema_halflife, ema_warmup=self.ema_warmup)
+        if self.profile is not None:
+            at_least(1, profile=self.profile)
+        if self.mirror is not None:
+            check_url(self.mirror, "trainer.mirror")
         if self.keep_every is not None:
             at_least(1, keep_every=self.keep_every)
         if self.max_hours is not None:

@@ -104,7 +104,11 @@ class Trainer(Settings):
                 logger.open(folder, config, parts.progress.step)
                 opened.callback(logger.close)
             say_room(parts)
-            Loop(parts, ending).run()
+            loop = Loop(parts, ending)
+            loop.mirror.begin(start)
+            opened.enter_context(loop.mirror)
+            opened.enter_context(loop.profile)
+            loop.run()
         return ema
 
     def check(self, model: nn.Module, loss: Loss) -> None:
