@@ -17,7 +17,6 @@ from typing import IO, Any
 from scoregen.errors import UserError
 
 RECORD = "job.json"
-NO_CONTENT = ("root", "download", "max_pixels", "max_bytes")  # arguments of a source that change no sample of it
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> Path:

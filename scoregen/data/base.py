@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from inspect import signature
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from scoregen.data import identity
 from scoregen.data.augment import Augmentation
 from scoregen.data.indexed import UNIT, ArrayDataset, Dataset, Index, Joined, LazyDataset, Range, Subset
 from scoregen.data.parts import (
@@ -142,6 +143,24 @@ class Source(ABC):
         sizes = {name: len(part) for name, part in self._stored.items()}
         divided = divide(sizes, self.test_from, self.validation_from, self.seed_of_parts)
         return {name: _assembled(self._stored, pieces) for name, pieces in divided.items() if pieces}
+
+    @cached_property
+    def entries(self) -> dict[str, str]:
+        r"""What tells these data from others, wherever they lie: an entry for each file, or one for each part."""
+        parts = [(name, part.entries()) for name, part in self._stored.items()]
+        if len(parts) == 1:
+            return parts[0][1]
+        return {f"{name}/{key}": entry for name, entries in parts for key, entry in entries.items()}
+
+    def identity(self) -> dict[str, Any]:
+        r"""What the data are, for a record: fingerprint, numbers of samples, range, and names of classes."""
+        return {
+            "fingerprint": identity.fingerprint(self.entries),
+            "name": self.name,
+            "samples": {name: len(part) for name, part in self._parts.items()},
+            "range": None if self.range is None else list(self.range),
+            "classes": None if self.class_names is None else list(self.class_names),
+        }
 
     def _elsewhere(self, key: Name, path: str) -> Dataset:
         r"""All of the data at another path, read as these are."""

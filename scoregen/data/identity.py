@@ -12,10 +12,14 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from scoregen.data.parts import is_path
 from scoregen.storage import write_atomically
 
 ENTRIES = "data.json.gz"  # beside the record of a run or a job
+SAMPLES = "*"  # the entry of what is no file
+_NO_CONTENT = ("path", "root", "download", "max_pixels", "max_bytes")  # arguments of a source that change no sample
 _BLOCK = 2**12
 _SMALL, _BUDGET, _MOST_READ = 2**16, 2**23, 512
 _MOST_ENTRIES, _MOST_BYTES = 100_000, 2**26
@@ -59,14 +63,25 @@ def fingerprint(entries: Mapping[str, str]) -> str:
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    r"""What has changed, in words: how many files, and the first of them; empty where nothing has."""
+    r"""What has changed, in words: how many files, and the first of them.
+
+    Args:
+        before: entries, none where they are not known. now: entries.
+    """
+    old, new = ({name: x[name] for name in x if not name.endswith(SAMPLES)} for x in (before, now))
     kinds = {
-        "changed": [name for name in sorted(now) if name in before and before[name] != now[name]],
-        "new": [name for name in sorted(now) if name not in before],
-        "missing": [name for name in sorted(before) if name not in now],
+        "changed": [name for name in sorted(new) if name in old and old[name] != new[name]],
+        "new": [name for name in sorted(new) if name not in old],
+        "missing": [name for name in sorted(old) if name not in new],
     }
     found = [f"{len(names):,} {kind} (first: '{names[0]}')" for kind, names in kinds.items() if names]
-    return f"of {len(before):,} files, {', '.join(found)}" if found else ""
+    return f"of {len(old):,} files, {', '.join(found)}" if found and old else "samples or labels differ"
+
+
+def apart_from_place(node: Mapping[str, Any]) -> dict[str, Any]:
+    r"""The arguments of a source without those that say where the data lie, which the fingerprint stands for."""
+    kept = {key: value for key, value in node.items() if key not in _NO_CONTENT}
+    return kept | {key: "PATH" for key in ("test", "validation") if is_path(kept.get(key))}
 
 
 def write_entries(folder: Path, entries: Mapping[str, str]) -> None:

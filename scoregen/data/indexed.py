@@ -62,7 +62,12 @@ class Dataset(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        r"""16 hexadecimal digits that change with the content, for caches and records."""
+        r"""16 hexadecimal digits that change with the content, for caches and records; not with where the data lie."""
+
+    def entries(self) -> dict[str, str]:
+        r"""What tells these data from others, by the names of their files where they have some (`identity`)."""
+        labels = "none" if self.label is None else hashlib.sha256(self.label.numpy().tobytes()).hexdigest()[:16]
+        return {identity.SAMPLES: f"{len(self)} {self.fingerprint()} {labels}"}
 
 
 class ArrayDataset(Dataset):

@@ -164,8 +164,8 @@ class Job(ABC):
         if source is None or not (out / storage.RECORD).exists():
             return
         old = storage.read_record(out)
-        same_kind = old.get("data", {}).get("_target_") == record["data"].get("_target_")
-        if same_kind and old.get("dataset", {}).get("fingerprint") != record["dataset"]["fingerprint"]:
+        same_choice = old.get("data") == storage.as_json(record["data"])
+        if same_choice and old.get("dataset", {}).get("fingerprint") != record["dataset"]["fingerprint"]:
             found = identity.changes(identity.read_entries(out), source.entries)
             raise UserError(f"out: '{out}' holds results of other data: {found}. Choose another out.")
 

@@ -2,14 +2,16 @@ r"""The run folder: whether it is free, what resuming means, and what of a run m
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scoregen.checkpoint import find, last_whole, read_config, read_state, verify
 from scoregen.checkpoint_files import damage, newest_first
 from scoregen.config import Config
+from scoregen.data import identity
 from scoregen.errors import UserError
-from scoregen.storage import NO_CONTENT, difference, short, write_yaml
+from scoregen.storage import difference, short, write_yaml
 from scoregen.training.loggers import read_metrics
 
 # What a resumed run may do differently without ceasing to be the same run.
@@ -38,12 +40,13 @@ FREE_IN_TRAINER = (
 )
 
 
-def prepare(folder: Path, config: Config, resume: str | None) -> Path | None:
+def prepare(folder: Path, config: Config, resume: str | None, entries: Mapping[str, str] | None = None) -> Path | None:
     r"""Decides where a run starts, before any work.
 
     Args:
         folder: the run folder.
         config: the resolved configuration.
+        entries: of the data, to say what differs from those of the run.
         resume: None for a new run; "auto" to continue the run in `folder` if it holds one; else the checkpoint to
             resume from.
 
@@ -66,6 +69,8 @@ def prepare(folder: Path, config: Config, resume: str | None) -> Path | None:
             f"hydra.run.dir: '{folder}' holds another run than the checkpoint '{resume}'. Give a new folder."
         )
     if start is not None:
+        known = start.parent.parent if start.parent.name == "checkpoints" else start.parent
+        _check_data(read_config(start), config, known, entries or {})
         compare(read_config(start), config, start)
         done, steps = read_state(start)["step"], config["trainer"]["steps"]
         if done > steps:
@@ -74,6 +79,7 @@ def prepare(folder: Path, config: Config, resume: str | None) -> Path | None:
                 f"above {done}."
             )
     elif present:
+        _check_data(read_config(folder), config, folder, entries or {})
         compare(read_config(folder), config, folder)
     return start
 
@@ -143,6 +149,18 @@ def write_config(folder: Path, config: Config, start: Path | None = None) -> Non
     read_config(folder)  # what could not be read from its checkpoints is refused now
 
 
+def _check_data(old: Config, new: Config, run: Path, entries: Mapping[str, str]) -> None:
+    r"""Refuses other data than those of the run, and says what differs."""
+    asked = [identity.apart_from_place(config.get("data", {})) for config in (old, new)]
+    before, now = (config.get("dataset", {}).get("fingerprint") for config in (old, new))
+    if asked[0] == asked[1] and before != now:
+        found = identity.changes(identity.read_entries(run), entries)
+        raise UserError(
+            f"data: the run in '{run}' has other data: {found}. Give the data that it began with, or start a new run "
+            "with another hydra.run.dir."
+        )
+
+
 def compare(old: Config, new: Config, where: Path) -> None:
     r"""Refuses to resume with a configuration that would make another run of it."""
     found = difference(_essential(old), _essential(new))
@@ -157,5 +175,8 @@ def compare(old: Config, new: Config, where: Path) -> None:
 def _essential(config: Config) -> dict[str, Any]:
     kept = {k: v for k, v in config.items() if k not in FREE}
     kept["trainer"] = {k: v for k, v in config.get("trainer", {}).items() if k not in FREE_IN_TRAINER}
-    kept["data"] = {k: v for k, v in config.get("data", {}).items() if k not in NO_CONTENT}
+    kept["data"] = identity.apart_from_place(config.get("data", {}))
+    kept["dataset"] = {
+        k: v for k, v in config.get("dataset", {}).items() if k != "name"
+    }  # of the folder, which may move
     return kept
