@@ -143,7 +143,7 @@ class Remote:
             return found
 
     def _place(self, name: str) -> str:
-        return f"{self.root}/{name}" if name else str(self.root)
+        return "/".join(part for part in (str(self.root), *name.split("/")) if part)
 
     def _listed(self, manifest: bytes, checkpoint: str) -> dict[str, str]:
         r"""Names and digests of the files of a checkpoint, names that stay inside its folder."""

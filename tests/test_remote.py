@@ -23,12 +23,6 @@ def url(request, tmp_path, monkeypatch):
     return f"memory://{name}/run" if request.param == "memory" else f"file://{tmp_path}/{name}"
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path
-
-
 def made(folder, names=("config.yaml", "model.safetensors")):
     r"""A folder with files and the digests of them."""
     from scoregen.storage import digest
@@ -42,7 +36,9 @@ def made(folder, names=("config.yaml", "model.safetensors")):
 
 def test_a_run_goes_on_elsewhere_from_its_mirror_bit_for_bit(tmp_path, url):
     whole = train(tmp_path / "whole", *STEPS, "trainer.steps=6")
-    train(tmp_path / "a", *STEPS, "trainer.steps=4", f"trainer.mirror={url}")
+    killed = {"preview": {"_target_": "tiny.Kill", "every": 5}}
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "a", *STEPS, "trainer.steps=6", f"trainer.mirror={url}", **killed)
     remote = Remote(url, "x")
     assert remote.names("checkpoints") == ["last", "step_00000002", "step_00000004"]
     options = [*STEPS, "trainer.steps=6", f"trainer.mirror={url}", f"trainer.resume={url}"]

@@ -107,6 +107,7 @@ class Trainer(Settings):
             loop = Loop(parts, ending)
             loop.mirror.begin(start)
             opened.enter_context(loop.mirror)
+            loop.mirror.update()  # what an earlier part of the run could not
             opened.enter_context(loop.profile)
             loop.run()
         return ema
