@@ -1,13 +1,16 @@
 r"""Trackers mirror metrics.jsonl; none of them may stop a run."""
 
+from typing import ClassVar
+
 import pytest
+from accelerate.tracking import GeneralTracker, register_tracker_class
 from tiny import TOY, numbers, train
 
 from scoregen.data import Toy2D
 from scoregen.losses import DenoisingScoreMatching
 from scoregen.models import MLP, Denoiser
 from scoregen.sde import EDM
-from scoregen.training import JSONLines, NoLogger, TensorBoard, Trainer, WandB
+from scoregen.training import JSONLines, NoLogger, TensorBoard, Trackers, Trainer, WandB
 from scoregen.training.loggers import _has_key
 
 
@@ -147,3 +150,56 @@ def test_what_was_opened_before_a_failing_logger_is_closed(tmp_path):
     with pytest.raises(OSError, match="full"):
         trainer.fit(model, DenoisingScoreMatching(), Toy2D(20), tmp_path, {}, loggers=[First(), Second()])
     assert closed == ["first"]
+
+
+def test_trackers_of_accelerate_hold_the_lines_the_pictures_and_the_configuration(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = [*TOY[:-1], "logger=accelerate", "preview.n=2", "sampler.steps=1", "trainer.checkpoint_every=2"]
+    train(tmp_path, *options, "trainer.steps=2", "trainer.resume=auto")
+    folder = train(tmp_path, *options, "trainer.steps=3", "trainer.resume=auto")
+    events = EventAccumulator(str(folder / "trackers" / "scoregen")).Reload()
+    read = [(event.step, pytest.approx(event.value)) for event in events.Scalars("loss")]
+    assert read == [(line["step"], line["loss"]) for line in numbers(folder)]
+    assert [image.step for image in events.Images("samples")] == [2, 3]
+    written = [path.read_text() for path in (folder / "trackers").rglob("hparams.yml")]
+    assert any("trainer.batch_size: 8" in text for text in written)
+
+
+class Kept(GeneralTracker):
+    r"""A tracker of a user's own, registered with Accelerate."""
+
+    name, requires_logging_directory = "kept", False
+    seen: ClassVar[list] = []
+
+    def __init__(self, project: str, **options) -> None:
+        super().__init__()
+        self.seen.append((project, options))
+
+    @property
+    def tracker(self):
+        return self.seen
+
+    def log(self, values, step=None, **options):
+        self.seen.append((step, values["loss"]))
+
+
+def test_a_registered_tracker_is_used_by_its_name_with_its_options(tmp_path):
+    register_tracker_class(Kept)
+    options = ["logger=accelerate", "logger.names=[kept]", "logger.project=p", "logger.options={kept:{team:a}}"]
+    folder = train(tmp_path, *TOY, "trainer.steps=2", *options)
+    assert Kept.seen == [("p", {"team": "a"}), *[(line["step"], line["loss"]) for line in numbers(folder)]]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"names": ["tensorbored"]}, "name must be .* got name='tensorbored'"),
+        ({"names": ["mlflow"]}, r"names: 'mlflow' is not installed. Install it: pip install mlflow."),
+        ({"options": {"mlflow": {}}}, "options must be tensorboard, got options='mlflow'"),
+    ],
+    ids=["unknown", "absent", "unused"],
+)
+def test_trackers_that_cannot_be_used_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Trackers(**options)
