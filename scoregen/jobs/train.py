@@ -229,8 +229,18 @@ def _lines(parts: TrainingParts, source: Source, out: Path, start: Path | None) 
     return [
         f"data: {source.name}, {len(source.train)} samples of shape {source.shape}, classes: {source.num_classes}",
         f"model: {type(model).__name__}, {parameters / 1e6:.2f} M parameters, precision: {precision}",
-        f"run: {out}, {trainer.steps} steps of {trainer.batch_size}{resumed}",
+        f"run: {out}, {trainer.steps} steps of {trainer.batch_size}{_spread(trainer)}{resumed}",
     ]
+
+
+def _spread(trainer: Any) -> str:
+    r"""How a batch is spread over processes and micro-batches, in words."""
+    from scoregen.parallel import world_size
+
+    parts, processes = trainer.micro_batches, world_size()
+    model = "of one model" if trainer.sharding is not None else "with a copy of the model each"
+    micro = f", in {parts} micro-batches" if parts > 1 else ""
+    return micro + (f", on {processes} processes {model}" if processes > 1 else "")
 
 
 def _set_moments(model: Any, source: Source, kind: str) -> None:
