@@ -96,7 +96,7 @@ class AbstractConsistency(Loss):
 
         Args:
             y: data in chart coordinates (B, *S); eps: noise (B, *S).
-            s, r: (B,) float64 on the CPU; r may be 0.
+            s, r: (B,) float64, on the device; r may be 0.
             label: (B,) or None.
         """
 

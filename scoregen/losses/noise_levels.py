@@ -18,7 +18,7 @@ class NoiseLevels(ABC):
 
     @abstractmethod
     def __call__(self, sde: SDE, quantile: Tensor) -> Tensor:
-        r"""s (B,) for quantiles (B,) in [0, 1), float64 on the CPU, inside the range of the process."""
+        r"""s (B,) for quantiles (B,) in [0, 1), float64 where they are, inside the range of the process."""
 
 
 class LogNormal(NoiseLevels):

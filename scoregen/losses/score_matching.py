@@ -42,7 +42,7 @@ class ScoreMatching(Loss):
         r"""The squared error of D(u, s) (B, *S), elementwise.
 
         Args:
-            denoised: D(u, s). y: data in chart coordinates. u: y + s eps. s: (B,) float64 on the CPU.
+            denoised: D(u, s). y: data in chart coordinates. u: y + s eps. s: (B,) float64.
         """
 
     def forward(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from scoregen.checks import at_least
+from scoregen.training.sharding import local
 
 
 class EMA:
@@ -48,10 +49,20 @@ class EMA:
         return 0.5 ** (batch / halflife) if halflife > 0 else 0.0
 
     @torch.no_grad()
-    def update(self, batch: int, images: int) -> None:
-        r"""One step."""
-        averages, sources = list(self.weights.values()), list(self._sources().values())
-        torch._foreach_lerp_(averages, sources, 1 - self.beta(batch, images))
+    def update(self, batch: int, images: int, skipped: Tensor | None = None) -> None:
+        r"""One step.
+
+        Args:
+            batch, images: see `beta`. skipped: 1 on the device where the step was left out, which changes nothing.
+        """
+        averages, sources = [local(w) for w in self.weights.values()], [local(w) for w in self._sources().values()]
+        share = 1 - self.beta(batch, images)
+        if skipped is None:
+            torch._foreach_lerp_(averages, sources, share)
+            return
+        changes = torch._foreach_sub(sources, averages)
+        torch._foreach_mul_(changes, share * (1 - skipped))
+        torch._foreach_add_(averages, changes)
 
     @torch.no_grad()
     def load(self, weights: dict[str, Tensor]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from scoregen.checks import positive
 
@@ -35,6 +36,7 @@ class ExponentiatedGradient(torch.optim.Optimizer):
     def __init__(self, params: Iterable[Any], lr: float = 0.01) -> None:
         positive(lr=lr)
         super().__init__(params, {"lr": lr})
+        self._step_supports_amp_scaling = True  # as torch's fused optimizers say that they take `found_inf`
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -50,8 +52,10 @@ class ExponentiatedGradient(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        skipped: Tensor | None = getattr(self, "found_inf", None)  # 1 on the device leaves the step out
         for group in self.param_groups:
             for x in group["params"]:
                 if x.grad is not None:
-                    x.mul_((-group["lr"] * x.sign() * x.grad).exp())
+                    gradient = x.grad if skipped is None else torch.where(skipped > 0, 0.0, x.grad)
+                    x.mul_((-group["lr"] * x.sign() * gradient).exp())
         return loss

@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from scoregen.errors import Interrupted, UserError
+from scoregen.errors import Interrupted
 from scoregen.parallel import rank
 from scoregen.progress import progress
 from scoregen.training.ending import NOT_FINISHED, Ending
@@ -31,7 +31,7 @@ class Loop:
         self.parts, self.ending = parts, ending
         self.step, self.keeper, self.watch = Step(parts), Keeper(parts), Watch(parts)
         settings, done = parts.settings, parts.progress
-        self.meter = Meter(settings.steps, settings.batch_size, parts.accelerator.device, done.window)
+        self.meter = Meter(settings.steps, settings.batch_size, parts.accelerator.device, done)
         self.profile, self.mirror = Profile(settings.profile, parts.folder), Mirror(settings.mirror, parts.folder)
         self.bar = progress(total=settings.steps, initial=done.step, description="training", unit="step")
 
@@ -39,7 +39,8 @@ class Loop:
         r"""Runs it.
 
         Raises:
-            UserError: the training diverged, the run folder is gone, or a hook failed on another process.
+            UserError: the training diverged (which log steps tell), the run folder is gone, or a hook failed on another
+                process.
             Interrupted: a signal or the limit of time ended it, after a checkpoint.
         """
         settings, done = self.parts.settings, self.parts.progress
@@ -55,7 +56,7 @@ class Loop:
             self._end_if_asked()
             self._run_hooks(self.watch.due())
             waiting = waiting or done.step % settings.checkpoint_every == 0
-            if (waiting and done.skipped_in_a_row == 0) or done.step == settings.steps or self.watch.stop:
+            if (waiting and self._is_good()) or done.step == settings.steps or self.watch.stop:
                 self._save_step()
                 waiting = False
         self.bar.close()
@@ -69,13 +70,14 @@ class Loop:
         self._save_step()
 
     def _step(self) -> None:
-        try:
-            value, norm = self.step()
-        except UserError as error:
-            raise self.keeper.diverged(str(error)) from error
-        self.meter.add(value, norm, skipped=self.parts.progress.skipped_in_a_row > 0)
+        self.meter.add(*self.step())
         self.profile.step()
         self.bar.update()
+
+    def _is_good(self) -> bool:
+        r"""Whether this step was not skipped; waits for it."""
+        self.meter.store()
+        return self.parts.progress.skipped_in_a_row == 0
 
     def _end_if_asked(self) -> None:
         r"""Writes a checkpoint and raises Interrupted where the processes have agreed to end.
@@ -119,7 +121,7 @@ class Loop:
     def _save_step(self) -> None:
         self.meter.pause()
         self.mirror.wait()  # what it reads must not be deleted
-        self.parts.progress.window = self.meter.window()
+        self.meter.store()
         self.keeper.save_step(last=self.watch.stop)
         self.mirror.update()
         self.meter.resume()
@@ -128,12 +130,22 @@ class Loop:
         self.keeper.check_folder()
         done = self.parts.progress
         values = self.meter.read(done.step)
+        self._check_skipped()
         values["lr"] = self.parts.optimizer.param_groups[0]["lr"]
         values["skipped"] = done.skipped
         values["images"] = done.step * self.parts.settings.batch_size
         values |= self.parts.loss.metrics()
         self.bar.set_postfix(loss=f"{values['loss']:.4f}")
         self._write(values)
+
+    def _check_skipped(self) -> None:
+        settings, done = self.parts.settings, self.parts.progress
+        if done.skipped_in_a_row >= settings.max_skipped:
+            raise self.keeper.diverged(
+                f"the loss or its gradient was not finite {done.skipped_in_a_row} times in a row (max_skipped="
+                f"{settings.max_skipped}; step {done.step}, learning rate "
+                f"{self.parts.optimizer.param_groups[0]['lr']:.3g})."
+            )
 
     def _write(self, values: dict[str, float]) -> None:
         values = {name: value for name, value in values.items() if math.isfinite(value)}  # JSON has no NaN

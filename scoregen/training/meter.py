@@ -1,12 +1,12 @@
-r"""Means between two log steps, kept on the device, and the speed."""
+r"""Means between two log steps and the number of skipped steps, kept on the device, and the speed."""
 
 import time
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from scoregen.parallel import world_size
+from scoregen.training.parts import Progress
 
 
 class Meter:
@@ -14,27 +14,26 @@ class Meter:
 
     Args:
         steps: in all, for the time left. batch_size: global. device: of the loss.
-        window: what `window` gave when the run was stopped, so that the next mean is over the same steps.
+        progress: how far the run has come; its window and numbers of skipped steps are brought up to date by `store`
+            and `read`, the only places where the host waits for the device.
     """
 
-    def __init__(
-        self, steps: int, batch_size: int, device: torch.device, window: Sequence[float] = (0.0, 0.0, 0)
-    ) -> None:
-        self.steps, self.batch_size, self.device = steps, batch_size, device
+    def __init__(self, steps: int, batch_size: int, device: torch.device, progress: Progress) -> None:
+        self.steps, self.batch_size, self.progress = steps, batch_size, progress
         self.clock = time.perf_counter()
-        self._clear()
-        self.sums, self.count = torch.tensor(window[:2], device=device), int(window[2])
-
-    def _clear(self) -> None:
-        self.sums, self.count = torch.zeros(2, device=self.device), 0
         self.timed, self.spent = 0, 0.0
+        # sums of loss and norm, numbers of good steps, of skipped ones in all, and of those since the last good one
+        counted = (*progress.window, progress.skipped, progress.skipped_in_a_row)
+        self.sums = torch.tensor(counted, dtype=torch.float32, device=device)
+        self._grows = torch.tensor((1.0, 1.0, 1.0, 1.0, 0.0), device=device)
 
-    def add(self, value: Tensor, norm: Tensor, skipped: bool = False) -> None:
-        r"""One step; a skipped one costs time and does not count in the means."""
+    def add(self, value: Tensor, norm: Tensor, skipped: Tensor) -> None:
+        r"""One step; a skipped one (`skipped` is 1 on the device) costs time and does not count in the means."""
         self.timed += 1
-        if not skipped:
-            self.sums += torch.stack([value, norm.to(value)])
-            self.count += 1
+        ones = torch.ones_like(skipped)
+        good = torch.stack([value.to(skipped), norm.to(skipped), ones, 0 * ones, 0 * ones])
+        left_out = torch.stack([0 * ones, 0 * ones, 0 * ones, ones, self.sums[4] + 1])
+        self.sums = self.sums * self._grows + torch.where(skipped > 0, left_out, good)
 
     def pause(self) -> None:
         self.spent += time.perf_counter() - self.clock
@@ -42,24 +41,29 @@ class Meter:
     def resume(self) -> None:
         self.clock = time.perf_counter()
 
-    def window(self) -> tuple[float, float, int]:
-        r"""The sums over all processes' means since the last log step, and their number; called on every process."""
-        self._agree()
-        loss, norm = self.sums.tolist()
-        return loss, norm, self.count
+    def store(self) -> tuple[float, float, int]:
+        r"""Brings the progress up to date, on every process: means over the processes, in one transfer.
 
-    def _agree(self) -> None:
+        Returns:
+            The window: sums of loss and norm over the good steps since the last log step, and their number.
+        """
         if world_size() > 1:
             torch.distributed.all_reduce(self.sums)
             self.sums /= world_size()
+        loss, norm, *counts = self.sums.tolist()
+        good, skipped, in_a_row = map(round, counts)
+        self.progress.window = loss, norm, good
+        self.progress.skipped, self.progress.skipped_in_a_row = skipped, in_a_row
+        return self.progress.window
 
     def read(self, step: int) -> dict[str, float]:
         r"""The means (NaN after nothing but skipped steps), images a second and seconds left; starts anew."""
-        self._agree()
-        loss, norm = (self.sums / self.count).tolist()
+        loss, norm, good = self.store()
         self.pause()
         speed = self.timed * self.batch_size / max(self.spent, 1e-9)
         left = (self.steps - step) * self.batch_size / speed
-        self._clear()
+        self.sums[:3] = 0.0
+        self.timed, self.spent = 0, 0.0
         self.resume()
-        return {"loss": loss, "grad_norm": norm, "images_per_second": speed, "eta_seconds": left}
+        count = good or float("nan")
+        return {"loss": loss / count, "grad_norm": norm / count, "images_per_second": speed, "eta_seconds": left}

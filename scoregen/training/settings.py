@@ -55,7 +55,8 @@ class Settings:
         checkpoint_every: steps between two checkpoints.
         keep_last: number of checkpoints kept.
         keep_every: checkpoints at multiples of this step are never deleted; None: none.
-        max_skipped: steps with a non-finite gradient are skipped; abort after this many consecutive ones.
+        max_skipped: steps with a non-finite gradient are skipped. At a log step the run ends if the last ones, at least
+            this many, were all skipped.
         max_hours: hours after which the run writes a checkpoint and ends with exit status 75, "not finished"; choose
             it below the limit of the queue by the time of a step, the hooks and a checkpoint. None: no limit.
         workers: processes that read data.

@@ -8,22 +8,43 @@ rounding. What a network does with a block as a whole is of that block: dropout 
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from scoregen.errors import UserError
+from scoregen.keys import Keys
 from scoregen.losses import Loss
-from scoregen.parallel import rank, world_size
-from scoregen.rng import Stream, generator, generators, seed_all
+from scoregen.parallel import moved, rank, world_size
+from scoregen.rng import Stream, generator, seed_all
 from scoregen.training.parts import Parts
 from scoregen.training.precision import autocast, mixed_precision
 from scoregen.training.schedule import Constant
 from scoregen.training.sharding import full, is_sharded
+from scoregen.training.skipping import bad, guarded_step
 
 Batch = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    r"""Where the noise levels of a block of a batch lie in their law: (place + offset) / size.
+
+    Args:
+        places: in the global batch. offset: in [0, 1). size: of the global batch.
+    """
+
+    places: range
+    offset: float
+    size: int
+
+    def on(self, device: torch.device) -> Tensor:
+        r"""(B,), float64, computed on the device."""
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        numbers = torch.arange(self.places.start, self.places.stop, dtype=dtype, device=device)
+        return (numbers + self.offset) / self.size
 
 
 class Objective(nn.Module):
@@ -37,12 +58,10 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.loss, self.precision = model, loss, precision
 
-    def forward(
-        self, x: Tensor, label: Tensor | None, generator: list[torch.Generator], quantile: list[float]
-    ) -> Tensor:
-        # distributed training takes tensors to the device, numbers stay; noise levels are float64 on the CPU
+    def forward(self, x: Tensor, label: Tensor | None, generator: Keys, quantile: Quantiles) -> Tensor:
+        # distributed training may cast tensors that it is handed, so noise levels become tensors here
         with autocast(x.device, self.precision):
-            losses: Tensor = self.loss(self.model, x, label, generator, torch.tensor(quantile, dtype=torch.float64))
+            losses: Tensor = self.loss(self.model, x, label, generator, quantile.on(x.device))
         return losses if losses.dtype.itemsize > 2 else losses.float()
 
 
@@ -66,12 +85,8 @@ class Step:
         self.parameters = [p for p in parts.model.parameters() if p.requires_grad]
         self._read: Iterator[Batch] | None = None
 
-    def __call__(self) -> tuple[Tensor, Tensor]:
-        r"""Does a step and counts it; the loss of this process's part of the batch, and the gradient norm.
-
-        Raises:
-            UserError: the gradient was not finite `max_skipped` times in a row.
-        """
+    def __call__(self) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Does a step; the loss of this process's part of the batch, the gradient norm, and 1 if it was skipped."""
         parts, settings, step = self.parts, self.parts.settings, self.parts.progress.step
         parts.loss.at(step, settings.steps)
         factor = self.schedule(step, settings.steps)
@@ -80,15 +95,12 @@ class Step:
         value = self._gradients()
         clip = math.inf if settings.clip is None else settings.clip
         norm = full(parts.accelerator.clip_grad_norm_(self.parameters, clip))
-        if torch.isfinite(norm):  # one wait for the device a step: an optimizer must not see a bad gradient
-            self.optimizer.step()
-            parts.ema.update(settings.batch_size, (step + 1) * settings.batch_size)
-            parts.progress.skipped_in_a_row = 0
-        else:
-            self._skip(value)
+        skipped = bad(norm)
+        guarded_step(parts.optimizer, self.optimizer.step, skipped)
+        parts.ema.update(settings.batch_size, (step + 1) * settings.batch_size, skipped)
         parts.optimizer.zero_grad(set_to_none=True)
         parts.progress.step += 1
-        return value, norm
+        return value, norm, skipped
 
     def _gradients(self) -> Tensor:
         r"""The gradients of the global batch, and this process's part of its loss."""
@@ -114,26 +126,15 @@ class Step:
         places, size = self.batches.positions(micro), self.parts.settings.batch_size
         device = parts.accelerator.device
         x, label = batch
-        x, label = x.to(device, non_blocking=True), None if label is None else label.to(device, non_blocking=True)
+        x, label = moved(x, device), None if label is None else moved(label, device)
         x = parts.source.train.units(x)  # bytes until here
         if parts.source.augmentation is not None:
-            x = parts.source.augmentation(x, generators(seed, Stream.AUGMENTATION, step, places))
+            x = parts.source.augmentation(x, Keys(seed, Stream.AUGMENTATION, step, places))
         offset = torch.rand((), generator=generator(seed, Stream.LEVELS, step), dtype=torch.float64)
-        quantile = (torch.tensor(list(places), dtype=torch.float64) + offset) / size
+        quantile = Quantiles(places, offset.item(), size)
         seed_all(seed, Stream.DROPOUT, step, 0, micro * world_size() + rank())
-        losses: Tensor = self.objective(x, label, generators(seed, Stream.NOISE, step, places), quantile.tolist())
+        losses: Tensor = self.objective(x, label, Keys(seed, Stream.NOISE, step, places), quantile)
         return losses.sum() * (world_size() / size)
-
-    def _skip(self, value: Tensor) -> None:
-        progress, settings = self.parts.progress, self.parts.settings
-        progress.skipped += 1
-        progress.skipped_in_a_row += 1
-        if progress.skipped_in_a_row >= settings.max_skipped:
-            raise UserError(
-                f"the loss or its gradient was not finite {progress.skipped_in_a_row} times in a row (max_skipped="
-                f"{settings.max_skipped}; step {progress.step + 1}, loss {value.item():.4g}, learning rate "
-                f"{self.parts.optimizer.param_groups[0]['lr']:.3g})."
-            )
 
 
 def _as_is(batch: Any) -> Any:
