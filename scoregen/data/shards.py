@@ -75,7 +75,7 @@ class Shards(Source):
             self.class_names = names or None
             self.num_classes = None if numbers is None else int(numbers.max()) + 1
         label_of = None if numbers is None else torch.from_numpy(numbers)
-        self._whole = TarPictures(self.index, label_of, size, max_pixels, None if caption is None else "RGB")
+        self._pictures = TarPictures(self.index, label_of, size, max_pixels, None if caption is None else "RGB")
 
     def load(self, train: bool) -> Dataset | None:
         return self._of_part("train" if train else "test")
@@ -86,7 +86,7 @@ class Shards(Source):
     def _of_part(self, name: Name) -> Dataset | None:
         files = [k for k, part in enumerate(self._part_of_file) if part == name]
         chosen = torch.from_numpy(np.isin(self.index.shard, files).nonzero()[0])
-        return Subset(self._whole, chosen) if len(chosen) else None
+        return Subset(self._pictures, chosen) if len(chosen) else None
 
 
 class TarPictures(Pictures):

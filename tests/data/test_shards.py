@@ -272,7 +272,7 @@ def test_more_files_than_may_be_open_are_read(tmp_path, monkeypatch):
     for v in range(9):
         write(tmp_path / f"{v}.tar", pairs([v]))
     source = Shards(str(tmp_path))
-    assert contents(source) == {v: v % 3 for v in range(9)} and len(source._whole._open) == 2
+    assert contents(source) == {v: v % 3 for v in range(9)} and len(source._pictures._open) == 2
 
 
 def test_huge_numbers_of_empty_members_cost_seconds(tmp_path):
