@@ -144,6 +144,24 @@ class Source(ABC):
         divided = divide(sizes, self.test_from, self.validation_from, self.seed_of_parts)
         return {name: _assembled(self._stored, pieces) for name, pieces in divided.items() if pieces}
 
+    def told(self, name: Name, count: int | None = None) -> str:
+        r"""A part in words, with the number of its samples that are used: "4 of 4 test images, held out of 40"."""
+        part, kind = self.part(name), "images" if len(self.shape) == 3 else "samples"
+        word = "training" if name == "train" else name
+        if part is None:
+            return f"no {word} {kind}"
+        number = f"{len(part):,}" if count is None else f"{min(count, len(part)):,} of {len(part):,}"
+        choice = self.test_from if name == "test" else self.validation_from
+        if name == "train":
+            return f"{number} {word} {kind}"
+        if self.test_from == ALL:
+            return f"{number} {kind}, all that the data have (data.test=all)"
+        if is_path(choice):
+            return f"{number} {word} {kind} of '{choice}'"
+        return f"{number} {word} {kind}" + (
+            "" if name in self._stored else f", held out of {len(self._stored['train']):,}"
+        )
+
     @cached_property
     def entries(self) -> dict[str, str]:
         r"""What tells these data from others, wherever they lie: an entry for each file, or one for each part."""
@@ -156,7 +174,6 @@ class Source(ABC):
         r"""What the data are, for a record: fingerprint, numbers of samples, range, and names of classes."""
         return {
             "fingerprint": identity.fingerprint(self.entries),
-            "name": self.name,
             "samples": {name: len(part) for name, part in self._parts.items()},
             "range": None if self.range is None else list(self.range),
             "classes": None if self.class_names is None else list(self.class_names),

@@ -92,7 +92,7 @@ class Certify(LoadingJob):
                 self._certify(g, method, indices, description, out)
 
         lines = [
-            f"data: {self.data.name}, {len(indices)} of {len(self.data.test)} inputs",
+            f"data: {self.data.name}; certifying {self.data.told('test', len(indices))}",
             f"noise: {self.noise!r}; method: {method!r}",
             f"out: {out}",
         ]

@@ -63,7 +63,7 @@ class Evaluate(Measuring):
             samples = self.samples or job.run(out / "samples")
             measured(self, samples, extractor, out / "metrics.json")
 
-        return Plan(work, [f"data: {self.data.name}", f"out: {out}"], facts)
+        return Plan(work, [self.measured_against(), f"out: {out}"], facts)
 
     def _given_samples(self) -> Any:
         r"""The samples to measure; refuses too few, and those of another shape than the data."""

@@ -147,7 +147,7 @@ class Job(ABC):
 
     def check_folder(self, out: Path, plan: Plan) -> None:
         r"""Refuses a folder of another job."""
-        digested = {"weights_sha256": "checkpoint", "samples_sha256": "samples"}  # contents, which may move
+        digested = {"weights_sha256": "checkpoint", "samples_sha256": "samples", "data_hash": "data"}  # what may move
         moved = [place for digest, place in digested.items() if digest in plan.facts]
         record = self.record(plan)
         self._check_data(out, record)

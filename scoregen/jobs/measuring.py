@@ -5,6 +5,7 @@ from typing import Any
 
 from scoregen.config import Node
 from scoregen.data import Source
+from scoregen.data.parts import Name
 from scoregen.description import built_option, node_option
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import Label, Precision
@@ -33,6 +34,14 @@ class Measuring(LoadingJob):
     features: Node = field(default_factory=node_option("features", "classifier"))
     metrics: Settings = field(default_factory=built_option("metrics", "default"))
     cache: str | None = "outputs/reference"
+
+    def measured_against(self) -> str:
+        r"""The line that says which images are used."""
+        source = self.data
+        if source.part("train") is None or source.part("test") is None:
+            only: Name = "test" if source.part("train") is None else "train"
+            return f"data: {source.name}; reference: {source.told(only)}; no floor"
+        return f"data: {source.name}; reference: {source.told('train')}; floor: {source.told('test', self.n)}"
 
     def drawn_by(self, sampler: Any) -> Sample:
         r"""The job that makes the samples."""

@@ -55,7 +55,8 @@ class Sweep(Measuring):
         plans = [(name, *plan) for name in self.samplers for plan in plans_of(name, self.calls, sde)]
         for name, node, _, calls in plans:
             self._sample(node).plan(_place(out, name, calls) / "samples")
-        lines = [f"{name}: {steps} steps, {calls} calls" for name, _, steps, calls in plans]
+        lines = [self.measured_against()]
+        lines += [f"{name}: {steps} steps, {calls} calls" for name, _, steps, calls in plans]
         return Plan(
             lambda: self._measure(plans, extractor, out), [*lines, f"out: {out}"], origin(checkpoint, self.weights)
         )

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from scoregen.config import Config, Node, accepts, build
 from scoregen.data import Source, identity
+from scoregen.data.parts import NAMES
 from scoregen.description import node_option, root_node
 from scoregen.errors import UserError
 from scoregen.jobs.adoption import adopted
@@ -228,6 +229,7 @@ def _lines(parts: TrainingParts, source: Source, out: Path, start: Path | None) 
     resumed = f", resumed from {start}" if start else ""
     return [
         f"data: {source.name}, {len(source.train)} samples of shape {source.shape}, classes: {source.num_classes}",
+        f"parts: {'; '.join(source.told(name) for name in NAMES)}",
         f"model: {type(model).__name__}, {parameters / 1e6:.2f} M parameters, precision: {precision}",
         f"run: {out}, {trainer.steps} steps of {trainer.batch_size}{_spread(trainer)}{resumed}",
     ]

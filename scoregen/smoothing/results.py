@@ -117,13 +117,21 @@ def load(folder: str | Path) -> Run:
 
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
-    found = storage.difference(old, new)
+    found = storage.difference(*_without_names(old, new))
     if found is not None:
         name, before, now = found
         raise UserError(
             f"{path} holds certificates of another job: {name} was {storage.short(before)}, now {storage.short(now)}. "
             "Choose another out, or delete it."
         )
+
+
+def _without_names(*headers: Mapping[str, Any]) -> list[dict[str, Any]]:
+    r"""Headers without the names of data that are known by a fingerprint, since a folder may be renamed."""
+    described = [header.get("description", {}) for header in headers]
+    named = ("data",) if all("data_hash" in facts for facts in described) else ()
+    kept = [{key: value for key, value in facts.items() if key not in named} for facts in described]
+    return [{**header, "description": facts} for header, facts in zip(headers, kept, strict=True)]
 
 
 class Results:

@@ -176,7 +176,4 @@ def _essential(config: Config) -> dict[str, Any]:
     kept = {k: v for k, v in config.items() if k not in FREE}
     kept["trainer"] = {k: v for k, v in config.get("trainer", {}).items() if k not in FREE_IN_TRAINER}
     kept["data"] = identity.apart_from_place(config.get("data", {}))
-    kept["dataset"] = {
-        k: v for k, v in config.get("dataset", {}).items() if k != "name"
-    }  # of the folder, which may move
     return kept
