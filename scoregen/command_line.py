@@ -160,6 +160,8 @@ def _whole_nodes(overrides: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _task(whole: list[str], failures: list[Exception]) -> Callable[[Any], float | None]:
+    owner = os.getpid()
+
     def task(config: Any) -> float | None:
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
@@ -174,6 +176,9 @@ def _task(whole: list[str], failures: list[Exception]) -> Callable[[Any], float 
             found = None if job.dry_run else job.result(out)
             return None if found is None else float(found)
         except Exception as error:  # kept for the end, since Hydra would print the overrides before a message
+            if os.getpid() != owner:  # in a process of a launcher: Hydra takes it to the one that waits
+                print(f"{folder}: {user_message(error) or f'{type(error).__name__}: {error}'}", file=sys.stderr)
+                raise
             failures.append(error)
             return None
         finally:

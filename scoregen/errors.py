@@ -24,6 +24,9 @@ class Interrupted(Exception):
         super().__init__(message)
         self.status = status
 
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[int, str]]:
+        return type(self), (self.status, str(self))  # it may come from a process of a launcher
+
 
 def printable(text: str) -> str:
     r"""A text for a terminal: control characters, as names of files may hold, as their escapes."""
