@@ -5,8 +5,9 @@ from scoregen.data.augment import Augmentation, Chain, Crop, Flip, Shift
 from scoregen.data.base import ArrayDataset, Dataset, LazyDataset, Source, Subset
 from scoregen.data.batches import Batches
 from scoregen.data.captions import CaptionedFolder, LazyImages
+from scoregen.data.folder import Folder
 from scoregen.data.hugging_face import HuggingFace
-from scoregen.data.images import CIFAR10, KMNIST, MNIST, Digits, FashionMNIST, Folder
+from scoregen.data.images import CIFAR10, KMNIST, MNIST, Digits, FashionMNIST
 from scoregen.data.shards import Shards
 from scoregen.data.tables import BreastCancer, PositiveTable, Wine
 from scoregen.data.toy import Toy2D

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scoregen.data import identity
 from scoregen.data.augment import Augmentation
+from scoregen.data.damage import Tolerant
 from scoregen.data.indexed import UNIT, ArrayDataset, Dataset, Index, Joined, LazyDataset, Range, Subset
 from scoregen.data.parts import (
     ALL,
@@ -60,6 +61,7 @@ class Source(ABC):
             otherwise, (0.0, inf) for strictly positive measurements; None for unbounded vectors.
         num_classes: number of classes, None where labels are missing or are no classes (captions).
         class_names: of the classes, or None where they are numbers.
+        max_corrupt: share of the samples that a training skips where they are damaged; 0 for data in memory.
 
     Raises:
         UserError: a test or validation that is no choice.
@@ -68,6 +70,7 @@ class Source(ABC):
     name: str
     num_classes: int | None = None
     class_names: tuple[str, ...] | None = None
+    max_corrupt: float = 0.0
     argument_attributes: ClassVar[dict[str, str]] = {"test": "test_from", "validation": "validation_from"}
 
     def __init__(self, augmentation: Augmentation | None = None, test: Held = AUTO, validation: Held = AUTO) -> None:
@@ -135,14 +138,17 @@ class Source(ABC):
         elif self.validation_from == AUTO or self.test_from == ALL:
             found["validation"] = self.load_validation()
         parts = {name: part for name, part in found.items() if part is not None}
-        check_alike({name: tuple(part[0][0].shape) for name, part in parts.items()}, self.name)
+        check_alike({name: part.shape for name, part in parts.items()}, self.name)
         return parts
 
     @cached_property
     def _parts(self) -> dict[Name, Dataset]:
         sizes = {name: len(part) for name, part in self._stored.items()}
         divided = divide(sizes, self.test_from, self.validation_from, self.seed_of_parts)
-        return {name: _assembled(self._stored, pieces) for name, pieces in divided.items() if pieces}
+        parts = {name: _assembled(self._stored, pieces) for name, pieces in divided.items() if pieces}
+        if self.max_corrupt:  # numbers are reported on the test part, so nothing stands in for its samples
+            parts |= {name: Tolerant(part, self.max_corrupt) for name, part in parts.items() if name != "test"}
+        return parts
 
     def told(self, name: Name, count: int | None = None) -> str:
         r"""A part in words, with the number of its samples that are used: "4 of 4 test images, held out of 40"."""
@@ -196,7 +202,7 @@ class Source(ABC):
     @property
     def shape(self) -> tuple[int, ...]:
         r"""Shape of one sample, (*S)."""
-        return tuple(next(iter(self._stored.values()))[0][0].shape)
+        return next(iter(self._stored.values())).shape
 
 
 def _assembled(stored: Mapping[Name, Dataset], pieces: Sequence[Piece]) -> Dataset:

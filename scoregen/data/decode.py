@@ -35,15 +35,20 @@ class Kind:
     r"""What a picture is read as.
 
     Args:
-        channels: 1 or 3. height, width: in pixels. deep: whether it has more than 8 bits, and is read as floats.
-        clear: whether it may have transparency.
+        channels: 1 or 3. height, width: in pixels. bits: 8, 16, or 32 for floats. clear: whether it may have
+            transparency.
     """
 
     channels: int
     height: int
     width: int
-    deep: bool = False
+    bits: int = 8
     clear: bool = False
+
+    @property
+    def deep(self) -> bool:
+        r"""Whether it has more than 8 bits, and is read as floats."""
+        return self.bits > 8
 
 
 def check_whole(image: Image.Image, name: object, where: str) -> None:
@@ -80,7 +85,7 @@ def kind_of(image: Image.Image, where: str, name: object) -> Kind:
         UserError: its mode is no kind of picture.
     """
     if image.mode in _SIXTEEN or image.mode == "F":
-        return Kind(1, image.height, image.width, deep=True)
+        return Kind(1, image.height, image.width, bits=32 if image.mode == "F" else 16)
     clear = image.mode[-1] in "Aa" or "transparency" in image.info
     if image.mode in ("P", "PA"):
         return Kind(1 if _grey_palette(image) else 3, image.height, image.width, clear=clear)

@@ -51,29 +51,38 @@ def read_picture(
     mode: str | None = None,
     size: int | None = None,
     most: int = MOST_PIXELS,
-    *,
-    deep: bool = False,
 ) -> Tensor:
-    r"""The pixels (C, H, W) of a picture, the way up that its camera noted: bytes, grey or RGB, as `decode` has it.
+    r"""The bytes (C, H, W) of a picture, grey or RGB, the way up that its camera noted; more than 8 bits are refused.
 
     Args:
         mode: of Pillow, "RGB" or "L", to convert to; None for grey or RGB as in the file.
         size: shorter side after resizing, then cropped square; None for the picture as it is.
         most: pixels that it may have.
-        deep: whether more than 8 bits are wanted too, as float32: fractions of full scale, and floats as they are.
 
     Raises:
         UserError: the file is missing, damaged, too large or of another kind.
     """
-    kind, image = _read(file, where, most)
-    if kind.deep and not deep:
+    kind, pixels = read_deep(file, where, mode, size, most)
+    if kind.deep:
         raise UserError(f"{where}: '{file}' has more than 8 bits. Convert it to grey or RGB of 8 bits.")
+    return pixels
+
+
+def read_deep(
+    file: Path | Stored, where: str, mode: str | None = None, size: int | None = None, most: int = MOST_PIXELS
+) -> tuple[Kind, Tensor]:
+    r"""What a file holds, and its pixels (C, H, W): bytes; 16 bits as fractions of full scale; or floats.
+
+    Args:
+        where, mode, size, most: as `read_picture`.
+    """
+    kind, image = _read(file, where, most)
     if size:
         check_pixels(file, where, *_resized((kind.width, kind.height), size), most)
     if isinstance(image, Image.Image):
         image = image.convert(mode)
-        return _channels_first(_cropped(image, size) if size else image)
-    return _deep(image, {"L": 1, "RGB": 3, None: kind.channels}[mode], size)
+        return kind, _channels_first(_cropped(image, size) if size else image)
+    return kind, _deep(image, {"L": 1, "RGB": 3, None: kind.channels}[mode], size)
 
 
 def picture_kind(file: Path | Stored, where: str = "data.path", most: int = MOST_PIXELS) -> Kind:

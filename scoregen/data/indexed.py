@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from scoregen.data import identity
+from scoregen.data.units import UNIT as UNIT
+from scoregen.data.units import Range as Range
+from scoregen.data.units import in_range
 
 Index = int | slice | Sequence[int] | Tensor
-Range = tuple[float, float]
-UNIT: Range = (0.0, 1.0)
 
 
 class Dataset(ABC):
@@ -47,13 +48,17 @@ class Dataset(ABC):
         """
         if x.dtype != torch.uint8:
             return x.float()
-        low, high = self.range
-        return x.float() / 255 * (high - low) + low
+        return in_range(x.float() / 255, self.range)
 
     def in_units(self, index: Index) -> tuple[Tensor, Tensor | None]:
         r"""Sample(s) x_0 (*S) or (B, *S), float32 in the units of the source, and their labels or None."""
         x, label = self[index]
         return self.units(x), label
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        r"""Shape of one sample, (*S)."""
+        return tuple(self[0][0].shape)
 
     @property
     def x(self) -> Tensor:
@@ -117,7 +122,7 @@ class LazyDataset(Dataset):
         r"""The samples (B, *S) of these numbers, each from 0 to N - 1; uint8, or float32 in the units of the source."""
 
     def __getitem__(self, index: Index) -> tuple[Tensor, Tensor | None]:
-        chosen = torch.arange(len(self))[index]
+        chosen = places_of(index, len(self))
         x = self.read(chosen.reshape(-1).tolist())
         return (x if chosen.ndim else x[0]), None if self.label is None else self.label[chosen]
 
@@ -140,6 +145,10 @@ class Subset(Dataset):
     def __getitem__(self, index: Index) -> tuple[Tensor, Tensor | None]:
         return self.whole[self.chosen[index]]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.whole.shape
+
     def fingerprint(self) -> str:
         content = hashlib.sha256(self.whole.fingerprint().encode())
         content.update(self.chosen.numpy().tobytes())
@@ -157,8 +166,12 @@ class Joined(Dataset):
     def __len__(self) -> int:
         return sum(map(len, self.pieces))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.pieces[0].shape
+
     def __getitem__(self, index: Index) -> tuple[Tensor, Tensor | None]:
-        chosen = torch.arange(len(self))[index]
+        chosen = places_of(index, len(self))
         places, first, rows, found = chosen.reshape(-1), 0, list[Tensor](), list[Tensor]()
         for piece in self.pieces:
             rows.append(((places >= first) & (places < first + len(piece))).nonzero().flatten())
@@ -169,3 +182,17 @@ class Joined(Dataset):
 
     def fingerprint(self) -> str:
         return identity.fingerprint({str(k): piece.fingerprint() for k, piece in enumerate(self.pieces)})
+
+
+def places_of(index: Index, count: int) -> Tensor:
+    r"""The numbers from 0 to count - 1 that an index means, () or (B,).
+
+    Raises:
+        IndexError: one lies outside.
+    """
+    if isinstance(index, slice):
+        return torch.arange(*index.indices(count))
+    places = torch.as_tensor(index, dtype=torch.long)
+    if places.numel() and not -count <= int(places.min()) <= int(places.max()) < count:
+        raise IndexError(f"index {index} is out of range for {count} samples")
+    return torch.where(places < 0, places + count, places)

@@ -7,12 +7,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from scoregen.data.alike import Alike, Wanted
 from scoregen.data.base import LazyDataset
 from scoregen.data.bounds import MOST_PIXELS, check_labels
-from scoregen.data.files import Stored, picture_shape, read_picture
+from scoregen.data.opening import Stored
+from scoregen.data.units import UNIT, Range
 from scoregen.errors import UserError
 from scoregen.storage import short
 
@@ -20,32 +21,41 @@ _MOST_READ = 512  # pictures, for a fingerprint
 
 
 class Pictures(LazyDataset):
-    r"""Pictures as bytes (C, H, W), each read when it is used; a subclass says where they are kept.
+    r"""Pictures (C, H, W), bytes or floats, each read when it is used; a subclass says where they are kept.
 
     Args:
         label: (N,) integers, or None. size: side that they are resized and cropped to; None for pictures of one size.
         max_pixels: that a picture may have. mode: of Pillow, that they are converted to; None for that of the file.
+        range: what 0 and full scale stand for, and where floats must lie.
     """
 
     def __init__(
-        self, label: Tensor | None, size: int | None, max_pixels: int = MOST_PIXELS, mode: str | None = None
+        self,
+        label: Tensor | None,
+        size: int | None,
+        max_pixels: int = MOST_PIXELS,
+        mode: str | None = None,
+        range: Range = UNIT,
     ) -> None:
         self.label, self.size, self.max_pixels, self.mode = label, size, max_pixels, mode
+        self.range = range
 
     @abstractmethod
     def picture(self, place: int) -> Path | Stored:
         r"""A picture file by its number, 0 to N - 1, or its bytes."""
 
     @cached_property
+    def alike(self) -> Alike:
+        r"""Reads pictures that are like the first one."""
+        channels = None if self.mode is None else len(self.mode)  # L or RGB
+        return Alike(self.picture(0), Wanted(self.size, channels, self.max_pixels, self.range))
+
+    @property
     def shape(self) -> tuple[int, int, int]:
-        r"""(C, H, W), that of the first picture."""
-        channels, height, width = picture_shape(self.picture(0), most=self.max_pixels)
-        sides = (height, width) if self.size is None else (self.size, self.size)
-        return (3 if self.mode == "RGB" else channels), *sides
+        return self.alike.shape
 
     def read(self, places: list[int]) -> Tensor:
-        pictures = [self._read(place) for place in places]
-        return torch.stack(pictures) if pictures else torch.empty(0, *self.shape, dtype=torch.uint8)
+        return self.alike.read(self.picture(place) for place in places)
 
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -53,23 +63,13 @@ class Pictures(LazyDataset):
     @cached_property
     def _fingerprint(self) -> str:
         r"""Of the labels, and of the bytes of at most 512 pictures, evenly spread."""
-        content = sha256(str((len(self), self.size, self.mode)).encode())
+        content = sha256(str((len(self), self.size, self.mode, self.range)).encode())
         content.update(b"" if self.label is None else self.label.numpy().tobytes())
         count = min(len(self), _MOST_READ)
         for k in range(count):
             file = self.picture(k * len(self) // count)
             content.update(file.content if isinstance(file, Stored) else file.read_bytes())
         return content.hexdigest()[:16]
-
-    def _read(self, place: int) -> Tensor:
-        file = self.picture(place)
-        pixels = read_picture(file, mode=self.mode, size=self.size, most=self.max_pixels)
-        if pixels.shape != self.shape:
-            raise UserError(
-                f"data.path: pictures must have one shape, but '{self.picture(0)}' is {self.shape} and '{file}' "
-                f"{tuple(pixels.shape)} (C, H, W). Convert them, or give data.size for other sides."
-            )
-        return pixels
 
 
 def check_texts(label: str | None, caption: str | None) -> None:

@@ -53,7 +53,7 @@ def _kind(page: "TiffPage", where: str, name: str) -> Kind:
             f"{where}: '{name}' has {page.samplesperpixel} channels of {page.dtype}. Write 1 or 3 channels of 8 bits, "
             "16 bits or floats."
         )
-    return Kind(page.samplesperpixel, page.imagelength, page.imagewidth, deep=True)
+    return Kind(page.samplesperpixel, page.imagelength, page.imagewidth, 16 if str(page.dtype) == "uint16" else 32)
 
 
 def _channels_last(pixels: np.ndarray, axes: str) -> np.ndarray:

@@ -7,7 +7,6 @@ unless `data.range` says otherwise, and a value outside of it is a mistake, wher
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from scoregen.errors import UserError
@@ -93,7 +92,7 @@ def _text(one: Range) -> str:
     return f"[{one[0]:g}, {one[1]:g}]"
 
 
-def scaled(x: Tensor, stated: Range) -> Tensor:
-    r"""Unsigned integers of 8 or 16 bits in the units of a range: 0 and full scale go to its ends; float32."""
+def in_range(fraction: Tensor, stated: Range) -> Tensor:
+    r"""Fractions of full scale in the units of a range; in [0, 1] where it has no end."""
     low, high = stated if math.isfinite(stated[1]) else UNIT
-    return x.float() / torch.iinfo(x.dtype).max * (high - low) + low
+    return fraction * (high - low) + low

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from scoregen import parallel
-from scoregen.data.files import picture_kind, read_exact, read_picture
+from scoregen.data.files import picture_kind, read_deep, read_exact, read_picture
 from scoregen.data.opening import Damaged
 from scoregen.errors import UserError
 
@@ -100,7 +100,7 @@ DEEP = {
 def test_deep_values_are_whole(tmp_path, content, expected):
     (tmp_path / "a.tif").write_bytes(content)
     expected = expected[None] if expected.ndim == 2 else expected.transpose(2, 0, 1)
-    read = read_picture(tmp_path / "a.tif", deep=True)
+    read = read_deep(tmp_path / "a.tif", "data.path")[1]
     assert read.dtype == torch.float32
     np.testing.assert_allclose(read.numpy(), expected, rtol=1e-6)
     kind = picture_kind(tmp_path / "a.tif")
@@ -111,7 +111,7 @@ def test_deep_values_are_whole(tmp_path, content, expected):
 
 def test_resizing_keeps_deep_values_within_their_own(tmp_path):
     Image.fromarray(np.kron(np.eye(4), np.ones((4, 4))).astype(np.float32)).save(tmp_path / "a.tif")
-    read = read_picture(tmp_path / "a.tif", size=7, deep=True)
+    read = read_deep(tmp_path / "a.tif", "data.path", size=7)[1]
     assert read.shape == (1, 7, 7) and float(read.min()) >= 0 and float(read.max()) <= 1
 
 
@@ -144,7 +144,7 @@ def colour_png_of_16_bits():
 )
 def test_what_would_be_cut_is_refused(tmp_path, content, text):
     (tmp_path / "a.tif").write_bytes(content)
-    for read in (lambda f: read_picture(f, deep=True), picture_kind):
+    for read in (lambda f: read_deep(f, "data.path"), picture_kind):
         with pytest.raises(UserError, match=text) as caught:
             read(tmp_path / "a.tif")
         assert not isinstance(caught.value, Damaged)
@@ -156,4 +156,4 @@ def test_what_would_be_cut_is_refused(tmp_path, content, text):
 def test_damage_is_told_from_a_mistake(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(Damaged):
-        read_picture(tmp_path / "a.png", deep=True)
+        read_deep(tmp_path / "a.png", "data.path")

@@ -172,7 +172,7 @@ def test_several_columns_of_pictures_or_classes_are_asked_for(tmp_path):
         ({"bytes": None, "path": None}, "row 1 of 'image' has no picture"),
         ({"bytes": b"", "path": None}, "row 1 of 'image' is not|'row 1 of 'image'' is not"),
         ({"bytes": png(1)[:45], "path": None}, "is not a readable image"),
-        ({"bytes": png(1, size=(5, 5)), "path": "b.png"}, r"must have one shape.*b.png"),
+        ({"bytes": png(1, size=(5, 5)), "path": "b.png"}, r"must have the same size.*b.png"),
         ({"bytes": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "path": "b.png"}, "is not a readable image"),
     ],
     ids=["file", "relative", "address", "nothing", "empty", "damaged", "shape", "program"],

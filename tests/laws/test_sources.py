@@ -48,7 +48,9 @@ def npz(folder: Path) -> dict[str, Any]:
 
 
 def pictures(folder: Path) -> dict[str, Any]:
-    return {"path": str(image_folder(folder)), "size": 3, "augmentation": FLIP, "max_pixels": 100}
+    given = {"path": str(image_folder(folder)), "size": 3, "augmentation": FLIP, "max_pixels": 100}
+    parts = {"test": 1, "validation": "none", "max_corrupt": 0.01}
+    return given | parts | {"range": [-1.0, 1.0], "channels": 3}
 
 
 def captions(folder: Path) -> dict[str, Any]:
@@ -107,7 +109,7 @@ SOURCES = {
     data.KMNIST: Small(mnist("KMNIST")),
     data.CIFAR10: Small(cifar10),
     data.Npz: Small(npz),
-    data.Folder: Small(pictures),
+    data.Folder: Small(pictures, (-1.0, 1.0)),
     data.CaptionedFolder: Small(captions),
     data.Shards: Small(shards),
     data.HuggingFace: Small(hugging_face),
