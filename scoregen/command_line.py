@@ -101,8 +101,25 @@ def _check_arguments(job: str, overrides: list[str]) -> None:
             raise UserError(f"{key.lstrip('+')}: {_MOVED[key.lstrip('+')]}.")
         if argument.startswith("~") and "." not in key:
             raise UserError(f"{key}: a key of the job cannot be removed. Give it another value.")
+        if key == "hydra.sweeper.storage" and not argument.endswith("=null"):
+            _check_storage()
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and ("-m" in overrides or "--multirun" in overrides):
         raise UserError("--multirun cannot run inside torchrun: only its first job would start. Start them one by one.")
+
+
+def _check_storage() -> None:
+    r"""Refuses the data base of a study where the optuna of Hydra's sweeper would fail in it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        optuna, alchemy = version("optuna"), version("sqlalchemy")
+    except PackageNotFoundError:
+        return  # Hydra says what is missing
+    if optuna.startswith("2.") and not alchemy.startswith("1."):
+        raise UserError(
+            f"hydra.sweeper.storage: optuna {optuna}, which Hydra's sweeper needs, cannot use SQLAlchemy {alchemy}. "
+            "Install an older one: pip install 'sqlalchemy<2'. Or leave storage out: the study then ends with the sweep."
+        )
 
 
 def _check_grammar(overrides: list[str]) -> None:
