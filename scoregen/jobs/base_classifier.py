@@ -1,12 +1,13 @@
 r"""The classifier that a certification smooths: trained here or from elsewhere, behind a denoiser or not."""
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scoregen.data import Source
 from scoregen.errors import UserError
 from scoregen.jobs.job import LoadingJob, Weights
+from scoregen.smoothing import ClassifierInput
 from scoregen.smoothing.noise import AbstractNoise, Gaussian
 
 if TYPE_CHECKING:
@@ -19,12 +20,15 @@ class Purify:
 
     Args:
         checkpoint: of the denoiser; None for none. weights: "ema" or "model".
+        size: side of the denoiser's images where the data's are k times as large: the denoiser sees the means of k x k
+            pixels, and its clean image is enlarged again. None: they have one size.
         votes: purifications of each noisy input; the majority counts.
         seed: of a stochastic sampler.
     """
 
     checkpoint: str | None = None
     weights: Weights = "ema"
+    size: int | None = None
     votes: int = 1
     seed: int = 0
 
@@ -42,15 +46,35 @@ def trained(job: LoadingJob, checkpoint: str, weights: Weights) -> Any:
     return classifier.to(memory_format=torch.channels_last)
 
 
-def from_elsewhere(classifier: str | Callable[..., Any], device: "torch.device") -> Any:
-    r"""A classifier that was not trained here: the name of a source, a function or a module."""
-    import torch
+def from_elsewhere(job: Any, device: "torch.device") -> tuple[Any, list[str]]:
+    r"""A classifier that was not trained here (the name of a source, a function or a module), and a line about it."""
+    from scoregen.smoothing.classifiers import open_classifier, prepared
 
-    from scoregen.smoothing.classifiers import read_classifier
-
+    classifier, wants = job.classifier, job.classifier_input
+    name = classifier if isinstance(classifier, str) else getattr(classifier, "__name__", type(classifier).__name__)
     if isinstance(classifier, str):
-        return read_classifier(classifier, device)
-    return classifier.to(device) if isinstance(classifier, torch.nn.Module) else classifier
+        classifier, wants = open_classifier(classifier, device, job.classifier_weights, wants)
+    _check_images(name, wants, job.classifier_input, job.data)
+    return prepared(classifier, wants, device), [f"classifier: {name}; {wants}"]
+
+
+def _check_images(name: str, wants: ClassifierInput, given: ClassifierInput, source: Source) -> None:
+    r"""Refuses data that a classifier's size and normalisation are not for."""
+    shape = tuple(source.shape)
+    if wants == ClassifierInput():
+        return
+    if len(shape) != 3:
+        raise UserError(f"classifier_input: is for images, {source.name} has shape {shape}. Leave it out.")
+    if wants.mean is not None and len(wants.mean) != shape[0]:
+        raise UserError(
+            f"classifier: '{name}' takes images of {len(wants.mean)} channels, {source.name} has {shape[0]}. Give data "
+            f"of {len(wants.mean)} channels, or another classifier."
+        )
+    if wants.mean is not None and given.mean is None and source.range != (0.0, 1.0):
+        raise UserError(
+            f"classifier: '{name}' takes images in [0, 1], {source.name} has the range {source.range}. Give data in "
+            "[0, 1], or classifier_input.mean and classifier_input.std in the units of the data."
+        )
 
 
 def purified(job: Any, classifier: Any) -> Any:
@@ -68,8 +92,53 @@ def purified(job: Any, classifier: Any) -> Any:
         check_chart(noise, denoiser.sde)
     except ValueError as error:
         raise UserError(f"noise, purify.checkpoint: {error}") from error
-    options = {"votes": purify.votes, "seed": purify.seed}
+    average = _averaged(purify, denoiser, job.data, noise)
+    options = {"votes": purify.votes, "seed": purify.seed, "average": average}
     return PurifiedClassifier(classifier, denoiser, job.sampler, noise.sigma, **options).eval()
+
+
+def _averaged(purify: Purify, denoiser: Any, source: Source, noise: AbstractNoise) -> int:
+    r"""The side of the blocks of pixels whose means a denoiser sees: 1 where its images have the size of the data.
+
+    Raises:
+        UserError: the images of the denoiser and of the data have other channels, sizes or units.
+    """
+    have, made = tuple(source.shape), denoiser.shape
+    _check_units(purify, denoiser, source)
+    if made is None or made == have:
+        if purify.size not in (None, have[-1]):
+            raise UserError(f"purify.size: the denoiser takes images of {have}, got {purify.size}. Leave it out.")
+        return 1
+    which = f"the denoiser of '{purify.checkpoint}' takes images {made}, {source.name} has {have}"
+    if len(made) != 3 or len(have) != 3 or made[0] != have[0]:
+        raise UserError(f"purify.checkpoint: {which}. Give a denoiser of the data's channels and kind.")
+    factors = {side / size for side, size in zip(have[1:], made[1:], strict=True)}
+    factor = int(max(factors))
+    fits = len(factors) == 1 and factor == max(factors) and isinstance(noise, Gaussian)
+    if purify.size is None or not fits or (purify.size, purify.size) != made[1:]:
+        by_size = f", or purify.size={made[-1]}: it then sees the means of {factor} x {factor} pixels" if fits else ""
+        raise UserError(
+            f"purify.size: {which}, got purify.size={purify.size or 'null'}. Give data of its size (data.size="
+            f"{made[-1]}){by_size}."
+        )
+    return factor
+
+
+def _check_units(purify: Purify, denoiser: Any, source: Source) -> None:
+    r"""Refuses data whose range the denoiser's chart takes far from [-1, 1]: they have other units."""
+    chart = denoiser.sde.chart.as_affine()
+    if chart is None or source.range is None or math.isinf(source.range[1]):
+        return
+    low, high = (chart.scale * end + chart.shift for end in source.range)
+    if not (_NARROWEST <= high - low <= _WIDEST and max(abs(low), abs(high)) <= _WIDEST):
+        raise UserError(
+            f"purify.checkpoint: the denoiser of '{purify.checkpoint}' takes the range {source.range} of {source.name} "
+            f"to {low:g} .. {high:g}, and models about -1 .. 1: it was trained in other units. Give its own data, or "
+            "data.range."
+        )
+
+
+_NARROWEST, _WIDEST = 0.25, 8.0  # of the range of the data in model coordinates
 
 
 def check_told(classifier: Any, noise: AbstractNoise) -> None:

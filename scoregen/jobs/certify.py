@@ -14,6 +14,7 @@ from scoregen.errors import UserError
 from scoregen.jobs.base_classifier import Purify, check_told, classes_of, from_elsewhere, purified, trained
 from scoregen.jobs.job import LoadingJob, Plan, Weights
 from scoregen.samplers import Sampler
+from scoregen.smoothing import ClassifierInput
 from scoregen.smoothing.noise import AbstractNoise, Gaussian
 
 Method = Literal["fixed", "selection_free", "top2", "stitched", "ladder"]
@@ -26,7 +27,10 @@ class Certify(LoadingJob):
 
     Args:
         checkpoint: a classifier trained here: a checkpoint, or a run folder. weights: "ema" or "model"; or
-        classifier: FILE.pt2, FILE.pt, torchvision:NAME, MODULE:FUNCTION; in Python also a function or module.
+        classifier: FILE.pt2, FILE.pt, torchvision:NAME, timm:NAME, hf:FOLDER, hf:OWNER/NAME, MODULE:FUNCTION; in Python
+            also a function or module.
+        classifier_weights: a state dict for it, FILE.safetensors or FILE.pt; "pretrained" fetches those of its library.
+        classifier_input: size and normalisation that it wants; what is None is as its library states.
         data: its test part is certified.
         noise: of the smoothing.
         method, n, n0, alpha, max_radius, step: as `scoregen.smoothing.choice.make_method`.
@@ -41,6 +45,8 @@ class Certify(LoadingJob):
     checkpoint: str | None = None
     weights: Weights = "ema"
     classifier: str | Callable[..., Any] | None = None
+    classifier_weights: str | None = None
+    classifier_input: ClassifierInput = field(default_factory=ClassifierInput)
     data: Source
     noise: AbstractNoise = field(default_factory=lambda: Gaussian(0.5))
     method: Method = "ladder"
@@ -66,6 +72,11 @@ class Certify(LoadingJob):
             )
         if self.checkpoint is None:
             self.refuse_ignored({"weights": "needs checkpoint=..., whose weights they are"})
+        else:
+            reason = "needs classifier=SOURCE, not checkpoint=..., which has its own"
+            self.refuse_ignored({"classifier_weights": reason, "classifier_input": reason})
+        if self.classifier_weights is not None and not isinstance(self.classifier, str):
+            raise UserError("classifier_weights: needs classifier=SOURCE as a text. Load them into your module.")
         if self.purify.checkpoint is None:
             self._refuse_purification()
 
@@ -83,7 +94,7 @@ class Certify(LoadingJob):
         from scoregen.smoothing.dataset import every_kth
 
         with user_errors():
-            g, method = self._smoothed(parallel.device()), self._method()
+            (g, told), method = self._smoothed(parallel.device()), self._method()
             indices = every_kth(len(self.data.test), self.max_inputs)
         description = self._description()
 
@@ -93,6 +104,7 @@ class Certify(LoadingJob):
 
         lines = [
             f"data: {self.data.name}; certifying {self.data.told('test', len(indices))}",
+            *told,
             f"noise: {self.noise!r}; method: {method!r}",
             f"out: {out}",
         ]
@@ -104,32 +116,35 @@ class Certify(LoadingJob):
         asked: dict[str, Any] = {key: getattr(self, key) for key in ("n", "n0", "alpha", "max_radius", "step")}
         return make_method(self.method, self.noise, **asked)
 
-    def _smoothed(self, device: Any) -> Any:
-        r"""The smoothed classifier."""
+    def _smoothed(self, device: Any) -> tuple[Any, list[str]]:
+        r"""The smoothed classifier, and lines about it."""
         import torch
 
         from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 
-        classifier = self._classifier(device)
+        classifier, told = self._classifier(device)
         precision = getattr(torch, _PRECISIONS[self.precision]) if self.precision else None
         options: dict[str, Any] = {"batch_size": self.batch_size, "strict": self.strict, "precision": precision}
-        return SmoothedClassifier(classifier, self.noise, classes_of(classifier, self.data, device), **options)
+        classes = classes_of(classifier, self.data, device)
+        return SmoothedClassifier(classifier, self.noise, classes, **options), told
 
-    def _classifier(self, device: Any) -> Any:
+    def _classifier(self, device: Any) -> tuple[Any, list[str]]:
+        told: list[str] = []
         if self.checkpoint is not None:
             classifier = trained(self, self.checkpoint, self.weights)
         else:
-            assert self.classifier is not None
-            classifier = from_elsewhere(self.classifier, device)
+            classifier, told = from_elsewhere(self, device)
         if self.purify.checkpoint is not None:
-            return purified(self, classifier)
+            classifier = purified(self, classifier)
+            made = self.purify.size or "their own"
+            return classifier, [*told, f"denoiser: {self.purify.checkpoint}, images of {made} pixels"]
         check_told(classifier, self.noise)
-        return classifier
+        return classifier, told
 
     def _description(self) -> dict[str, Any]:
         r"""What tells this classifier and these data from others, for the header of the certificates."""
-        names = {key: self.described(key) for key in ("checkpoint", "classifier", "weights")}
-        for key in ("checkpoint", "classifier"):  # the same file by another path is the same job
+        names = {key: self.described(key) for key in ("checkpoint", "classifier", "weights", "classifier_weights")}
+        for key in ("checkpoint", "classifier", "classifier_weights"):  # the same file by another path is the same job
             if isinstance(names[key], str) and Path(names[key]).exists():
                 names[key] = str(Path(names[key]).resolve())
         test = self.data.test

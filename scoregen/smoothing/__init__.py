@@ -3,6 +3,7 @@ r"""Certified robustness by randomized smoothing."""
 from scoregen.smoothing.certificate import ABSTAIN, Certificate
 from scoregen.smoothing.multiplicative_noise import LogNormal, LogNormalGain, LogNormalGamma
 from scoregen.smoothing.noise import AbstractNoise, Gaussian, Laplace, Uniform
+from scoregen.smoothing.preparation import ClassifierInput, Normalized, Resized
 from scoregen.smoothing.purify import PurifiedClassifier
 from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 
@@ -10,12 +11,15 @@ __all__ = [
     "ABSTAIN",
     "AbstractNoise",
     "Certificate",
+    "ClassifierInput",
     "Gaussian",
     "Laplace",
     "LogNormal",
     "LogNormalGain",
     "LogNormalGamma",
+    "Normalized",
     "PurifiedClassifier",
+    "Resized",
     "SmoothedClassifier",
     "Uniform",
 ]

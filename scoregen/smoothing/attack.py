@@ -10,6 +10,7 @@ Reference: Salman et al. (2019), arXiv 1906.04584, section 2.2.
 import torch
 from torch import Tensor
 
+from scoregen.smoothing.logits import logits_of
 from scoregen.smoothing.noise import Gaussian
 from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 
@@ -50,7 +51,7 @@ def attack(
         delta.requires_grad_(True)
         noise = (g.noise.sample(x, draws, generator) - x).to(x.dtype)
         with torch.enable_grad():
-            log_probability = g.classifier(x + delta + noise).log_softmax(1)[:, label].logsumexp(0)
+            log_probability = logits_of(g.classifier(x + delta + noise)).log_softmax(1)[:, label].logsumexp(0)
             (gradient,) = torch.autograd.grad(-log_probability, delta)
         step = gradient / gradient.norm().clamp_min(torch.finfo(x.dtype).tiny)
         delta = delta.detach() + 2.5 * radius / steps * step

@@ -2,7 +2,8 @@ r"""Classifiers from outside the package, read for certification.
 
 FILE.pt2              a `torch.export` program with a dynamic batch dimension
 FILE.pt, FILE.ts      a TorchScript module
-torchvision:NAME      a torchvision model with its default weights; their normalisation becomes part of it
+torchvision:NAME      a model of torchvision, timm:NAME of timm, hf:FOLDER or hf:OWNER/NAME of transformers, with the
+                      size and normalisation that its library states (`scoregen.smoothing.libraries`)
 MODULE:FUNCTION       MODULE.FUNCTION() returns the classifier; importing it runs its code
 
 Files of the first two kinds are programs, and the last is one: they do what their authors wanted. Pickles inside a .pt2
@@ -20,26 +21,13 @@ from torch import Tensor, nn
 
 from scoregen import storage
 from scoregen.errors import UserError, closest
+from scoregen.smoothing.classifier_weights import read_weights_into
+from scoregen.smoothing.libraries import from_timm, from_torchvision, from_transformers
+from scoregen.smoothing.logits import logits_of
+from scoregen.smoothing.preparation import ClassifierInput
 from scoregen.smoothing.programs import load_exported
 
 Classify = Callable[[Tensor], Tensor]
-
-
-class Normalized(nn.Module):
-    r"""classifier((x - mean) / std), channel by channel, so that x and the noise on it stay in [0, 1] units."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, classifier: nn.Module, mean: list[float], std: list[float]) -> None:
-        super().__init__()
-        self.classifier = classifier
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier((x - self.mean) / self.std)
-        return logits
 
 
 class Exported(nn.Module):
@@ -67,21 +55,62 @@ class Exported(nn.Module):
         return str(self._program[0].code)
 
 
-def read_classifier(source: str, device: torch.device | str = "cpu") -> Classify:
-    r"""The classifier of a source (see the module's head), in evaluation mode.
+_LIBRARIES = {"torchvision": from_torchvision, "timm": from_timm, "hf": from_transformers}
+
+
+def read_classifier(source: str, device: torch.device | str = "cpu", weights: str | None = None) -> Classify:
+    r"""The classifier of a source (see the module's head), in evaluation mode, behind its size and normalisation.
+
+    Arguments and errors as `open_classifier`.
+    """
+    classifier, wants = open_classifier(source, device, weights)
+    return prepared(classifier, wants, device)
+
+
+def open_classifier(
+    source: str,
+    device: torch.device | str = "cpu",
+    weights: str | None = None,
+    given: ClassifierInput | None = None,
+) -> tuple[Classify, ClassifierInput]:
+    r"""The classifier of a source, in evaluation mode, and what it wants its images to be.
+
+    Args:
+        source: where it comes from. device: where it goes.
+        weights: a file of them, "pretrained" for those that its library fetches, or None for its own.
+        given: wishes that replace those of the library.
 
     Raises:
-        UserError: the source does not exist or cannot be read.
+        UserError: the source does not exist or cannot be read, or lacks weights.
     """
+    given = given or ClassifierInput()
     if Path(source).suffix in (".pt2", ".pt", ".ts", ".pth"):
-        return _file(Path(source), device)
+        if weights is not None:
+            raise UserError(f"classifier_weights: '{source}' is a program with its own weights. Leave it out.")
+        return _file(Path(source), device), given
     kind, colon, name = source.partition(":")
     if not colon:
         raise UserError(
-            f"classifier: '{source}' is neither a .pt2 or .pt file, nor torchvision:NAME, nor MODULE:FUNCTION. "
-            f"If it is a checkpoint of scoregen, set checkpoint={source}."
+            f"classifier: '{source}' is neither a .pt2 or .pt file, nor torchvision:NAME, timm:NAME or hf:FOLDER, nor "
+            f"MODULE:FUNCTION. If it is a checkpoint of scoregen, set checkpoint={source}."
         )
-    classifier = _torchvision(name) if kind == "torchvision" else _function(kind, name)
+    if kind not in _LIBRARIES:
+        return _placed(_function(kind, name, weights), device), given
+    network, wants = _LIBRARIES[kind](name, weights)
+    if wants is None and given.mean is None:
+        raise UserError(
+            f"classifier_input.mean: '{source}' does not say how its images are normalised (no "
+            "preprocessor_config.json). Give classifier_input.mean, .std and .size."
+        )
+    return _placed(network, device), (wants or ClassifierInput()).overridden(given)
+
+
+def prepared(classifier: Classify, wants: ClassifierInput, device: torch.device | str) -> Classify:
+    r"""A classifier behind the size and normalisation that it wants."""
+    return _placed(wants.around(classifier), device)
+
+
+def _placed(classifier: Classify, device: torch.device | str) -> Classify:
     return classifier.to(device).eval() if isinstance(classifier, nn.Module) else classifier
 
 
@@ -104,24 +133,7 @@ def _file(path: Path, device: torch.device | str) -> nn.Module:
         ) from error
 
 
-def _torchvision(name: str) -> nn.Module:
-    from scoregen.compat import repair_torchvision
-
-    repair_torchvision()
-    from torchvision.models import get_model, get_model_weights, list_models
-
-    if name not in list_models():
-        raise UserError(f"classifier: torchvision has no model '{name}'. {closest(name, list_models())}")
-    weights = get_model_weights(name).DEFAULT
-    transform = weights.transforms()
-    try:
-        model = get_model(name, weights=weights)
-    except OSError as error:
-        raise UserError(f"classifier: the weights of torchvision:{name} could not be fetched ({error}).") from error
-    return Normalized(model, transform.mean, transform.std)
-
-
-def _function(module: str, name: str) -> Classify:
+def _function(module: str, name: str, weights: str | None) -> Classify:
     if "" not in sys.path:
         sys.path.insert(0, "")  # the working directory, as for python -m
     try:
@@ -137,6 +149,10 @@ def _function(module: str, name: str) -> Classify:
         raise UserError(f"classifier: {module}:{name}() failed ({type(error).__name__}: {error}).") from error
     if not callable(classifier):
         raise UserError(f"classifier: {module}:{name}() must return a classifier, got {type(classifier).__name__}.")
+    if weights is not None:
+        if not isinstance(classifier, nn.Module):
+            raise UserError(f"classifier_weights: {module}:{name}() is no module, which has no weights. Leave it out.")
+        read_weights_into(classifier, weights, f"{module}:{name}")
     return classifier
 
 
@@ -149,13 +165,24 @@ def probe(classifier: Classify, x: Tensor) -> int:
     """
     for size in (2, 3):
         try:
-            logits = classifier(x.expand(size, *x.shape))
-        except (RuntimeError, AssertionError) as error:  # an exported program asserts the sizes it was made for
+            output = classifier(x.expand(size, *x.shape))
+        except UserError:
+            raise
+        except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
             raise UserError(
                 f"classifier: cannot take inputs of shape {tuple(x.shape)} and type {x.dtype}, {size} at once "
                 f"({str(error).splitlines()[0]}). An exported program needs a dynamic batch dimension."
             ) from error
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if not isinstance(shape, tuple) or len(shape) != 2 or len(logits) != size:
-            raise UserError(f"classifier: must return logits (B, K), got {shape} for a batch of {size}.")
+        try:
+            logits = logits_of(output)
+        except ValueError as error:
+            raise UserError(f"classifier: {str(error).removeprefix('classifier ')}") from error
+        if len(logits) != size:
+            raise UserError(f"classifier: must return logits (B, K), got {tuple(logits.shape)} for a batch of {size}.")
+    if not bool(logits.isfinite().all()):
+        found = "NaN" if bool(logits.isnan().any()) else "infinity"
+        raise UserError(
+            f"classifier: its logits hold {found} for the first input without noise. Check its weights, and the range "
+            "and normalisation of its images."
+        )
     return logits.shape[1]

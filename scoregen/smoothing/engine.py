@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from scoregen.rng import Stream, generator
 from scoregen.smoothing.classifiers import Classify
+from scoregen.smoothing.logits import logits_of
 from scoregen.smoothing.noise import AbstractNoise
 
 Item = TypeVar("Item")
@@ -138,7 +139,7 @@ class Engine:
         return torch.autocast(device.type, self.precision) if self.precision is not None else nullcontext()
 
     def _logits(self, noisy: Tensor) -> Tensor:
-        logits = self.classifier(noisy)
+        logits = logits_of(self.classifier(noisy))
         if logits.shape != (len(noisy), self.num_classes):
             raise ValueError(
                 f"classifier must return logits of shape (batch, num_classes) = {(len(noisy), self.num_classes)}, "

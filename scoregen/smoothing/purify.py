@@ -1,6 +1,7 @@
 r"""Denoised smoothing: a denoiser in front of a classifier that never saw noise.
 
-Smoothing adds noise sigma to x. In chart coordinates that is u = y_0 + s eps with s = a sigma, where a is the chart's
+Smoothing adds noise sigma to x. A denoiser of smaller images sees the means of k x k pixels, whose noise is sigma/k and
+as independent as that of x. In chart coordinates that is u = y_0 + s eps with s = a sigma, where a is the chart's
 slope (2 for images in [0, 1] modelled in [-1, 1]). It is the state of the process at the time t with
 sigma_t / alpha_t = s, so that a sampler started there gives a clean input. t is solved for exactly, not taken from a
 grid.
@@ -20,6 +21,7 @@ from scoregen.models import DenoiserLike
 from scoregen.rng import Stream, generators
 from scoregen.sde.process import SDE
 from scoregen.smoothing.classifiers import Classify
+from scoregen.smoothing.logits import logits_of
 from scoregen.smoothing.multiplicative_noise import LogNormal
 from scoregen.smoothing.noise import AbstractNoise, Gaussian
 
@@ -86,6 +88,8 @@ class PurifiedClassifier(nn.Module):
         sigma: of the smoothing noise: Gaussian(sigma), or LogNormal(sigma, offset) before a log chart of that offset.
         votes: purifications of each noisy input; the majority counts, ties broken by the mean softmax.
         seed: of the purification's own noise.
+        average: k: the denoiser sees the means of k x k pixels, and its clean image is enlarged again; k > 1 is for
+            Gaussian noise on images and an affine chart.
 
     Raises:
         ValueError: the process never reaches the noise ratio s, its chart is neither affine nor logarithmic, or the
@@ -101,25 +105,29 @@ class PurifiedClassifier(nn.Module):
         *,
         votes: int = 1,
         seed: int = 0,
+        average: int = 1,
     ) -> None:
         super().__init__()
         positive(sigma=sigma)
-        whole(1, votes=votes)
+        whole(1, votes=votes, average=average)
+        if average > 1 and denoiser.sde.chart.as_affine() is None:
+            raise ValueError(f"average must be 1 before a chart that is not affine, got average={average}.")
         if getattr(sampler, "couples_batch", False):
             raise ValueError(
                 f"sampler must purify each image by itself, got {type(sampler).__name__}, whose steps depend on the "
                 f"whole batch. Use Heun, Consistency or another sampler with a number of steps."
             )
         self.classifier, self.denoiser, self.sampler = classifier, denoiser, sampler
-        self.sigma, self.votes, self.seed = float(sigma), int(votes), seed
-        self.noise_ratio = self.sigma * chart_slope(denoiser.sde)
+        self.sigma, self.votes, self.seed, self.average = float(sigma), int(votes), seed, int(average)
+        self.noise_ratio = self.sigma / self.average * chart_slope(denoiser.sde)
         self.time = float(denoiser.sde.time_of(torch.tensor(self.noise_ratio, dtype=torch.float64)))
         parts = [part for part in (classifier, denoiser) if isinstance(part, nn.Module)]
         self.training = any(part.training for part in parts)
 
     def extra_repr(self) -> str:
         sampler = f"{type(self.sampler).__name__}(steps={getattr(self.sampler, 'steps', None)})"
-        return f"sampler={sampler}, sigma={self.sigma}, votes={self.votes}, seed={self.seed}"
+        average = f", average={self.average}" if self.average > 1 else ""
+        return f"sampler={sampler}, sigma={self.sigma}, votes={self.votes}, seed={self.seed}{average}"
 
     def purify(self, x: Tensor, vote: int = 0) -> Tensor:
         r"""Noisy inputs (B, *S) to clean ones.
@@ -128,15 +136,20 @@ class PurifiedClassifier(nn.Module):
             x: data plus noise sigma, in data units.
             vote: number of the purification; those of different numbers are independent.
         """
-        sde = self.denoiser.sde
+        sde, size = self.denoiser.sde, tuple(x.shape[2:])
+        if self.average > 1:
+            if any(side % self.average for side in size):
+                raise ValueError(f"x must have sides that {self.average} divides, got {tuple(x.shape)}.")
+            x = functional.avg_pool2d(x, self.average)
         x_t = sde.from_u(sde.to_chart(x), self.time)
         keyed = generators(self.seed, Stream.PURIFY, vote, fingerprints(x))
-        return self.sampler(self.denoiser, start=(x_t, self.time), generator=keyed)
+        clean = self.sampler(self.denoiser, start=(x_t, self.time), generator=keyed)
+        return functional.interpolate(clean, size, mode="bilinear") if self.average > 1 else clean
 
     def forward(self, x: Tensor) -> Tensor:
         r"""Logits (B, K) of noisy inputs; with several votes the votes for each class plus half the mean softmax."""
         if self.votes == 1:
-            return self.classifier(self.purify(x))
-        logits = torch.stack([self.classifier(self.purify(x, vote)) for vote in range(self.votes)])
+            return logits_of(self.classifier(self.purify(x)))
+        logits = torch.stack([logits_of(self.classifier(self.purify(x, vote))) for vote in range(self.votes)])
         won = functional.one_hot(logits.argmax(2), logits.shape[2]).sum(0)
         return won + 0.5 * logits.softmax(2).mean(0)

@@ -19,6 +19,7 @@ from scoregen import storage
 from scoregen.errors import UserError
 from scoregen.parallel import rank
 from scoregen.smoothing.classifiers import Classify
+from scoregen.smoothing.logits import logits_of
 
 FORMAT = "scoregen certificates 2"
 
@@ -39,7 +40,7 @@ class Run:
 def answers(classifier: Classify, batches: Iterable[Tensor]) -> str:
     r"""A hash of a classifier's answers to batches of inputs (B, *S); tells classifiers of one name apart."""
     with torch.no_grad():
-        labels = torch.cat([classifier(batch).argmax(1) for batch in batches])
+        labels = torch.cat([logits_of(classifier(batch)).argmax(1) for batch in batches])
     return _hashed(labels.cpu().numpy().tobytes())
 
 
