@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import assert_same_run
-from tiny import DIGITS, ROOT, TOY, numbers, torchrun, train, weights
+from tiny import ROOT, TOY, numbers, torchrun, train, weights
 
 import scoregen
 from scoregen import checkpoint, losses
@@ -21,12 +21,12 @@ from scoregen.training.sharding import check_sharding, units
 RUN = [*TOY, "model.network.depth=2", "data.validation=0.2", "trainer.steps=6", "trainer.checkpoint_every=2"]
 RUN += ["trainer.keep_last=9", "+trainer.optimizer.eps=1e-4"]  # Adam's division would magnify rounding
 HELD_OUT = ["early_stopping.every=3", "early_stopping.n=20"]
-UNET = [*DIGITS, "trainer.steps=2", "+trainer.optimizer.eps=1e-4"]
 LOSSES = {"tuning": "consistency", "svr": "smooth_paper"}
 TWO = """
+import os
 import sys
 from pathlib import Path
-from test_sharding import HELD_OUT, LOSSES, RUN, UNET
+from test_sharding import HELD_OUT, LOSSES, RUN
 from tiny import train
 from scoregen.parallel import finalize
 
@@ -40,8 +40,10 @@ except KeyboardInterrupt:
 train(root / "grown", *RUN, *HELD_OUT, shard, "trainer.resume=auto")
 for name, loss in LOSSES.items():
     train(root / name, *RUN, f"loss={loss}", shard)
-train(root / "unet", *UNET, shard)
 train(root / "copies", *RUN, "trainer.ddp={gradient_as_bucket_view:true}")
+os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "false"}
+os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = "Linear"
+train(root / "units", *RUN, *HELD_OUT)
 finalize()
 """
 
@@ -82,8 +84,8 @@ def test_losses_that_call_the_model_twice_are_those_of_one_process(runs, loss):
     assert_close(train(runs / f"{loss}-one", *RUN, f"loss={LOSSES[loss]}"), runs / loss)
 
 
-def test_a_network_of_blocks_is_that_of_one_process(runs):
-    assert_close(train(runs / "unet-one", *UNET), runs / "unet")
+def test_the_units_of_the_launcher_change_no_number(runs):
+    assert_close(runs / "one", runs / "units")
 
 
 def test_copies_with_options_are_those_of_one_process(runs):
