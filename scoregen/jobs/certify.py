@@ -38,10 +38,12 @@ class Certify(LoadingJob):
         batch_size: draws in a forward pass; None: 128 on a CPU, 1024 elsewhere; does not change the noise.
         precision: "bf16" or "fp16": of the forward pass; then that rounded classifier is certified.
         strict: noise in float64; False is faster and no proof against a hostile classifier.
+        export: "csv" or "cohen": also certificates.csv, or certificates.tsv in the published format.
         purify: a denoiser before the classifier. sampler: of the denoiser.
     """
 
     known: ClassVar = ("certificates.jsonl", "table.md", "curve.png", "report.html")
+    free: ClassVar = (*LoadingJob.free, "export")
     checkpoint: str | None = None
     weights: Weights = "ema"
     classifier: str | Callable[..., Any] | None = None
@@ -60,6 +62,7 @@ class Certify(LoadingJob):
     batch_size: int | None = None
     precision: Literal["bf16", "fp16"] | None = None
     strict: bool = True
+    export: Literal["csv", "cohen"] | None = None
     purify: Purify = field(default_factory=Purify)
     sampler: Sampler = field(default_factory=built_option("sampler", "one_shot"))
 
@@ -183,6 +186,7 @@ class Certify(LoadingJob):
                 print(f"{seconds / len(indices):.3g} s an input on {parallel.world_size()} process(es)")
 
     def _report(self, run: Any, out: Path) -> None:
+        from scoregen.smoothing.export import export
         from scoregen.smoothing.page import write_page
         from scoregen.smoothing.report import curve, table
         from scoregen.storage import write_text
@@ -190,6 +194,8 @@ class Certify(LoadingJob):
         text = table({"certified accuracy, %": run}, implies=self.noise.implies)
         write_text(out / "table.md", text + "\n")
         curve({out.name: run}, out / "curve.png")
+        if self.export is not None:
+            export(run, out, self.export)
         write_page(out / "report.html", run, _On(self.data.test, "cpu"), self.noise)
         print(text)
         print(f"\n{out / 'report.html'}")
@@ -205,7 +211,7 @@ class _On:
     r"""A data set with its inputs on a device, where a plain function expects them."""
 
     def __init__(self, data: Any, device: Any) -> None:
-        self.data, self.device = data, device
+        self.data, self.device, self.label = data, device, data.label
 
     def __len__(self) -> int:
         return len(self.data)

@@ -49,6 +49,22 @@ def _check_comparable(found: dict[Path, Any]) -> None:
         values = {run.header.get(key) or run.header["description"].get(key) for run in found.values()} - {None}
         if len(values) > 1:
             raise UserError(f"runs: must have one {name}, got {', '.join(sorted(map(str, values)))}.")
+    (first, run), *others = found.items()
+    for folder, other in others:
+        if other.header["indices"] != run.header["indices"]:
+            raise UserError(
+                f"runs: must be of the same inputs, got {len(run.records)} of '{first}' and {len(other.records)} of "
+                f"'{folder}', whose numbers differ. Certify both with one max_inputs."
+            )
+
+
+def _settings(runs: Any) -> str:
+    r"""Rows of the table that say what the certificates of each run are of."""
+    rows = {
+        name: [str(run.header[key]) for run in runs.values()]
+        for key, name in (("noise", "noise"), ("method", "method"), ("n", "n"), ("alpha", "alpha"))
+    }
+    return "\n".join(f"| {' | '.join([name, *cells])} |" for name, cells in rows.items())
 
 
 def _write(runs: Any, out: Path) -> None:
@@ -57,7 +73,7 @@ def _write(runs: Any, out: Path) -> None:
     from scoregen.storage import write_text
 
     if rank() == 0:
-        text = table(runs)
+        text = f"{table(runs)}\n{_settings(runs)}"
         write_text(out / "table.md", text + "\n")
         curve(runs, out / "curve.png")
         print(text)

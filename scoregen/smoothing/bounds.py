@@ -38,6 +38,22 @@ def round_down(value: float, decimals: int | None = None) -> float:
     return scaled if scaled <= value else (math.floor(value * scale) - 1) / scale
 
 
+def safe(length: float, least: int = 3) -> float:
+    r"""A length in few digits, three at least that count, never a larger one."""
+    return round_down(length, max(least, 2 - math.floor(math.log10(length)))) if length > 0 else 0.0
+
+
+def percent(share: float, up: bool = False) -> str:
+    r"""A share as percent with one decimal place, rounded down, or up where the smaller number would flatter."""
+    hundredfold = round(100 * share, 9)  # .29 is 29.0 %, despite rounding
+    return f"{abs(round_down(-hundredfold, 1)) if up else round_down(hundredfold, 1):.1f}"
+
+
+def significant(value: float) -> float:
+    r"""A number with nine significant digits, whatever its units."""
+    return float(f"{value:.9g}")
+
+
 def check_alpha(alpha: float) -> float:
     r"""Returns alpha, a failure probability in [1e-30, 1/2).
 

@@ -1,5 +1,6 @@
 r"""Certifying a data set: sharded over processes, resumable, with a progress bar."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,9 +11,10 @@ from scoregen.checks import whole
 from scoregen.interruption import check_folder, end_if_asked
 from scoregen.parallel import barrier, gather, shard, world_size
 from scoregen.progress import progress
+from scoregen.smoothing.bounds import percent, significant
 from scoregen.smoothing.guard import KNOWN_BY, NotAFunction
 from scoregen.smoothing.methods import AbstractMethod
-from scoregen.smoothing.results import Results, Run, fingerprint, load
+from scoregen.smoothing.results import Results, Run, fingerprint, hashed, load
 from scoregen.smoothing.sequential import Ladder
 from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 
@@ -66,7 +68,7 @@ def certify_dataset(
         raise ValueError(f"indices must hold one or more different numbers, got {list(indices)[:10]}.")
     known = [(indices[i], data[indices[i]][0]) for i in every_kth(len(indices), KNOWN_BY)]
     g.examine(known)
-    header = {"description": dict(description or {}), **_header(g, known, indices, method, seed)}
+    header = {"description": dict(description or {}), **_header(g, data, known, indices, method, seed)}
     with Results(out, header) as results:
         try:
             _certify_into(results, g, data, indices, method, seed)
@@ -102,6 +104,7 @@ def _certify_into(
 
 def _header(
     g: SmoothedClassifier,
+    data: LabelledData,
     known: Sequence[tuple[int, Tensor]],
     indices: Sequence[int],
     method: AbstractMethod,
@@ -121,7 +124,9 @@ def _header(
         "norm": g.noise.distance,
         "step": g.noise.step,
         "radii": _rungs(g, method),
-        "reach": None if (p := method.sufficient) is None else round(g.noise.radius(p, 1.0 - p), 9),
+        "reach": None if (p := method.sufficient) is None else significant(g.noise.radius(p, 1.0 - p)),
+        "labels": labels_hash(data, indices),
+        "inputs": hashed(b"".join(x.cpu().numpy().tobytes() for _, x in known)),
         "classifier": fingerprint(g.classifier),  # the hashes last: what precedes them says more where jobs differ
         "answers": g.answers(known),
     }
@@ -131,13 +136,20 @@ def _rungs(g: SmoothedClassifier, method: AbstractMethod) -> list[float] | None:
     r"""The radii of a ladder's rungs; None for other methods."""
     if not isinstance(method, Ladder):
         return None
-    return [round(g.noise.radius(p, 1.0 - p), 9) for p in method.targets]
+    return [significant(g.noise.radius(p, 1.0 - p)) for p in method.targets]
 
 
 def _inputs(data: LabelledData, indices: Sequence[int], labels: dict[int, int]) -> Iterator[tuple[int, Tensor]]:
     for index in indices:
         x, labels[index] = data[index][0], int(data[index][1])
         yield index, x
+
+
+def labels_hash(data: LabelledData, indices: Sequence[int]) -> str:
+    r"""A hash of the labels of the inputs; of data that have all labels at hand no input is read."""
+    labels = getattr(data, "label", None)
+    known = [int(data[i][1] if labels is None else labels[i]) for i in indices]
+    return hashed(json.dumps(known).encode())
 
 
 class _Score:
@@ -148,4 +160,4 @@ class _Score:
 
     def add(self, correct: bool) -> str:
         self.correct, self.total = self.correct + correct, self.total + 1
-        return f"certified accuracy {self.correct / self.total:.1%}"
+        return f"certified accuracy {percent(self.correct / self.total)} %"

@@ -13,8 +13,13 @@ from torch import Tensor
 
 from scoregen.checks import at_least, finite, positive
 from scoregen.smoothing import draws
-from scoregen.smoothing.bounds import round_down
+from scoregen.smoothing.bounds import safe
 from scoregen.smoothing.noise import AbstractNoise, gaussian_probability, gaussian_radius
+
+
+def _factor(factor: float) -> float:
+    r"""A factor in few digits, never one that is further from 1."""
+    return 1.0 + safe(factor - 1.0) if factor >= 1.0 else 1.0 - safe(1.0 - factor)
 
 
 class LogNormal(AbstractNoise):
@@ -63,8 +68,8 @@ class LogNormal(AbstractNoise):
         return self.offset * radius
 
     def implies(self, radius: float) -> str:
-        one = f"one pixel x {round_down(math.exp(radius), 3):.12g}"
-        return f"l2 {round_down(self.l2_radius(radius), 4):.12g} for x' >= 0, {one}" if self.offset else one
+        one = f"one pixel x {_factor(math.exp(radius)):.12g}"
+        return f"l2 {safe(self.l2_radius(radius), 4):.12g} for x' >= 0, {one}" if self.offset else one
 
     def check(self, x: Tensor) -> None:
         smallest = float(x.min())
@@ -125,7 +130,7 @@ class AbstractLogNormalFactor(AbstractNoise):
 
     def implies(self, radius: float) -> str:
         low, high = self.interval(radius)
-        return f"{self.action} {-round_down(-low, 3):.12g} to {round_down(high, 3):.12g}"
+        return f"{self.action} {_factor(low):.12g} to {_factor(high):.12g}"
 
 
 class LogNormalGain(AbstractLogNormalFactor):

@@ -2,6 +2,7 @@ r"""report.html: a run in one self-contained page, with its most and least certa
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ to every input closer (in {{ norm }}) than the radius. This guarantee is for the
 network alone.</p>
 <h2>Certified accuracy</h2>
 {{ numbers(rows) }}
-<p>In parentheses: a lower bound of the accuracy that holds with probability {{ together }} for all inputs of a row
-together.</p>
+<p>In parentheses: a lower bound of the accuracy that holds with probability {{ together }} for all
+inputs and rows at once.</p>
 <figure>{{ picture(curve, "certified accuracy against radius") }}</figure>
 <h2>Most certain</h2>
 {{ gallery(most) }}
@@ -107,7 +108,7 @@ def write_page(
         Path(path),
         _PAGE,
         title="Certified robustness",
-        confidence=f"{1 - header['alpha']:g}",
+        confidence=f"{1 - Decimal(repr(header['alpha'])):f}",
         together=f"{1 - RHO:g}",
         norm=header["norm"],
         rows=table_rows({"certified accuracy, %": run}, implies=noise.implies),
@@ -132,7 +133,7 @@ def _settings(header: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _shown(record: Mapping[str, Any], x: Tensor, noise: AbstractNoise, seed: int, names: Sequence[str]) -> _Shown:
     noisy = noise.sample(x, 1, generator(seed, Stream.ESTIMATION, record["index"], 0))[0]
     counts = np.array(record["counts"])
-    votes = ", ".join(f"{names[k]}: {counts[k] / counts.sum():.1%}" for k in np.argsort(-counts)[:3] if counts[k])
+    votes = ", ".join(f"{names[k]}: {counts[k]:,}" for k in np.argsort(-counts)[:3] if counts[k])
     return _Shown(
         index=record["index"],
         clean=_look(x),
@@ -140,7 +141,7 @@ def _shown(record: Mapping[str, Any], x: Tensor, noise: AbstractNoise, seed: int
         predicted="abstains" if record["predicted"] == ABSTAIN else f"label {names[record['predicted']]}",
         label=names[record["label"]],
         wrong=record["predicted"] != record["label"],
-        radius=explained(f"radius {record['radius']:.6f}", noise.implies(record["radius"])),
+        radius=explained(f"radius {record['radius']:.12g}", noise.implies(record["radius"])),
         votes=f"{votes} of {record['n']:,}",
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from scoregen.pictures import figure
-from scoregen.smoothing.bounds import high_probability_accuracy, round_down
+from scoregen.smoothing.bounds import high_probability_accuracy, percent, round_down, safe, significant
 from scoregen.smoothing.results import Run
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def table_radii(runs: Sequence[Run]) -> list[float]:
         return sorted({radius for run in runs for radius in run.header["radii"]})
     step = min(run.header["step"] for run in runs)
     top = max(_end(run) for run in runs)
-    return [round(i * step, 10) for i in range(int(top / step + 1e-6) + 1)]
+    return [significant(i * step) for i in range(int(top / step + 1e-6) + 1)]
 
 
 def _end(run: Run) -> float:
@@ -143,23 +143,22 @@ def table_rows(
     return [
         *lines,
         ["average certified radius", *averages],
-        ["abstentions, %", *(f"{100 * s.abstentions:.1f}" for s in found)],
+        ["abstentions, %", *(percent(s.abstentions, up=True) for s in found)],
         ["mean draws", *(f"{s.draws:,.0f}" for s in found)],
         ["inputs", *(f"{s.inputs}" for s in found)],
     ]
 
 
 def _average(found: Summary, run: Run) -> str:
-    if run.header["reach"] is None:
-        return f"{found.average_radius:.3f}"
-    return f">= {round_down(round(found.average_radius, 9), 3):.3f}"  # .45 for the mean of .6 and .3, despite rounding
+    average = significant(found.average_radius)  # .45 for the mean of .6 and .3, despite rounding
+    text = f"{round_down(average, 3):.3f}" if average >= 0.1 or not average else f"{safe(average):.12g}"
+    return text if run.header["reach"] is None else f">= {text}"
 
 
 def _cell(run: Run, radius: float) -> str:
     if not _covers(run, radius):
         return "-"
-    guaranteed = round_down(100 * guaranteed_accuracy(run, [radius])[0], 1)
-    return f"{100 * certified_accuracy(run, [radius])[0]:.1f} ({guaranteed:.1f})"
+    return f"{percent(certified_accuracy(run, [radius])[0])} ({percent(guaranteed_accuracy(run, [radius])[0])})"
 
 
 def _norms(runs: Mapping[str, Run]) -> str:

@@ -41,19 +41,19 @@ def answers(classifier: Classify, batches: Iterable[Tensor]) -> str:
     r"""A hash of a classifier's answers to batches of inputs (B, *S); tells classifiers of one name apart."""
     with torch.no_grad():
         labels = torch.cat([logits_of(classifier(batch)).argmax(1) for batch in batches])
-    return _hashed(labels.cpu().numpy().tobytes())
+    return hashed(labels.cpu().numpy().tobytes())
 
 
 def fingerprint(classifier: Classify) -> str:
     r"""A hash of a module's structure, weights, buffers and settings, or of a function's name where there are none."""
-    return _hashed(_told(classifier).encode())
+    return hashed(_told(classifier).encode())
 
 
 def _told(value: Any) -> str:
     r"""An object's content as a text that is the same in each process; of foreign objects the type alone."""
     if isinstance(value, Tensor):
         content = value.detach().cpu().double().contiguous().numpy().tobytes()
-        return f"{tuple(value.shape)} {value.dtype} {_hashed(content)}"
+        return f"{tuple(value.shape)} {value.dtype} {hashed(content)}"
     if isinstance(value, nn.Module):
         parts = {**value.state_dict(), **dict(value.named_buffers())}  # some buffers are not part of the state
         return f"{value!r} {_told(parts)} {[_settings(module) for module in value.modules()]}"
@@ -75,8 +75,19 @@ def _settings(value: Any) -> str:
     return _told({key: inner for key, inner in vars(value).items() if key[0] != "_" and key != "training"})
 
 
-def _hashed(content: bytes) -> str:
+def hashed(content: bytes) -> str:
+    r"""A short SHA-256 of bytes."""
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def read_lines(path: Path) -> tuple[dict[str, Any] | None, list[tuple[int, dict[str, Any]]]]:
+    r"""The header and the records of a results file, each with the number of its line; a torn last line is left out.
+
+    Raises:
+        UserError: a line is no record, or a second header.
+    """
+    header, records, _ = _read(path)
+    return header, list(enumerate(records, 2))
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]:
@@ -84,15 +95,27 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]
     raw = path.read_bytes()
     whole = raw[: raw.rfind(b"\n") + 1]
     try:
-        lines = [json.loads(line) for line in whole.splitlines()]
+        lines = [json.loads(line, parse_constant=_refuse_constant) for line in whole.splitlines()]
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged inside ({error}). Move it away and certify again.") from None
     if lines and not (isinstance(lines[0], dict) and lines[0].get("format") == FORMAT):
         raise UserError(f"{path} is not a results file of this version, which begins with format '{FORMAT}'.")
     for number, record in enumerate(lines[1:], 2):
-        if not isinstance(record, dict) or type(record.get("index")) is not int:
-            raise UserError(f"{path} is damaged inside (line {number} has no index). Move it away and certify again.")
+        why = _damage(record)
+        if why:
+            raise UserError(f"{path} is damaged inside (line {number} {why}). Move it away and certify again.")
     return (lines[0] if lines else None), lines[1:], len(whole)
+
+
+def _damage(record: Any) -> str:
+    r"""Why a line is no record; empty where it is one."""
+    if not isinstance(record, dict) or type(record.get("index")) is not int:
+        return "is a second header" if isinstance(record, dict) and "format" in record else "has no index"
+    return ""
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def load(folder: str | Path) -> Run:
@@ -100,7 +123,7 @@ def load(folder: str | Path) -> Run:
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: files are damaged or of different jobs.
+        ValueError: files are damaged or of different jobs, or an input is certified twice or none of the job.
     """
     header = None
     records: dict[int, Any] = {}
@@ -111,10 +134,22 @@ def load(folder: str | Path) -> Run:
         if header is not None:
             _same(header, found, path)
         header = found
-        records |= {line["index"]: line for line in lines}
+        _add(records, lines, found, path)
     if header is None:
         raise FileNotFoundError(f"no certificates in {folder}, which must hold certificates.jsonl.")
     return Run(header, [records[index] for index in sorted(records)])
+
+
+def _add(records: dict[int, Any], lines: Iterable[Mapping[str, Any]], header: Mapping[str, Any], path: Path) -> None:
+    r"""Adds the records of a file; the same record twice is harmless, two that differ are damage."""
+    wanted = set(header["indices"])
+    for line in lines:
+        index = line["index"]
+        if index not in wanted:
+            raise UserError(f"{path} is damaged inside (input {index} is none of its job). Move it away.")
+        if records.get(index, line) != line:
+            raise UserError(f"{path} is damaged inside (input {index} has two certificates). Move it away.")
+        records[index] = line
 
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
@@ -159,7 +194,7 @@ class Results:
             found, lines, length = _read(path)
             if found is not None:
                 _same(found, header, path)
-            self.done |= {line["index"]: line for line in lines}
+            _add(self.done, lines, found or header, path)
             if path == self.path:
                 with path.open("r+b") as file:
                     file.truncate(length)

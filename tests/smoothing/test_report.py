@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scoregen.smoothing import Gaussian, LogNormal, LogNormalGain, SmoothedClassifier
-from scoregen.smoothing.bounds import high_probability_accuracy
+from scoregen.smoothing.bounds import high_probability_accuracy, percent, significant
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.dataset import certify_dataset
 from scoregen.smoothing.page import extremes, write_page
@@ -81,6 +81,26 @@ def test_bounds_and_radii_are_never_rounded_up():
     assert list(rows)[:3] == ["0.8789", "0.166666", "0.3"]
     assert rows["0.8789"] == "100.0 (99.4)"
     assert rows["average certified radius"] == ">= 1.234"
+
+
+def test_a_printed_share_never_flatters():
+    almost = run([0.5] * 9_996 + [0.0] * 4, [0] * 9_996 + [-1] * 4, [0] * 10_000)
+    rows = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in table({"a": almost}, [0]).splitlines()}
+    assert rows["0"] == "99.9 (99.7)"  # 9,996 and 9,972 of 10,000
+    assert rows["abstentions, %"] == "0.1"
+    assert percent(0.29) == "29.0"
+
+
+def test_small_units_keep_their_digits_in_rungs_averages_and_factors():
+    noise = Gaussian(1e-10)
+    ladder = make_method("ladder", noise, n=1000)
+    rungs = [significant(noise.radius(p, 1 - p)) for p in ladder.targets]
+    assert rungs[:3] == pytest.approx([0, 0.5e-10, 1e-10], rel=1e-8)
+    small = run([1.23456e-10, 2.34567e-10], [0, 0], [0, 0])
+    text = table({"a": small}, [1.2e-10])
+    assert "| 1.2e-10 | 100.0 (" in text
+    assert "| average certified radius | 1.79e-10 |" in text  # 1.790115e-10
+    assert LogNormalGain(1e-6).implies(1.2345e-6) == "gain 0.99999877 to 1.00000123"
 
 
 def test_default_rows_go_one_step_beyond_the_largest_certified_radius():

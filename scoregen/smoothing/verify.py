@@ -1,0 +1,169 @@
+r"""Are these certificates what their counts prove? Everything is computed again from the counts in the files.
+
+Noise and method stand in the header as they print themselves, so that the bounds, the radius and the label of each
+record follow from its counts. Counts that were edited together with all that follows from them are not seen here:
+certify again to see those.
+"""
+
+import ast
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scoregen import smoothing
+from scoregen.errors import UserError
+from scoregen.smoothing import methods, sequential
+from scoregen.smoothing.certificate import conclude
+from scoregen.smoothing.methods import AbstractMethod, Tally
+from scoregen.smoothing.noise import AbstractNoise
+from scoregen.smoothing.results import read_lines
+from scoregen.smoothing.sequential import AbstractSequential
+
+_NOISES = ("Gaussian", "Uniform", "Laplace", "LogNormal", "LogNormalGain", "LogNormalGamma")
+_METHODS = {"Fixed": methods, "SelectionFree": methods, "TopTwo": methods, "Stitched": sequential, "Ladder": sequential}
+_DERIVED = ("predicted", "radius", "p_lower", "p_upper", "candidate", "n", "draws")
+
+
+def problems(folder: str | Path) -> list[str]:
+    r"""What is wrong with the certificates of a folder, one line each; an empty list where nothing is.
+
+    Args:
+        folder: of `certify_dataset` or of the job certify.
+
+    Raises:
+        UserError: there are no certificates, or none that can be read.
+    """
+    files = sorted(Path(folder).glob("certificates*.jsonl"))
+    found: list[str] = []
+    header: dict[str, Any] | None = None
+    records: list[tuple[str, dict[str, Any]]] = []
+    for path in files:
+        first, lines = read_lines(path)
+        if header is not None and first is not None and first != header:
+            found.append(f"{path.name}: its header is another job's")
+        header = header or first
+        records += [(f"{path.name}, line {number}", record) for number, record in lines]
+    if header is None:
+        raise UserError(f"verify: no certificates in '{folder}', which must hold certificates.jsonl.")
+    noise, method = _noise(header), _method(header)
+    for where, record in records:
+        found += [f"{where}: {text}" for text in _wrong(record, header, noise, method)]
+    return [*found, *_counted([record["index"] for _, record in records], header["indices"])]
+
+
+def _counted(indices: list[int], wanted: list[int]) -> Iterator[str]:
+    r"""Inputs that are missing, or there more than once."""
+    doubled = sorted(index for index, times in Counter(indices).items() if times > 1)
+    missing = sorted(set(wanted) - set(indices))
+    for name, numbers in (("more than once", doubled), ("missing", missing)):
+        if numbers:
+            shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+            yield f"{len(numbers)} {'input is' if len(numbers) == 1 else 'inputs are'} {name}: {shown}"
+
+
+def _wrong(
+    record: Mapping[str, Any], header: Mapping[str, Any], noise: AbstractNoise, method: AbstractMethod
+) -> Iterator[str]:
+    r"""What is wrong with one record."""
+    if record["index"] not in set(header["indices"]):
+        yield f"input {record['index']} is none of this job"
+    try:
+        tally = _tally(record, header["num_classes"], method)
+        proved = conclude(tally, method, noise).record()
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        yield f"input {record['index']}: its counts are no counts of this method ({error})"
+        return
+    for key in _DERIVED:
+        given, right = record.get(key), proved[key]
+        if not _equal(given, right):
+            yield f"input {record['index']}: {key} is {given}, its counts prove {right}"
+
+
+def _equal(given: Any, right: Any) -> bool:
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return False
+    return given == right or math.isclose(given, right, rel_tol=1e-9)
+
+
+def _tally(record: Mapping[str, Any], classes: int, method: AbstractMethod) -> Tally:
+    r"""The counts of a record as the method saw them.
+
+    Raises:
+        ValueError: they are not such counts.
+    """
+    counts = _array(record["counts"], classes)
+    selection = None if record["selection"] is None else _array(record["selection"], classes)
+    candidate, path = int(record["candidate"]), record["path"]
+    if not path or path[-1] != [int(counts.sum()), int(counts[candidate])]:
+        raise ValueError(f"path ends with {path[-1] if path else path}, counts are {counts.tolist()}")
+    looks = [_look(counts, candidate, *look) for look in path[:-1]]
+    tally = Tally(selection, [*looks, counts])
+    drawn = [int(look.sum()) for look in tally.looks]
+    allowed = method._schedule.tolist() if isinstance(method, AbstractSequential) else [method.n]
+    if drawn != allowed[: len(drawn)] or any(a[candidate] > b[candidate] for a, b in _pairs(tally.looks)):
+        raise ValueError(f"looks after {drawn} draws")
+    n0 = getattr(method, "n0", None)
+    if (None if selection is None else int(selection.sum())) != n0:
+        raise ValueError(f"the class was chosen by {record['selection']}, n0={n0}")
+    return tally
+
+
+def _pairs(looks: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return itertools.pairwise(looks)
+
+
+def _look(counts: np.ndarray, candidate: int, drawn: int, agreed: int) -> np.ndarray:
+    r"""An earlier look: only the count of the candidate is known, and only that is used."""
+    look = np.zeros_like(counts)
+    look[candidate], look[candidate - 1] = agreed, drawn - agreed
+    return look
+
+
+def _array(counts: Any, classes: int) -> np.ndarray:
+    array = np.asarray(counts)
+    if array.shape != (classes,) or array.dtype.kind != "i" or (array < 0).any():
+        raise ValueError(f"counts must be {classes} whole numbers >= 0, got {counts}")
+    return array
+
+
+def _noise(header: Mapping[str, Any]) -> AbstractNoise:
+    name, arguments = _call(header["noise"], _NOISES)
+    noise: AbstractNoise = getattr(smoothing, name)(**arguments)
+    return noise
+
+
+def _method(header: Mapping[str, Any]) -> AbstractMethod:
+    name, arguments = _call(header["method"], _METHODS)
+    method: AbstractMethod = getattr(_METHODS[name], name)(**arguments)
+    if (method.n, method.alpha) != (header["n"], header["alpha"]):
+        raise UserError(f"verify: the header says n={header['n']}, alpha={header['alpha']}, its method {method!r}.")
+    return method
+
+
+def _call(text: Any, known: Any) -> tuple[str, dict[str, Any]]:
+    r"""Name and arguments of a call in text, `Gaussian(sigma=0.5)`; nothing is run."""
+    try:
+        (statement,) = ast.parse(text).body
+        call: Any = statement.value
+        name, arguments = call.func.id, {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+    except (ValueError, SyntaxError, AttributeError, TypeError, RecursionError, MemoryError):
+        name, arguments = None, {}
+    if name not in known:
+        raise UserError(f"verify: the header names {text!r:.200}, which is no noise or method of this package.")
+    return name, arguments
+
+
+def verify(folder: str | Path) -> int:
+    r"""Prints what is wrong with the certificates of a folder; the exit status, 0 where nothing is."""
+    found = problems(folder)
+    for line in found:
+        print(line)
+    print(
+        f"{len(found)} problems in '{folder}'" if found else f"every certificate of '{folder}' follows from its counts"
+    )
+    return int(bool(found))

@@ -1,0 +1,126 @@
+r"""Certificates are recomputed from their counts; what was edited, is missing, foreign or double is named."""
+
+import csv
+import json
+import re
+
+import pytest
+import torch
+
+from scoregen.errors import UserError
+from scoregen.smoothing import Gaussian, LogNormal, SmoothedClassifier
+from scoregen.smoothing.choice import METHODS, make_method
+from scoregen.smoothing.dataset import certify_dataset
+from scoregen.smoothing.export import export
+from scoregen.smoothing.results import load
+from scoregen.smoothing.verify import problems, verify
+
+DATA = [(torch.tensor([0.1 * k + 0.05, 1.0]), k % 3) for k in range(6)]
+
+
+def classifier(y):
+    return torch.stack((y[:, 0], 0.6 - y[:, 0], 0.2 + 0 * y[:, 0]), 1)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    certified(tmp_path, "ladder")
+    return tmp_path
+
+
+def certified(folder, method, noise=None, data=DATA):
+    noise = noise or Gaussian(0.4)
+    g = SmoothedClassifier(classifier, noise, 3)
+    rule = make_method(method, noise, n=400, n0=30, alpha=0.01)
+    return certify_dataset(g, data, range(len(data)), rule, folder, seed=3)
+
+
+def edited(folder, change, line=2):
+    r"""One record is changed by a function of it, which returns the lines in its place."""
+    file = folder / "certificates.jsonl"
+    lines = file.read_text().splitlines()
+    lines[line : line + 1] = change(json.loads(lines[line]))
+    file.write_text("".join(f"{text if isinstance(text, str) else json.dumps(text)}\n" for text in lines))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("noise", [Gaussian(0.4), LogNormal(0.4, offset=0.3)], ids=["Gaussian", "LogNormal"])
+def test_what_was_certified_follows_from_its_counts(method, noise, tmp_path, capsys):
+    certified(tmp_path, method, noise)
+    assert problems(tmp_path) == []
+    assert verify(tmp_path) == 0
+    assert "every certificate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda r: [r | {"radius": r["radius"] + 1e-6}], r"radius is .*, its counts prove"),
+        (lambda r: [r | {"predicted": (r["candidate"] + 1) % 3}], r"predicted is .*, its counts prove"),
+        (lambda r: [r | {"p_lower": r["p_lower"] + 1e-3}], "p_lower is"),
+        (lambda r: [r | {"counts": [r["n"], 0, 0]}], "its counts are no counts of this method"),
+        (lambda r: [r | {"n": r["n"] + 1}], "n is"),
+        (lambda r: [r | {"path": [[1, 1], *r["path"]]}], "its counts are no counts of this method"),
+        (lambda r: [r | {"selection": [9, 0, 0]}], r"the class was chosen by \[9, 0, 0\], n0=30"),
+        (lambda r: [r | {"index": 99}], "input 99 is none of this job"),
+        (lambda r: [r, r], r"1 input is more than once: \d"),
+        (lambda r: [], r"1 input is missing: \d"),
+    ],
+    ids=["radius", "label", "bound", "counts", "n", "path", "selection", "foreign", "double", "missing"],
+)
+def test_what_was_edited_is_named(folder, change, text, capsys):
+    edited(folder, change)
+    assert any(re.search(text, line) for line in problems(folder)), problems(folder)
+    assert verify(folder) == 1
+    assert " in '" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda r: [json.dumps(r | {"radius": float("nan")})], "NaN is no number"),
+        (lambda r: [{"format": "scoregen certificates 2"}, r], "line 3 is a second header"),
+        (lambda r: [r | {"index": 99}], "input 99 is none of its job"),
+        (lambda r: [r, r | {"radius": 0.1}], r"input \d has two certificates"),
+    ],
+    ids=["NaN", "a second header", "foreign", "two that differ"],
+)
+def test_damage_is_refused_when_it_is_read(folder, change, text):
+    edited(folder, change)
+    with pytest.raises(UserError, match=text):
+        load(folder)
+    with pytest.raises(UserError, match=text):
+        certified(folder, "ladder")
+
+
+def test_a_header_that_names_a_program_runs_nothing(folder):
+    edited(folder, lambda header: [header | {"noise": "__import__('os').system('touch executed')"}], line=0)
+    with pytest.raises(UserError, match="which is no noise or method of this package"):
+        problems(folder)
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        ([(x, 2 - label) for x, label in DATA], "labels"),
+        ([*DATA[1:], DATA[0]], "labels"),
+        ([(x + 0.01, label) for x, label in DATA], "inputs"),
+    ],
+    ids=["flipped labels", "another order", "other inputs"],
+)
+def test_a_folder_refuses_other_data(folder, data, key):
+    with pytest.raises(UserError, match=f"of another job: {key} was"):
+        certified(folder, "ladder", data=data)
+
+
+def test_tables_hold_every_input_with_its_recorded_radius(folder):
+    pandas = pytest.importorskip("pandas")
+    run = load(folder)
+    table = pandas.read_csv(export(run, folder, "csv"))
+    assert table.radius.tolist() == [r["radius"] for r in run.records]
+    assert table.correct.tolist() == [r["predicted"] == r["label"] for r in run.records]
+    assert table.alpha.unique().tolist() == [0.01]
+    with export(run, folder, "cohen").open() as file:
+        rows = list(csv.reader(file, delimiter="\t"))
+    assert rows[0] == ["idx", "label", "predict", "radius", "correct", "time"]
+    assert [float(row[3]) for row in rows[1:]] == [r["radius"] for r in run.records]
