@@ -38,6 +38,7 @@ def test_joblib_runs_trainings_side_by_side_and_hands_a_failure_on(tmp_path, mon
     assert "train: trainer: clip must be > 0 and finite, got clip=-1.0." in capfd.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:::optuna", "ignore::DeprecationWarning:sqlalchemy")
 def test_optuna_minimises_what_the_training_returns(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=all", "hydra.sweeper.n_jobs=1"]
