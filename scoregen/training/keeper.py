@@ -14,6 +14,7 @@ from scoregen.errors import UserError
 from scoregen.lock import identity
 from scoregen.parallel import gather, rank
 from scoregen.training.parts import Parts
+from scoregen.training.scaling import state_of
 from scoregen.training.shard_keeper import save_shards, save_whole, together
 from scoregen.training.sharding import free_model, gather_model, is_sharded, local
 
@@ -120,7 +121,7 @@ class Keeper:
         checkpoint.save(folder, self._contents(), config=self.parts.config, state=self._state())
 
     def _state(self) -> dict[str, Any]:
-        return {"kind": type(self.parts.model).__name__, **vars(self.parts.progress)}
+        return {"kind": type(self.parts.model).__name__, **vars(self.parts.progress), **state_of(self.parts.accelerator)}
 
     def _contents(self) -> checkpoint.Contents:
         parts = self.parts

@@ -27,14 +27,10 @@ class Profile:
 
     def __enter__(self) -> Self:
         if self.steps is not None:
-            import torch
-            from torch.profiler import ProfilerActivity, profile, schedule
+            from torch.profiler import profile, schedule
 
-            kinds = {ProfilerActivity.CPU}
-            if torch.accelerator.is_available():
-                kinds |= torch.profiler.supported_activities()
             plan = schedule(wait=_LEAVE - 1, warmup=1, active=self.steps, repeat=1)
-            self._profiler = profile(activities=kinds, schedule=plan, on_trace_ready=self._write, record_shapes=True)
+            self._profiler = profile(schedule=plan, on_trace_ready=self._write, record_shapes=True)
             self._profiler.start()
         return self
 

@@ -21,6 +21,7 @@ from scoregen.parallel import moved, rank, world_size
 from scoregen.rng import Stream, generator, seed_all
 from scoregen.training.parts import Parts
 from scoregen.training.precision import autocast, mixed_precision
+from scoregen.training.scaling import Scaling
 from scoregen.training.schedule import Constant
 from scoregen.training.sharding import full, is_sharded
 from scoregen.training.skipping import bad, guarded_step
@@ -82,6 +83,7 @@ class Step:
             self.objective, self.optimizer = parts.accelerator.prepare(objective, parts.optimizer)
         self.batches = parts.settings.batches(len(parts.source.train), parts.seed, parts.progress.step)
         self.schedule = parts.settings.schedule or Constant()
+        self.scaling = Scaling(parts.accelerator, parts.optimizer)
         self.parameters = [p for p in parts.model.parameters() if p.requires_grad]
         self._read: Iterator[Batch] | None = None
 
@@ -93,10 +95,12 @@ class Step:
         for group, rate in zip(parts.optimizer.param_groups, parts.rates, strict=True):
             group["lr"] = rate * factor
         value = self._gradients()
+        self.scaling.unscale()
         clip = math.inf if settings.clip is None else settings.clip
         norm = full(parts.accelerator.clip_grad_norm_(self.parameters, clip))
         skipped = bad(norm)
-        guarded_step(parts.optimizer, self.optimizer.step, skipped)
+        guarded_step(parts.optimizer, self.scaling.step_of(self.optimizer), skipped)
+        self.scaling.update()
         parts.ema.update(settings.batch_size, (step + 1) * settings.batch_size, skipped)
         parts.optimizer.zero_grad(set_to_none=True)
         parts.progress.step += 1

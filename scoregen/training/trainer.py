@@ -18,7 +18,7 @@ from scoregen import checkpoint
 from scoregen.config import Config
 from scoregen.data import Source
 from scoregen.losses import Loss
-from scoregen.parallel import world_size
+from scoregen.parallel import device, world_size
 from scoregen.training.copies import make_accelerator
 from scoregen.training.ema import EMA
 from scoregen.training.ending import Ending
@@ -28,10 +28,11 @@ from scoregen.training.loop import Loop
 from scoregen.training.parts import Parts, Progress
 from scoregen.training.precision import mixed_precision
 from scoregen.training.room import say_room
+from scoregen.training.scaling import restore_scale
 from scoregen.training.settings import Settings
 from scoregen.training.shard_keeper import restore
 from scoregen.training.sharding import check_sharding, is_sharded, shard_model
-from scoregen.training.speed import matmul_precision, speed_up
+from scoregen.training.speed import compiler_of, matmul_precision, speed_up
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ class Trainer(Settings):
         optimizer = self.make_optimizer(model)
         rates = [group["lr"] * group.get("rate", 1.0) for group in optimizer.param_groups]
         ema = EMA(model, self.ema_halflife, self.ema_warmup)
+        if start is not None:
+            restore_scale(accelerator, checkpoint.read_state(start))
         parts = Parts(
             settings=self,
             seed=seed,
@@ -120,6 +123,7 @@ class Trainer(Settings):
         """
         if self.sharding is not None:
             check_sharding(model, loss, mixed_precision(self.precision))
+        compiler_of(loss, self, device())
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         r"""The optimizer of a model's trainable parameters, in a group a layer where rates decay with the depth.
