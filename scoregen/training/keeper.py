@@ -121,7 +121,8 @@ class Keeper:
         checkpoint.save(folder, self._contents(), config=self.parts.config, state=self._state())
 
     def _state(self) -> dict[str, Any]:
-        return {"kind": type(self.parts.model).__name__, **vars(self.parts.progress), **state_of(self.parts.accelerator)}
+        parts = self.parts
+        return {"kind": type(parts.model).__name__, **vars(parts.progress), **state_of(parts.accelerator)}
 
     def _contents(self) -> checkpoint.Contents:
         parts = self.parts
