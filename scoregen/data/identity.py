@@ -9,12 +9,15 @@ file, or inside one of many files that were not read, where the size stays the s
 import gzip
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scoregen.data.parts import is_path
+from scoregen.errors import UserError
 from scoregen.storage import write_atomically
 
 ENTRIES = "data.json.gz"  # beside the record of a run or a job
@@ -82,6 +85,37 @@ def apart_from_place(node: Mapping[str, Any]) -> dict[str, Any]:
     r"""The arguments of a source without those that say where the data lie, which the fingerprint stands for."""
     kept = {key: value for key, value in node.items() if key not in _NO_CONTENT}
     return kept | {key: "PATH" for key in ("test", "validation") if is_path(kept.get(key))}
+
+
+@dataclass(frozen=True)
+class Known:
+    r"""What the configuration of a checkpoint says of the data of its training.
+
+    Args:
+        range: lowest and highest value of their units; None where there is none, (0, 1) where nothing is said.
+        classes: their names, or None.
+    """
+
+    range: tuple[float, float] | None = (0.0, 1.0)
+    classes: tuple[str, ...] | None = None
+
+
+def known(config: Mapping[str, Any], where: str) -> Known:
+    r"""What the configuration of a checkpoint, which may come from elsewhere, says of the data of its training.
+
+    Raises:
+        UserError: it says something that is no range, or no names.
+    """
+    facts = config.get("dataset")
+    if facts is None:
+        return Known()
+    ends, names = (facts.get(key) if isinstance(facts, dict) else facts for key in ("range", "classes"))
+    numbers = isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)
+    if ends is not None and not (numbers and -math.inf < ends[0] < ends[1]):
+        raise UserError(f"checkpoint: 'dataset.range' of {where} must be two numbers, got {ends!r:.60}.")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise UserError(f"checkpoint: 'dataset.classes' of {where} must be names, got {names!r:.60}.")
+    return Known(None if ends is None else (float(ends[0]), float(ends[1])), None if names is None else tuple(names))
 
 
 def write_entries(folder: Path, entries: Mapping[str, str]) -> None:

@@ -1,13 +1,22 @@
-r"""What the jobs that sample from a checkpoint share: its shape, labels, guidance and precision."""
+r"""What the jobs that sample from a checkpoint share: its shape, units, labels, guidance and precision."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
-from scoregen.errors import UserError
+from scoregen.data import identity
+from scoregen.errors import UserError, closest
 
 Precision = Literal["no", "bf16"]
-Label = int | list[int] | Literal["all", "random"] | None
+Label = int | str | list[int] | list[str] | None
+
+
+def known_of(checkpoint: Path) -> identity.Known:
+    r"""What a checkpoint says of the data of its training."""
+    from scoregen.loading import describe
+
+    return identity.known(describe(checkpoint), f"'{checkpoint}'")
 
 
 def find_checkpoint(checkpoint: str | None) -> Path:
@@ -31,12 +40,13 @@ def autocast(precision: Precision) -> AbstractContextManager[Any]:
     return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def labels_of(label: Label, n: int, model: Any, seed: int) -> Any:
+def labels_of(label: Label, n: int, model: Any, seed: int, names: Sequence[str] | None = None) -> Any:
     r"""The labels of n samples, (n,) int64, or None.
 
     Args:
-        label: one for all, a list that is repeated, "all" (the classes in turn) or "random" (drawn for each sample).
-        n: number of samples. model: it knows the classes. seed: of random labels.
+        label: one for all, a list that is repeated, "all" (the classes in turn) or "random" (drawn for each sample); a
+            class by its number or its name.
+        n: number of samples. model: it knows the classes. seed: of random labels. names: of the classes.
 
     Raises:
         UserError: labels that the model does not have.
@@ -53,17 +63,34 @@ def labels_of(label: Label, n: int, model: Any, seed: int) -> Any:
     if label == "random":  # independent draws, as data are: what kernel distances expect
         keys = (generator(seed, Stream.LABEL, i) for i in range(n))
         return torch.cat([torch.randint(classes, (1,), generator=g) for g in keys])
-    values = list(range(classes)) if label == "all" else label if isinstance(label, list) else [label]
-    _check_labels(values, classes)
+    given: Sequence[int | str] = label if isinstance(label, list) else [label]
+    if not given:
+        raise UserError("label: must not be an empty list. Give label=all, label=3 or label=[0,1].")
+    values = list(range(classes)) if label == "all" else [class_number(value, classes, names) for value in given]
     return torch.tensor([values[i % len(values)] for i in range(n)])
 
 
-def _check_labels(values: list[Any], classes: int) -> None:
-    if not values:
-        raise UserError("label: must not be an empty list. Give label=all, label=3 or label=[0,1].")
-    for value in values:
-        if type(value) is not int or not 0 <= value < classes:
-            raise UserError(f"label: must lie in 0..{classes - 1} (or be 'all' or 'random'), got {value!r}.")
+def class_number(value: int | str, classes: int, names: Sequence[str] | None) -> int:
+    r"""The number of a class that is given by its number or its name.
+
+    Raises:
+        UserError: there is no such class, or a number that is also the name of another class.
+    """
+    if isinstance(value, str) and names is not None:
+        if value not in names:
+            raise UserError(
+                f"label: there is no class '{value}' (and it is not 'all' or 'random'). {closest(value, names)}"
+            )
+        return list(names).index(value)
+    if type(value) is not int or not 0 <= value < classes:
+        unnamed = "; the classes of this checkpoint have no names" if isinstance(value, str) else ""
+        raise UserError(f"label: must lie in 0..{classes - 1} (or be 'all' or 'random'), got {value!r}{unnamed}.")
+    if names is not None and str(value) in names and names[value] != str(value):
+        raise UserError(
+            f"label: class number {value} is named '{names[value]}', and another class is named '{value}'. Give a "
+            f"name: label=\"'{value}'\" or label=\"'{names[value]}'\"."
+        )
+    return value
 
 
 def guided(model: Any, guidance: float, labels: Any) -> Any:

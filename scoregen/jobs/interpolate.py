@@ -14,7 +14,7 @@ from scoregen.checks import at_least, inside
 from scoregen.config import typed
 from scoregen.description import built_option
 from scoregen.errors import UserError, absent
-from scoregen.jobs.conditioning import Label, announced, find_checkpoint, guided, image_shape, labels_of
+from scoregen.jobs.conditioning import Label, announced, find_checkpoint, guided, image_shape, known_of, labels_of
 from scoregen.jobs.job import LoadingJob, Plan, Weights, origin
 from scoregen.samplers import Sampler, slerp, variance_preserving
 from scoregen.storage import write_atomically
@@ -78,7 +78,8 @@ class Interpolate(LoadingJob):
         checkpoint = find_checkpoint(self.checkpoint)
         shape = image_shape(checkpoint)
         model: Any = self.loaded(checkpoint, self.weights, self.null_label)
-        labels = labels_of(self.label, _rows(self.label, model), model, self.seed)
+        known = known_of(checkpoint)
+        labels = labels_of(self.label, _rows(self.label, model), model, self.seed, known.classes)
         denoiser = guided(model, self.guidance, labels)
         assert self.between is not None
         between = _between_seeds if isinstance(self.between[0], int) else _between_images
@@ -87,7 +88,7 @@ class Interpolate(LoadingJob):
 
         def work() -> None:
             if parallel.rank() == 0:
-                self._write(torch.stack(_each(paths)), out)
+                self._write(torch.stack(_each(paths)), out, known.range)
 
         lines = [announced(checkpoint, self.weights), f"path: {len(rows)} rows of {self.frames} frames", f"out: {out}"]
         return Plan(work, lines, origin(checkpoint, self.weights))
@@ -97,17 +98,19 @@ class Interpolate(LoadingJob):
         r"""The function that blends two noises."""
         return _BLENDS[self.blend]
 
-    def _write(self, frames: Any, out: Path) -> None:
+    def _write(self, frames: Any, out: Path, data_range: tuple[float, float] | None) -> None:
         r"""frames (rows, frames, *S): the array, and for images the strip and the GIF, forth and back."""
         import numpy as np
 
-        from scoregen.pictures import is_image, save_grid
+        from scoregen.pictures import fractions, has_ends, is_image, save_grid
 
         values = frames.float().cpu().numpy()
         print(write_atomically(out / "frames.npz", lambda file: np.savez(file, frames=values)))
         if is_image(frames[0]):
-            print(save_grid(frames.flatten(0, 1), out / "strip.png", columns=frames.shape[1]))
-            print(save_gif(frames.transpose(0, 1), out / "path.gif", self.duration))
+            low, high = data_range if data_range is not None and has_ends(data_range) else frames.aminmax()
+            shown = fractions(frames.float().cpu(), (float(low), float(high)))
+            print(save_grid(shown.flatten(0, 1), out / "strip.png", columns=frames.shape[1]))
+            print(save_gif(shown.transpose(0, 1), out / "path.gif", self.duration))
 
 
 def _each(paths: list[Callable[[], Any]]) -> list[Any]:
@@ -161,21 +164,26 @@ def _between_images(denoiser: Any, job: Interpolate, label: int | None, shape: t
     from scoregen.samplers.start import state_options
 
     options = state_options(denoiser)
-    a, b = (_read(Path(str(file)), shape).to(**options) for file in job.between or ())
+    known = known_of(find_checkpoint(job.checkpoint))
+    a, b = (_read(Path(str(file)), shape, known.range).to(**options) for file in job.between or ())
     labels = None if label is None else torch.full((1,), label, device=options["device"])
     return lambda: interpolate(denoiser, a, b, steps=job.frames, label=labels, blend=job.mix)[:, 0]
 
 
-def _read(file: Path, shape: tuple[int, ...]) -> Any:
-    r"""An image (1, *S) in [0, 1], or an array in the units of the data, of the shape of the model."""
+def _read(file: Path, shape: tuple[int, ...], data_range: tuple[float, float] | None) -> Any:
+    r"""An image (1, *S) whose black and white are the range of the data, or an array in their units."""
     import torch
 
     from scoregen.data.files import as_fraction, read_array, read_picture
+    from scoregen.pictures import has_ends
 
     if file.suffix == ".npy":
         x = torch.from_numpy(read_array(file, "between")).float()
     else:
         x = as_fraction(read_picture(file, "between", mode="L" if shape[0] == 1 else "RGB"))
+        if data_range is None or not has_ends(data_range):
+            raise UserError(f"between: the range of the data is {data_range}; give arrays (.npy) in their units.")
+        x = data_range[0] + (data_range[1] - data_range[0]) * x
     if tuple(x.shape) != tuple(shape):
         raise UserError(f"between: '{file}' has shape {tuple(x.shape)}, the model makes {tuple(shape)}. Resize it.")
     return x[None]

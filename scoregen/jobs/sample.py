@@ -1,10 +1,12 @@
 r"""Sampling from a checkpoint: sharded over processes, one seed an image, resumable."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from scoregen.checks import at_least
+from scoregen.data.identity import Known
 from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import (
@@ -15,10 +17,12 @@ from scoregen.jobs.conditioning import (
     find_checkpoint,
     guided,
     image_shape,
+    known_of,
     labels_of,
 )
 from scoregen.jobs.job import Job, LoadingJob, Plan, Weights, origin
 from scoregen.jobs.whole import is_array, is_png, said
+from scoregen.pictures import has_ends
 from scoregen.samplers import Sampler
 from scoregen.storage import write_atomically
 
@@ -33,7 +37,7 @@ class Sample(LoadingJob):
         n: samples. batch_size: images a process makes at once; does not change them.
         format: "png", or "npz" for values that are not rounded.
         seed: image k depends on the seed and k alone.
-        label: None, one for all, a list, "all" (in turn) or "random" (drawn for each image).
+        label: None, one for all, a list, "all" (in turn) or "random" (drawn for each image); classes by number or name.
         guidance: scale of classifier-free guidance; 1 is none.
         null_label: of a class-conditional network of diffusers: its class for "no label", which guidance needs.
         precision: "no", or "bf16" for the network; samples then change with batch_size by its rounding.
@@ -57,6 +61,11 @@ class Sample(LoadingJob):
         super().__post_init__()
         at_least(1, n=self.n, batch_size=self.batch_size)
 
+    @cached_property
+    def known_data(self) -> Known:
+        r"""What the checkpoint says of its data."""
+        return known_of(find_checkpoint(self.checkpoint))
+
     def plan(self, out: Path) -> Plan:
         from scoregen import parallel
         from scoregen.jobs.calls import network_calls
@@ -65,7 +74,7 @@ class Sample(LoadingJob):
         shape = image_shape(checkpoint)
         self._check_format(shape)
         model: Any = self.loaded(checkpoint, self.weights, self.null_label)
-        labels = labels_of(self.label, self.n, model, self.seed)
+        labels = labels_of(self.label, self.n, model, self.seed, self.known_data.classes)
         denoiser = guided(model, self.guidance, labels)
         calls = network_calls(self.sampler, model.sde) * (1 if self.guidance == 1 else 2)
         todo, damaged = self._missing(out, shape)
@@ -88,6 +97,10 @@ class Sample(LoadingJob):
     def _check_format(self, shape: tuple[int, ...]) -> None:
         if self.format == "png" and not (len(shape) == 3 and shape[0] in (1, 3)):
             raise UserError(f"format: png needs grey or RGB images, the model makes shape {shape}. Give format=npz.")
+        if self.format == "png" and not has_ends(self.known_data.range):
+            raise UserError(
+                f"format: png needs a range of the data that has ends, got {self.known_data.range}. Give format=npz."
+            )
 
     def _path(self, out: Path, index: int) -> Path:
         return out / ("images" if self.format == "png" else "parts") / f"{index:06d}.{self._suffix()}"
@@ -133,7 +146,7 @@ class Sample(LoadingJob):
     def _write(self, index: int, sample: Any, out: Path) -> None:
         import numpy as np
 
-        from scoregen.pictures import save_image
+        from scoregen.pictures import UNIT, save_image
 
         if not bool(sample.isfinite().all()):
             raise UserError(
@@ -142,7 +155,7 @@ class Sample(LoadingJob):
             )
         path = self._path(out, index)
         if self.format == "png":
-            save_image(sample, path)
+            save_image(sample, path, data_range=self.known_data.range or UNIT)
         else:
             write_atomically(path, lambda file: np.save(file, sample.float().cpu().numpy()))
 
@@ -151,10 +164,11 @@ class Sample(LoadingJob):
         import numpy as np
         import torch
 
-        from scoregen.pictures import save_grid
+        from scoregen.pictures import UNIT, save_grid
 
-        shown = [self._read(out, i) for i in range(min(self.n, 100))]
-        print(save_grid(torch.from_numpy(np.stack(shown)), out / "grid.png", 10 if self.label == "all" else None))
+        shown = torch.from_numpy(np.stack([self._read(out, i) for i in range(min(self.n, 100))]))
+        span = UNIT if self.format == "png" else self.known_data.range
+        print(save_grid(shown, out / "grid.png", 10 if self.label == "all" else None, data_range=span))
         if self.format == "npz":
             images = np.stack([self._read(out, i) for i in range(self.n)])
             parts = {"images": images} | ({} if labels is None else {"labels": labels.numpy()})

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from scoregen.checks import at_least
 from scoregen.config import Node
-from scoregen.data import Source
+from scoregen.data import Dataset, Source
+from scoregen.data.parts import Name
 from scoregen.description import built_option, node_option, plain
 from scoregen.errors import UserError
 from scoregen.jobs.calls import network_calls
@@ -71,7 +72,13 @@ class Smoothness(LoadingJob):
         def work() -> None:
             self._measure(generate, model, extractor, facts, out)
 
-        return Plan(work, [announced(checkpoint, self.weights), f"out: {out}"], origin(checkpoint, self.weights))
+        if self.inversion and len(self.data.shape) == 3 and self.data.part("test") is None:
+            raise UserError("inversion: needs a test part of the data. Give inversion=0, or data.test=auto.")
+        only: Name = "test" if self.data.part("train") is None else "train"
+        used = f"data: {self.data.name}; reference: {self.data.told(only)}"
+        used += f"; encoded and decoded: {self.data.told('test', self.inversion)}" if self.inversion else ""
+        lines = [announced(checkpoint, self.weights), used, f"out: {out}"]
+        return Plan(work, lines, origin(checkpoint, self.weights))
 
     def _check_label(self, model: Any) -> None:
         classes = model.num_classes
@@ -86,25 +93,34 @@ class Smoothness(LoadingJob):
         from scoregen.metrics import istd
 
         options: dict[str, Any] = {key: getattr(self, key) for key in ("pairs", "points", "seed", "batch_size")}
+        options["data_range"] = self.data.range
         options["shape"] = model.sde.chart.shape_of(self.data.shape)
         try:
-            found = istd(generate, self.data.train, extractor=extractor, device=parallel.device(), **options)
+            found = istd(generate, self._reference(), extractor=extractor, device=parallel.device(), **options)
         except ValueError as error:
             raise error if isinstance(error, UserError) else UserError(f"smoothness: {error}") from error
         if parallel.rank() == 0:
             self._report(found, facts, self._inversion(model), out)
             self._draw(generate, out)
 
+    def _reference(self) -> Dataset:
+        r"""The training part, or the only part of the data."""
+        return self.data.test if self.data.part("train") is None else self.data.train
+
     def _inversion(self, model: Any) -> list[Any]:
         r"""Reconstruction errors of held-out images, encoded and decoded with their labels."""
         from scoregen.metrics import reconstruction_sweep
+        from scoregen.pictures import UNIT, has_ends
 
-        x, label = self.data.test.in_units(slice(self.inversion))
-        if not len(x) or x.ndim != 4:
+        if not self.inversion or len(self.data.shape) != 3:
             return []
+        x, label = self.data.test.in_units(slice(self.inversion))
         device = next(model.parameters()).device
         label = None if label is None or model.num_classes is None else label.to(device)
-        return reconstruction_sweep(model, x.to(device), label)
+        found = self.data.range
+        return reconstruction_sweep(
+            model, x.to(device), label, found if found is not None and has_ends(found) else UNIT
+        )
 
     def _report(self, found: Any, facts: dict[str, Any], inversion: list[Any], out: Path) -> None:
         from scoregen.metrics import Report
@@ -131,7 +147,7 @@ class Smoothness(LoadingJob):
         even = path_images(generate, a, b, self.points)
         _, steady = constant_speed_path(generate, a, b, points=self.points, probes=self.points)
         for name, images in (("strips.png", even), ("strips_constant_speed.png", steady)):
-            print(save_grid(images.transpose(0, 1).flatten(0, 1), out / name, self.points))
+            print(save_grid(images.transpose(0, 1).flatten(0, 1), out / name, self.points, data_range=self.data.range))
 
     def result(self, out: Path) -> float | None:
         from scoregen.jobs.evaluate import frechet_of

@@ -14,6 +14,7 @@ from scoregen.data.parts import NAMES
 from scoregen.description import node_option, root_node
 from scoregen.errors import UserError
 from scoregen.jobs.adoption import adopted
+from scoregen.jobs.data_moments import set_moments
 from scoregen.jobs.job import LoadingJob, Plan
 from scoregen.jobs.lora import adapt, give_prompts
 from scoregen.jobs.picks import affine_text, chosen_chart, chosen_model, fill_model, has_shape
@@ -94,6 +95,11 @@ class Train(LoadingJob):
         super().__post_init__()
         if self.objective != "loss" and (getattr(self, self.objective) or {}).get("every") is None:
             raise UserError(f"objective: {self.objective} needs {self.objective}.every=..., the steps between values.")
+        if self.objective == "accuracy" and self.data.part("validation") is None:
+            raise UserError(
+                f"objective: accuracy chooses between trainings, and {self.data.name} has no validation part. Give "
+                "data.validation=0.1, so that nothing is chosen by the test part."
+            )
 
     def plan(self, out: Path) -> TrainPlan:
         from scoregen.training import prepare
@@ -106,7 +112,7 @@ class Train(LoadingJob):
         hooks = self._hooks(config, parts)
         logger = build(self.logger, where="logger")
         if self.data_moments is not None:
-            _set_moments(parts.model, self.data, self.data_moments)
+            set_moments(parts.model, self.data, self.data_moments)
         start = prepare(out, config, parts.trainer.resume, self.data.entries)
         work = partial(self._fit, parts, TrainingFolder(out, config, start), logger, hooks)
         lines = [*picked, *_lines(parts, self.data, out, start)]
@@ -243,12 +249,3 @@ def _spread(trainer: Any) -> str:
     model = "of one model" if trainer.sharding is not None else "with a copy of the model each"
     micro = f", in {parts} micro-batches" if parts > 1 else ""
     return micro + (f", on {processes} processes {model}" if processes > 1 else "")
-
-
-def _set_moments(model: Any, source: Source, kind: str) -> None:
-    r"""Moments of the data in chart coordinates for the prior: one for all pixels, or one a pixel."""
-    if not hasattr(model, "sde"):
-        raise UserError(f"data_moments: must be null for a {type(model).__name__}, which has no process, got '{kind}'.")
-    y = model.sde.to_chart(source.train.in_units(slice(None))[0]).double()
-    dims = None if kind == "scalar" else 0
-    model.sde.with_moments(y.mean(dims), y.var(dims))

@@ -16,8 +16,10 @@ from torch.nn import functional
 
 from scoregen.checks import whole
 from scoregen.config import Config
+from scoregen.data import identity
 from scoregen.errors import UserError
 from scoregen.models.classifier import Classifier
+from scoregen.pictures import UNIT, Range, has_ends
 from scoregen.rng import Stream, generator
 
 
@@ -124,18 +126,23 @@ class AbstractClassifierFeatures(FeatureExtractor):
         model: the classifier, put into evaluation mode.
         name: by convention that of its data: "mnist" gives "FD-mnist".
         resize: as `FeatureExtractor`.
+        units: lowest and highest value of the data that it was trained on, where they are not 0 and 1.
     """
 
-    def __init__(self, model: Classifier, name: str, resize: int | None) -> None:
+    units: Tensor
+
+    def __init__(self, model: Classifier, name: str, resize: int | None, units: Range = UNIT) -> None:
         super().__init__(name, resize)
         self.classifier = model.eval().requires_grad_(False)
+        self.register_buffer("units", torch.tensor(units), persistent=units != UNIT)  # what persists is in the hash
 
     def train(self, mode: bool = True) -> Self:
         r"""Stays in evaluation mode: features of an image must not depend on its batch."""
         return super().train(False)
 
     def extract(self, images: Tensor) -> Tensor:
-        return self.classifier.features(images)
+        low, high = self.units
+        return self.classifier.features(low + (high - low) * images)
 
     def logits(self, features: Tensor) -> Tensor:
         return self.classifier.classify(features)
@@ -184,7 +191,13 @@ class CheckpointFeatures(AbstractClassifierFeatures):
                 f"features.checkpoint: '{checkpoint}' must hold a classifier, got a {type(model).__name__}. Train one "
                 "with an experiment of the folder classifier/."
             )
-        super().__init__(model, name or _data_name(read_config(find(checkpoint))), resize)
+        config = read_config(find(checkpoint))
+        known = identity.known(config, f"'{checkpoint}'")
+        if known.range is None or not has_ends(known.range):
+            raise UserError(
+                f"features.checkpoint: '{checkpoint}' was trained on data whose range has no ends. Choose another."
+            )
+        super().__init__(model, name or _data_name(config), resize, known.range)
         self.checkpoint, self.weights, self.trust = checkpoint, weights, trust
 
 

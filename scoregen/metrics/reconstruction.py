@@ -15,6 +15,7 @@ from scoregen.checks import whole
 from scoregen.interruption import end_if_asked
 from scoregen.metrics.distances import double
 from scoregen.models import DenoiserLike
+from scoregen.pictures import UNIT, Range, fractions
 from scoregen.samplers.inversion import decode, encode
 from scoregen.samplers.ode import RK4, Field, ODESolver
 
@@ -39,7 +40,7 @@ class DDIMInversion(ODESolver):
 
 @dataclass(frozen=True)
 class Reconstruction:
-    r"""Errors of decode(encode(x)) against x, means over images, pixels in [0, 1].
+    r"""Errors of decode(encode(x)) against x, means over images, pixels as fractions of their range.
 
     Attributes:
         solver: name and steps. calls: of the network, both ways.
@@ -54,31 +55,41 @@ class Reconstruction:
 
 
 def reconstruction_error(
-    denoiser: DenoiserLike, x: Tensor, *, steps: int = 50, solver: ODESolver | None = None, label: Tensor | None = None
+    denoiser: DenoiserLike,
+    x: Tensor,
+    *,
+    steps: int = 50,
+    solver: ODESolver | None = None,
+    label: Tensor | None = None,
+    data_range: Range = UNIT,
 ) -> Reconstruction:
     r"""Encodes images to noise at s_max and decodes them again with the same solver.
 
     Args:
         denoiser: D(u, s) of a process.
-        x: images (B, C, H, W) in [0, 1].
+        x: images (B, C, H, W) in the units of the data.
         steps: of DDIM in log s, each way, unless a solver is given.
         solver: any solver of the probability-flow ODE. label: (B,) or None, for both ways.
+        data_range: of the units; errors are those of fractions of it.
     """
     solver = DDIMInversion(steps) if solver is None else solver
     counted = _Counted(denoiser)
     back = decode(counted, encode(counted, x, label=label, solver=solver), label=label, solver=solver)
+    x, back = fractions(x, data_range), fractions(back, data_range)
     error = double(back - x).square().flatten(1).mean(1)
     name = f"{type(solver).__name__}({getattr(solver, 'steps', '')})"
     psnr = -10 * error.clamp_min(1e-20).log10().mean()
     return Reconstruction(name, counted.calls, error.mean().item(), psnr.item(), ssim(back, x).mean().item())
 
 
-def reconstruction_sweep(denoiser: DenoiserLike, x: Tensor, label: Tensor | None = None) -> list[Reconstruction]:
+def reconstruction_sweep(
+    denoiser: DenoiserLike, x: Tensor, label: Tensor | None = None, data_range: Range = UNIT
+) -> list[Reconstruction]:
     r"""Error against calls: DDIM with 10 to 100 steps and RK4 with 5 to 25, each way."""
     solvers: list[ODESolver] = [*(DDIMInversion(k) for k in (10, 20, 50, 100)), *(RK4(k) for k in (5, 12, 25))]
     found = []
     for solver in solvers:
-        found.append(reconstruction_error(denoiser, x, solver=solver, label=label))
+        found.append(reconstruction_error(denoiser, x, solver=solver, label=label, data_range=data_range))
         end_if_asked()
     return found
 

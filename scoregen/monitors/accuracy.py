@@ -54,7 +54,8 @@ class Accuracy(Hook):
             moment.save("best")
 
     def _measure(self, model: nn.Module) -> float:
-        part, device = self.source.part("validation") or self.source.test, next(model.parameters()).device
+        part = self.source.test if self.source.part("validation") is None else self.source.validation
+        device = next(model.parameters()).device
         sigma = float(getattr(self.loss, "noise_sigma", 0.0))
         right = 0
         for first in shard(range(0, len(part), self.batch_size)):

@@ -73,4 +73,6 @@ class FewCalls(Hook):
         draws = generators(self.seed, Stream.PREVIEW, 0, range(self.n))
         samples = sampler(denoiser, (self.n, *self.source.shape), label=label, generator=draws)
         path = moment.folder / "samples" / f"calls_{calls}_step_{moment.step:08d}.png"
-        moment.picture(f"calls_{calls}", save_grid(samples, path, columns=10 if label is not None else None))
+        moment.picture(
+            f"calls_{calls}", save_grid(samples, path, 10 if label is not None else None, data_range=self.source.range)
+        )

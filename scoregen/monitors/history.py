@@ -17,13 +17,12 @@ def validation_part(source: Source, key: str) -> Dataset:
     Raises:
         UserError: there is none; names the key that needs it.
     """
-    found = source.part("validation")
-    if found is None:
+    if source.part("validation") is None:
         raise UserError(
             f"{key}: needs a validation part, and {source.name} has none; on the test part it would choose what looks "
             "best there. Give data.validation=0.1, which holds out a tenth of the training part."
         )
-    return found
+    return source.validation
 
 
 def past_values(folder: Path, name: str, before: int) -> list[float]:

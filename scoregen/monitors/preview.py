@@ -68,17 +68,18 @@ class Preview(Hook):
             generator=generators(self.seed, Stream.PREVIEW, 0, range(self.n)),
             callback=lambda i, s, u, denoised: frames.append(u[:8].detach().cpu()),
         )
-        path = save_grid(samples, folder / "samples" / f"step_{moment.step:08d}.png", columns)
+        span = self.source.range
+        path = save_grid(samples, folder / "samples" / f"step_{moment.step:08d}.png", columns, data_range=span)
         moment.picture("samples", path)
-        save_grid(samples, folder / "samples.png", columns, "samples")
-        save_grid(self._real(label), folder / "real.png", columns, "data")
+        save_grid(samples, folder / "samples.png", columns, "samples", data_range=span)
+        save_grid(self._real(label), folder / "real.png", columns, "data", data_range=span)
         if is_image(samples):
-            save_grid(trajectory(denoiser.sde, frames), folder / "trajectory.png", _FRAMES)
+            save_grid(trajectory(denoiser.sde, frames), folder / "trajectory.png", _FRAMES, data_range=span)
         self._report(moment)
 
     def _real(self, label: Tensor | None) -> Tensor:
-        r"""Held-out data, with the classes of the samples beside them where there are enough."""
-        test = self.source.test
+        r"""Held-out data where there are some, with the classes of the samples beside them where there are enough."""
+        test = self.source.part("test") or self.source.part("validation") or self.source.train
         if label is None or test.label is None:
             return test.in_units(slice(self.n))[0]
         wanted: list[int] = []

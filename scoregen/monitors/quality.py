@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from scoregen.checks import at_least
-from scoregen.data import ArrayDataset, Source
+from scoregen.data import Source, Subset
 from scoregen.metrics import FeatureExtractor, extract_features, frechet_distance, kernel_distance, reference_features
-from scoregen.metrics.extraction import uint8_round_trip
+from scoregen.metrics.extraction import Measured
 from scoregen.models import AbstractDenoiser
 from scoregen.monitors.history import in_order, past_values
 from scoregen.monitors.preview import cycled_labels
@@ -82,18 +82,15 @@ class Quality(Hook):
         images = self._samples(model, sampler)
         if not bool(images.isfinite().all()):  # no number, and not the best, but no reason to end the training
             return math.nan, math.nan
-        if len(self.source.shape) == 3:
-            images = uint8_round_trip(images)
-        generated = extract_features(self.features, images, device=device)
+        generated = extract_features(self.features, Measured(images, self.source.range), device=device)
         real = self._real(device)
         return frechet_distance(generated, real), kernel_distance(generated, real).value
 
     def _real(self, device: torch.device) -> Tensor:
         if self._known is None:
-            part = self.source.part("validation") or self.source.train
-            chosen = keyed_subset(len(part), self.reference)  # data may be sorted by class
-            images, uint8 = ArrayDataset(part.in_units(chosen.tolist())[0]), len(self.source.shape) == 3
-            self._known = reference_features(images, self.features, uint8=uint8, device=device)
+            part = self.source.train if self.source.part("validation") is None else self.source.validation
+            chosen = Subset(part, keyed_subset(len(part), self.reference))  # data may be sorted by class
+            self._known = reference_features(chosen, self.features, data_range=self.source.range, device=device)
         return self._known
 
     def _samples(self, model: nn.Module, sampler: Sampler) -> Tensor:
