@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from scoregen import checkpoint, pretrained
+from scoregen.checkpoint_shards import shard_files
 from scoregen.errors import UserError
 from scoregen.storage import digest
 
@@ -79,7 +80,11 @@ def load_init(model: nn.Module, folder: Path) -> None:
 
 def weights_digest(folder: Path, weights: str) -> str:
     r"""The digest of the weights of a folder of `find`."""
-    return pretrained.weights_digest(folder) if is_foreign(folder) else digest(folder / f"{weights}.safetensors")
+    if is_foreign(folder):
+        return pretrained.weights_digest(folder)
+    if shard_files(folder):  # whose state.json has the digest of each
+        return str(checkpoint.read_state(folder)["sha256"])
+    return digest(folder / f"{weights}.safetensors")
 
 
 def _refuse_null_label(folder: Path, null_label: int | None) -> None:

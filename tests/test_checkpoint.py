@@ -62,7 +62,8 @@ def test_an_interrupted_write_leaves_the_old_checkpoint(finished, monkeypatch):
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     monkeypatch.setattr("json.dumps", lambda *a, **k: (_ for _ in ()).throw(OSError("No space left on device")))
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)") as caught:
-        checkpoint.save(folder, model, {}, torch.optim.AdamW(model.parameters()), config={}, state={})
+        contents = checkpoint.contents_of(model, {}, torch.optim.AdamW(model.parameters()))
+        checkpoint.save(folder, contents, config={}, state={})
     assert "\n" not in str(caught.value)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert not [path for path in folder.parent.iterdir() if path.name.endswith(".partial")]
