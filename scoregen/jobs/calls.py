@@ -9,6 +9,20 @@ import torch
 from scoregen.errors import UserError
 
 
+def check_sampler(sampler: Any, model: Any, where: str = "sampler") -> None:
+    r"""Refuses a sampler that the kind of a model does not suit.
+
+    Raises:
+        UserError: a consistency function and a sampler of posterior means.
+    """
+    from scoregen.samplers.base import check_suits
+
+    try:
+        check_suits(sampler, model)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
 def network_calls(sampler: Any, sde: Any, where: str = "sampler") -> int:
     r"""How often a sampler calls the denoiser for an image.
 

@@ -165,6 +165,8 @@ def _between_images(denoiser: Any, job: Interpolate, label: int | None, shape: t
 
     options = state_options(denoiser)
     known = known_of(find_checkpoint(job.checkpoint))
+    if getattr(denoiser, "is_consistency", False):
+        raise UserError("between: images have no latents in a consistency function. Give two seeds, [0,1].")
     a, b = (_read(Path(str(file)), shape, known.range).to(**options) for file in job.between or ())
     labels = None if label is None else torch.full((1,), label, device=options["device"])
     return lambda: interpolate(denoiser, a, b, steps=job.frames, label=labels, blend=job.mix)[:, 0]

@@ -8,7 +8,7 @@ from typing import Any
 from scoregen.config import Config
 from scoregen.data import Source
 from scoregen.errors import UserError
-from scoregen.jobs.calls import network_calls
+from scoregen.jobs.calls import check_sampler, network_calls
 from scoregen.targets import is_under, modules
 
 _FAILURES = (ValueError, TypeError, AttributeError, RuntimeError, IndexError)
@@ -119,4 +119,5 @@ def check_monitor(name: str, hook: Any, model: Any) -> None:
     if samplers and hasattr(model, "latents") and name != "preview":
         raise UserError(f"{name}.every: must be null for a {type(model).__name__}, whose samples are latents.")
     for sampler in samplers:
+        check_sampler(sampler, model, name)
         network_calls(sampler, model.sde, name)

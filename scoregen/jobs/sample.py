@@ -68,12 +68,13 @@ class Sample(LoadingJob):
 
     def plan(self, out: Path) -> Plan:
         from scoregen import parallel
-        from scoregen.jobs.calls import network_calls
+        from scoregen.jobs.calls import check_sampler, network_calls
 
         checkpoint = find_checkpoint(self.checkpoint)
         shape = image_shape(checkpoint)
         self._check_format(shape)
         model: Any = self.loaded(checkpoint, self.weights, self.null_label)
+        check_sampler(self.sampler, model)
         labels = labels_of(self.label, self.n, model, self.seed, self.known_data.classes)
         denoiser = guided(model, self.guidance, labels)
         calls = network_calls(self.sampler, model.sde) * (1 if self.guidance == 1 else 2)

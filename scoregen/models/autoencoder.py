@@ -127,6 +127,9 @@ class Latent(Chart):
     def shape_of(self, shape: Sequence[int]) -> tuple[int, ...]:
         return self.autoencoder.latent_shape(shape)
 
+    def log_det(self, x: Tensor) -> NoReturn:
+        self.inverse_derivatives(x)
+
     def inverse_derivatives(self, y: Tensor) -> NoReturn:
         raise ValueError(
             "the process must have an elementwise chart, got the latents of an autoencoder, which give images no "

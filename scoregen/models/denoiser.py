@@ -51,6 +51,11 @@ class AbstractDenoiser(nn.Module):
         r"""The shape (*S) of one sample in data units, None where the network does not say."""
         return None
 
+    @property
+    def is_consistency(self) -> bool:
+        r"""Whether D(u, s) is stated to be the end of the path through u, not the mean E[y_0 | u]."""
+        return False
+
     @abstractmethod
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         r"""E[y_0 | u].
@@ -138,6 +143,10 @@ class Denoiser(AbstractDenoiser):
     @property
     def shape(self) -> tuple[int, ...] | None:
         return shape_of(self.network)
+
+    @property
+    def is_consistency(self) -> bool:
+        return self.prediction == "consistency"
 
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         s = as_time(s)

@@ -31,3 +31,7 @@ class DenoiserWrapper(AbstractDenoiser, ABC):
     @property
     def shape(self) -> tuple[int, ...] | None:
         return shape_of(self.denoiser)
+
+    @property
+    def is_consistency(self) -> bool:
+        return bool(getattr(self.denoiser, "is_consistency", False))

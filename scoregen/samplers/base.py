@@ -50,9 +50,11 @@ class Sampler(ABC):
 
     Attributes:
         couples_batch: whether an image depends on the others of its batch.
+        takes_consistency: whether it samples a consistency function, which jumps to the data and is noised again.
     """
 
     couples_batch = False
+    takes_consistency = False
 
     def __init__(self, steps: int = 18, grid: Grid | None = None) -> None:
         self.steps = check_steps(steps)
@@ -123,6 +125,7 @@ class Sampler(ABC):
         generator: Generators,
     ) -> tuple[Tensor, Tensor]:
         r"""The first state and the grid."""
+        check_suits(self, denoiser)
         if shape is not None and start is None:
             check_generators(generator, shape[0])
             grid = self.grid(denoiser.sde, self.steps)
@@ -184,6 +187,15 @@ class CountingZeroDenoiser:
     def __call__(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         self.calls += 1
         return torch.zeros_like(u)
+
+
+def check_suits(sampler: Sampler, denoiser: object) -> None:
+    r"""Refuses a consistency function in a sampler that takes it for a posterior mean."""
+    if getattr(denoiser, "is_consistency", False) and not sampler.takes_consistency:
+        raise ValueError(
+            f"sampler must be Consistency for a consistency function, got {type(sampler).__name__}, which takes D for "
+            "a mean. Choose sampler=consistency."
+        )
 
 
 def _default_noise(generator: Generators) -> Noise:

@@ -71,6 +71,8 @@ class Consistency(DDIM):
         grid: noise ratios; OpenEnd(Karras()) unless given, so that no call is at the smallest level.
     """
 
+    takes_consistency = True
+
     def __init__(self, steps: int = 1, grid: Grid | None = None) -> None:
         super().__init__(steps, OpenEnd(Karras()) if grid is None else grid)
 

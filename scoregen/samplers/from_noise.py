@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from scoregen.models.protocol import DenoiserLike
-from scoregen.samplers.base import Bound, CountingZeroDenoiser, Sampler
+from scoregen.samplers.base import Bound, CountingZeroDenoiser, Sampler, check_suits
 from scoregen.samplers.start import check_label, prior_moments
 
 
@@ -23,6 +23,7 @@ class FromNoise:
     """
 
     def __init__(self, denoiser: DenoiserLike, sampler: Sampler, label: int | None = None) -> None:
+        check_suits(sampler, denoiser)
         self.denoiser, self.sampler, self.label = denoiser, sampler, label
         self.sde = denoiser.sde
         self.grid = sampler.grid(self.sde, sampler.steps)

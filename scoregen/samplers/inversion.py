@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scoregen.checks import whole
 from scoregen.models.protocol import DenoiserLike
-from scoregen.samplers.likelihood import noise_range
+from scoregen.samplers.likelihood import check_flow, noise_range
 from scoregen.samplers.ode import RK4, ODESolver
 from scoregen.samplers.start import check_label, prior_moments
 from scoregen.sde.path import checked_time
@@ -77,6 +77,7 @@ def _flow(
     denoiser: DenoiserLike, u: Tensor, start: float, end: float, label: Tensor | None, solver: ODESolver | None
 ) -> Tensor:
     check_label(denoiser, label, len(u))
+    check_flow(denoiser)
 
     def field(tau: float, state: Tensor) -> Tensor:
         v = state.reshape(u.shape)

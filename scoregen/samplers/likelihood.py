@@ -89,15 +89,16 @@ def log_likelihood(
     if levels is not None:
         at_least(2, levels=levels)
     check_label(denoiser, label, len(x))
+    check_flow(denoiser)
     low, high = noise_range(sde, s_min, s_max)
     with torch.no_grad():
-        y = sde.to_chart(x)
+        y, log_det = sde.to_chart(x), sde.log_det(x)
         divergence: Divergence = exact_divergence if probes == 0 else Hutchinson(y, int(probes), generator)
         flow = _JointFlow(denoiser, label, y.shape, divergence)
         state = torch.cat([y.flatten(1), y.new_zeros(len(y), max(int(probes), 1))], 1)
         end = (RK4() if solver is None else solver)(flow, state, math.log(low), math.log(high))
         u, integrals = end[:, :d].reshape(y.shape), end[:, d:]
-        log_prob = normal_log_prob(u, *prior_moments(sde, high, u)) + integrals.mean(1) + sde.log_det(x)
+        log_prob = normal_log_prob(u, *prior_moments(sde, high, u)) + integrals.mean(1) + log_det
         error = (
             integrals.std(1) / math.sqrt(probes)
             if probes > 1
@@ -105,6 +106,15 @@ def log_likelihood(
         )
         bits = -log_prob / (math.log(2) * d) + (0.0 if levels is None else math.log2(levels))
     return Likelihood(log_prob, error, bits, flow.calls)
+
+
+def check_flow(denoiser: object) -> None:
+    r"""Refuses a consistency function, whose D is no posterior mean, so that (u - D)/s is not the flow."""
+    if getattr(denoiser, "is_consistency", False):
+        raise ValueError(
+            "the denoiser must be a posterior mean, got a consistency function, which has no density and no encoding. "
+            "Use the diffusion model that it was made of."
+        )
 
 
 def noise_range(sde: SDE, s_min: float | None, s_max: float | None) -> tuple[float, float]:
