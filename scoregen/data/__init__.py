@@ -4,7 +4,7 @@ from scoregen.data.arrays import Npz
 from scoregen.data.augment import Augmentation, Chain, Crop, Flip, Shift
 from scoregen.data.base import ArrayDataset, Dataset, LazyDataset, Source, Subset
 from scoregen.data.batches import Batches
-from scoregen.data.captions import CaptionedFolder, LazyImages
+from scoregen.data.captions import CaptionedFolder
 from scoregen.data.folder import Folder
 from scoregen.data.hugging_face import HuggingFace
 from scoregen.data.images import CIFAR10, KMNIST, MNIST, Digits, FashionMNIST
@@ -34,7 +34,6 @@ __all__ = [
     "GreyViews",
     "HuggingFace",
     "LazyDataset",
-    "LazyImages",
     "Npz",
     "PositiveTable",
     "Shards",

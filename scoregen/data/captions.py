@@ -1,38 +1,45 @@
-r"""A folder of images with captions. Images are read when they are used: a data set of them does not fit in memory."""
+r"""A folder of pictures with captions: texts are read at the start, pictures when they are drawn."""
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from scoregen import foreign
+from scoregen.data import identity
+from scoregen.data.alike import Wanted
 from scoregen.data.augment import Augmentation
-from scoregen.data.base import LazyDataset, Source, part_of
-from scoregen.data.bounds import MOST_PIXELS, check_number, check_size
-from scoregen.data.files import image_files, read_picture
+from scoregen.data.base import Dataset, Held, Source
+from scoregen.data.bounds import MOST_PIXELS
+from scoregen.data.index import IMAGE_SUFFIXES, Files, files_of
+from scoregen.data.parts import AUTO
+from scoregen.data.pictures import Pictures, as_captions, wanted_of
 from scoregen.errors import UserError, absent, closest
 
 METADATA = "metadata.jsonl"
+_MOST_TEXT = 2**20  # bytes of a caption, or of a line of the table
 
 
 class CaptionedFolder(Source):
-    r"""Colour images with a caption each; the label of an image is the number of its caption in `captions`.
+    r"""Colour pictures with a caption each; the label of a picture is the number of its caption in `captions`.
 
     Captions are read from metadata.jsonl, one {"file_name": ..., "text": ...} a line (as Hugging Face's imagefolder),
-    or from a text file beside each image, of the same name with the ending .txt. A tenth of the images is held out.
+    or from a text file beside each picture, of the same name with the ending .txt; all in UTF-8.
 
     Args:
         path: the folder; without metadata.jsonl it is searched recursively.
-        size: images are resized (shorter side) and cropped to size x size.
+        size: pictures are resized (shorter side) and cropped to size x size.
         augmentation: applied to training batches.
         max_pixels: that a picture may have, in its file and once it is resized.
+        max_corrupt: share of the pictures that a training skips where they are damaged.
+        test, validation: as of `Source`.
 
     Raises:
-        ValueError: size is no whole number >= 1.
-        UserError: fewer than two images, too large ones, an image without a caption or a caption without an image;
-            names the file.
+        ValueError: size or max_corrupt out of range.
+        UserError: no pictures, too large ones, ones of more than 8 bits, a picture without a caption or a caption
+            without a picture, a text that is not UTF-8; names the file.
     """
 
     range = (0.0, 1.0)
@@ -43,77 +50,84 @@ class CaptionedFolder(Source):
         size: int = 512,
         augmentation: Augmentation | None = None,
         max_pixels: int = MOST_PIXELS,
+        max_corrupt: float = 0.001,
+        test: Held = AUTO,
+        validation: Held = AUTO,
     ) -> None:
-        super().__init__(augmentation)
-        check_size(size, max_pixels)
+        super().__init__(augmentation, test, validation)
+        wanted = wanted_of(size, 3, None, max_pixels, max_corrupt)
         folder = Path(path)
         if not folder.is_dir():
             raise UserError(f"data.path: {absent(folder) if not folder.exists() else f'{folder} is not a folder.'}")
-        self.path, self.size, self.name, self.max_pixels = path, int(size), folder.name, max_pixels
+        self.path, self.size, self.name = path, int(size), folder.resolve().name
+        self.max_pixels, self.max_corrupt = max_pixels, max_corrupt
         table = folder / METADATA
-        pairs = _from_table(table) if table.exists() else _from_texts(folder)
-        self.files = [file for file, _ in pairs]
-        check_number(self.files)
-        self.captions = tuple(dict.fromkeys(text for _, text in pairs))
-        numbers = {text: k for k, text in enumerate(self.captions)}
-        self._label = torch.tensor([numbers[text] for _, text in pairs])
+        names, texts = zip(*(_of_table(table) if table.exists() else _of_texts(folder)), strict=True)
+        self.files = Files.of(folder, names)
+        self.captions, numbers = as_captions(texts, "data.path")
+        self._pictures = CaptionedFiles(self.files, torch.from_numpy(numbers), wanted)
+        self._pictures.look(max_corrupt, f"the pictures under '{path}'")
 
-    def load(self, train: bool) -> "LazyImages":
-        part = part_of(len(self.files), train)
-        return LazyImages([self.files[i] for i in part.tolist()], self._label[part], self.size, self.max_pixels)
+    def load(self, train: bool) -> Dataset | None:
+        return self._pictures if train else None
 
 
-class LazyImages(LazyDataset):
-    r"""Image files as a data set of images (3, size, size), each read when it is used.
+class CaptionedFiles(Pictures):
+    r"""Picture files as RGB of one size.
 
     Args:
-        files: of the images. label: (N,) integers. size: side of an image, in pixels.
-        max_pixels: that a picture may have.
+        files: of a folder. label: (N,) integers. wanted: how they are read.
     """
 
     label: Tensor
 
-    def __init__(self, files: Sequence[Path], label: Tensor, size: int, max_pixels: int = MOST_PIXELS) -> None:
-        self.files, self.label, self.size, self.max_pixels = list(files), label, size, max_pixels
+    def __init__(self, files: Files, label: Tensor, wanted: Wanted) -> None:
+        super().__init__(label, wanted)
+        self.files = files
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def read(self, places: list[int]) -> Tensor:
-        pictures = [read_picture(self.files[k], mode="RGB", size=self.size, most=self.max_pixels) for k in places]
-        return torch.stack(pictures) if pictures else torch.zeros(0, 3, self.size, self.size, dtype=torch.uint8)
+    def picture(self, place: int) -> Path:
+        return self.files[place]
 
-    def fingerprint(self) -> str:
-        content = hashlib.sha256(str((self.size, self.label.tolist())).encode())
-        for file in self.files:
-            content.update(file.read_bytes())
-        return content.hexdigest()[:16]
+    def entries(self) -> dict[str, str]:
+        return identity.of_files(self.files, self.files.names)
 
 
-def _from_table(table: Path) -> list[tuple[Path, str]]:
-    pairs = []
-    for number, line in enumerate(table.read_text(encoding="utf-8-sig").split("\n"), 1):  # JSON may hold U+2028
-        if not line.strip():
-            continue
-        where = f"data.path: line {number} of '{table}'"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON ({error}).") from error
-        for key in ("file_name", "text"):
-            if not isinstance(row, dict) or not isinstance(row.get(key), str):
-                raise UserError(f"{where} must have the text '{key}', got {line}. {closest(key, row)}")
-        file = table.parent / row["file_name"]
-        if not file.is_file():
-            raise UserError(f"{where}: {absent(file)}")
-        pairs.append((file, row["text"]))
-    if not pairs:
+def _of_table(table: Path) -> Iterator[tuple[str, str]]:
+    r"""Name and text of each line."""
+    found = False
+    with table.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(_MOST_TEXT + 1), b""), 1):
+            where = f"data.path: line {number} of '{table}'"
+            if len(line) > _MOST_TEXT:
+                raise UserError(f"{where} has more than {_MOST_TEXT} bytes. Write one picture a line.")
+            text = _utf8(line, where)
+            if text.strip():
+                found = True
+                yield _of_line(text, table.parent, where)
+    if not found:
         raise UserError(f'data.path: \'{table}\' is empty. Write one {{"file_name": ..., "text": ...}} a line.')
-    return pairs
 
 
-def _from_texts(folder: Path) -> list[tuple[Path, str]]:
-    files = image_files(folder)
+def _of_line(line: str, folder: Path, where: str) -> tuple[str, str]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON ({error}).") from error
+    for key in ("file_name", "text"):
+        if not isinstance(row, dict) or not isinstance(row.get(key), str):
+            raise UserError(f"{where} must have the text '{key}', got {line.strip()}. {closest(key, row)}")
+    name, text = row["file_name"], row["text"]
+    if not (folder / name).is_file():
+        raise UserError(f"{where}: {absent(folder / name)}")
+    return name, text
+
+
+def _of_texts(folder: Path) -> Iterator[tuple[str, str]]:
+    r"""Name and text of each picture."""
+    files = files_of(folder, IMAGE_SUFFIXES)
     without = [file for file in files if not file.with_suffix(".txt").is_file()]
     if without:
         raise UserError(
@@ -121,4 +135,21 @@ def _from_texts(folder: Path) -> list[tuple[Path, str]]:
             f"'{without[0].relative_to(folder)}'. Write {METADATA} with a file_name and a text on each line, or a "
             f"text file beside each image ('{without[0].with_suffix('.txt').name}')."
         )
-    return [(file, file.with_suffix(".txt").read_text(encoding="utf-8").strip()) for file in files]
+    for k, file in enumerate(files):
+        text = file.with_suffix(".txt")
+        try:
+            content = foreign.read_bytes(text, _MOST_TEXT)
+        except (OSError, ValueError) as error:
+            raise UserError(f"data.path: '{text}' cannot be read ({error}).") from error
+        yield files.name(k), _utf8(content, f"data.path: '{text}'").strip()
+
+
+def _utf8(content: bytes, where: str) -> str:
+    r"""Text in UTF-8, with or without a mark at its beginning."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        likely = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1 or cp1252"
+        raise UserError(
+            f"{where} is not UTF-8: byte {error.start} is {content[error.start]:#04x}. It may be {likely}: convert it."
+        ) from error

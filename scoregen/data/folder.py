@@ -7,21 +7,17 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from scoregen import checks
 from scoregen.data import identity
-from scoregen.data.alike import Alike, Wanted
+from scoregen.data.alike import Alike
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import Dataset, Held, Source
-from scoregen.data.bounds import MOST_PIXELS, check_size
+from scoregen.data.bounds import MOST_PIXELS
 from scoregen.data.classes import classes_of
 from scoregen.data.index import IMAGE_SUFFIXES, Files, files_of
-from scoregen.data.opening import Damaged
 from scoregen.data.parts import AUTO
-from scoregen.data.pictures import Pictures
-from scoregen.data.units import Range, as_range, tell_flat
+from scoregen.data.pictures import Pictures, wanted_of
+from scoregen.data.units import Range, as_range
 from scoregen.errors import UserError, absent
-
-_HEADERS, _READ = 500, 4  # pictures of which the header, or all, is read at the start
 
 
 class Folder(Source):
@@ -59,10 +55,7 @@ class Folder(Source):
         validation: Held = AUTO,
     ) -> None:
         super().__init__(augmentation, test, validation)
-        check_size(size, max_pixels)
-        checks.inside(0, 1, max_corrupt=max_corrupt)
-        if channels not in (1, 3, None):
-            raise UserError(f"data.channels: must be 1 or 3, got {channels}.")
+        wanted = wanted_of(size, channels, range, max_pixels, max_corrupt)
         self.path, self.size, self.channels, self.range_from = (
             path,
             None if size is None else int(size),
@@ -75,7 +68,8 @@ class Folder(Source):
         self._classes = classes_of(self.files)
         self.class_names = self._classes.names or None
         self.num_classes = len(self._classes.names) or None
-        self._alike = self._checked()
+        every = PictureFiles(self.files, torch.arange(len(self.files)), None, Alike(self.files[0], wanted))
+        self._alike = every.look(max_corrupt, f"the pictures under '{path}'")
 
     @property
     def range(self) -> Range:
@@ -97,29 +91,6 @@ class Folder(Source):
             return None
         return PictureFiles(self.files, places, self._classes.label(places), self._alike)
 
-    def _checked(self) -> Alike:
-        r"""The reader of pictures like the first whole one; reads the headers of some, and a few pictures."""
-        wanted, alike, damaged = Wanted(self.size, self.channels, self.max_pixels, self.range), None, 0
-        for place in spread(len(self.files), _HEADERS):
-            try:
-                alike = alike or Alike.to(self.files[place], wanted)
-                alike.check(self.files[place])
-            except Damaged:
-                damaged += 1
-                if damaged > self.max_corrupt * len(self.files):
-                    raise
-        assert alike is not None  # one was whole, or there are too many damaged ones
-        self._look(alike)
-        return alike
-
-    def _look(self, alike: Alike) -> None:
-        r"""Reads a few pictures, and tells what is odd about their values."""
-        part = PictureFiles(self.files, torch.tensor(spread(len(self.files), _READ)), None, alike)
-        try:
-            tell_flat(part.in_units(slice(None))[0], self.range, f"the pictures under '{self.path}'")
-        except Damaged:  # a training counts them
-            return
-
 
 class PictureFiles(Pictures):
     r"""Some of the pictures of a folder.
@@ -130,8 +101,7 @@ class PictureFiles(Pictures):
     """
 
     def __init__(self, files: Files, places: Tensor, label: Tensor | None, alike: Alike) -> None:
-        wanted = alike.wanted
-        super().__init__(label, wanted.size, wanted.most, wanted.mode, wanted.range)
+        super().__init__(label, alike.wanted)
         self.files, self.places, self.alike = files, places, alike
 
     def __len__(self) -> int:
@@ -146,14 +116,8 @@ class PictureFiles(Pictures):
 
     def fingerprint(self) -> str:
         labels = None if self.label is None else self.label.tolist()
-        told = {"": str((self.shape, self.mode, self.range, labels))}
+        told = {"": str((self.shape, self.range, labels))}
         return identity.fingerprint(self.entries() | told)
-
-
-def spread(count: int, most: int) -> list[int]:
-    r"""At most so many of the numbers 0 to count - 1, evenly spread."""
-    taken = min(count, most)
-    return [k * count // taken for k in range(taken)]
 
 
 def _existing(path: str) -> Path:

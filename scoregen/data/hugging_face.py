@@ -4,19 +4,22 @@ The library keeps a table as an Arrow file that is mapped into memory, so any ro
 stay encoded there, and are decoded by the one reader of pictures, in the worker that draws them.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from scoregen.data.alike import Wanted
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import Dataset, Held, Source
-from scoregen.data.bounds import MOST_PIXELS, check_size
-from scoregen.data.files import Stored
+from scoregen.data.bounds import MOST_PIXELS
 from scoregen.data.hf_tables import Table, encoded, known, label_column, labels_of, load_tables, picture_column, roots
+from scoregen.data.opening import Damaged, Stored
 from scoregen.data.parts import AUTO, FOLDERS, Name, renumbered
-from scoregen.data.pictures import Pictures, check_texts
+from scoregen.data.pictures import Pictures, check_texts, wanted_of
+from scoregen.data.units import UNIT, Range, as_range
 from scoregen.errors import UserError, closest
 from scoregen.parallel import say_once
 
@@ -32,18 +35,21 @@ class HuggingFace(Source):
         caption: column of texts, in place of classes.
         subset: of a data set that has several.
         revision: branch, tag or commit on the hub.
-        size: images are resized (shorter side) and cropped to size x size; None for images that all have one size.
+        size: pictures are resized (shorter side) and cropped to size x size; None for pictures that all have one size.
+        channels: 1 or 3, that they are converted to; None for that of the files, or 3 with captions.
+        range: what 0 and full scale stand for in pictures of 8 and 16 bits, and where floats lie; None: [0, 1].
         augmentation: applied to training batches.
         max_pixels: that a picture may have, in its file and once it is resized.
+        max_corrupt: share of the pictures that a training skips where they are damaged.
         test, validation: as of `Source`.
 
     Raises:
-        ValueError: size is no whole number >= 1.
+        ValueError: size or max_corrupt out of range.
         UserError: the library is not installed, the data cannot be found or read, or a column is missing or of another
             kind.
     """
 
-    range = (0.0, 1.0)
+    argument_attributes: ClassVar[dict[str, str]] = {**Source.argument_attributes, "range": "range_from"}
 
     def __init__(
         self,
@@ -55,17 +61,21 @@ class HuggingFace(Source):
         subset: str | None = None,
         revision: str | None = None,
         size: int | None = None,
+        channels: Literal[1, 3] | None = None,
+        range: Sequence[float] | None = None,
         augmentation: Augmentation | None = None,
         max_pixels: int = MOST_PIXELS,
+        max_corrupt: float = 0.001,
         test: Held = AUTO,
         validation: Held = AUTO,
     ) -> None:
         super().__init__(augmentation, test, validation)
-        check_size(size, max_pixels)
         check_texts(label, caption)
         self.path, self.split, self.image, self.label, self.caption = path, split, image, label, caption
-        self.subset, self.revision, self.size, self.max_pixels = subset, revision, size, max_pixels
-        self.name = Path(path).stem
+        self.subset, self.revision, self.size, self.channels, self.range_from = subset, revision, size, channels, range
+        self.max_pixels, self.max_corrupt, self.name = max_pixels, max_corrupt, Path(path).stem
+        channels = channels or (None if caption is None else 3)
+        self._wanted = wanted_of(size, channels, range, max_pixels, max_corrupt)
         self._tables = load_tables(path, subset, revision)
         if split not in self._tables:
             raise UserError(f"data.split: '{path}' has no split '{split}'. {closest(split, self._tables)}")
@@ -81,9 +91,15 @@ class HuggingFace(Source):
             self.num_classes = None if numbers is None else max(len(names), int(numbers.max()) + 1)
         words = f"column '{self._image}'" + (f", labels of '{self._label}'" if self._label else ", no labels")
         say_once(f"data.path: pictures of {words}; the columns of '{path}': {', '.join(features)}.")
+        self._pictures = self._of_split(split)
+        self._pictures.look(max_corrupt, f"the pictures of '{path}'")
+
+    @property
+    def range(self) -> Range:
+        return as_range(self.range_from) or UNIT
 
     def load(self, train: bool) -> Dataset | None:
-        return self._of_split(self.split) if train else self._of_part("test")
+        return self._pictures if train else self._of_part("test")
 
     def load_validation(self) -> Dataset | None:
         return self._of_part("validation")
@@ -93,7 +109,7 @@ class HuggingFace(Source):
             (self._of_split(name) for name in FOLDERS[part] if name in self._tables and name != self.split), None
         )
 
-    def _of_split(self, split: str) -> Dataset:
+    def _of_split(self, split: str) -> "TablePictures":
         table = self._tables[split]
         names, numbers = labels_of(table, self._label, self._where)
         label = None if numbers is None else torch.from_numpy(numbers)
@@ -101,8 +117,7 @@ class HuggingFace(Source):
             label = renumbered(
                 label, names or None, self.class_names, "test" if split in FOLDERS["test"] else "validation"
             )
-        mode = None if self.caption is None else "RGB"
-        return TablePictures(table, self._image, roots(self.path), label, self.size, self.max_pixels, mode)
+        return TablePictures(table, self._image, roots(self.path), label, self._wanted)
 
 
 class TablePictures(Pictures):
@@ -111,20 +126,13 @@ class TablePictures(Pictures):
     Args:
         table: of the library. column: its name.
         roots: folders in which a picture that is not in the table may lie.
-        label, size, max_pixels, mode: as of `Pictures`.
+        label, wanted: as of `Pictures`.
     """
 
     def __init__(
-        self,
-        table: Table,
-        column: str,
-        roots: tuple[Path, ...],
-        label: Tensor | None,
-        size: int | None,
-        max_pixels: int,
-        mode: str | None = None,
+        self, table: Table, column: str, roots: tuple[Path, ...], label: Tensor | None, wanted: Wanted
     ) -> None:
-        super().__init__(label, size, max_pixels, mode)
+        super().__init__(label, wanted)
         self.table, self.column, self.roots = encoded(table.select_columns([column]), column), column, roots
 
     def __len__(self) -> int:
@@ -143,7 +151,7 @@ class TablePictures(Pictures):
         if isinstance(content, bytes):
             return Stored(f"{name} ({path})" if path else name, content)
         if not path:
-            raise UserError(f"data.image: {name} has no picture. Remove the row.")
+            raise Damaged(f"data.image: {name} has no picture. Remove the row.")
         file = Path(path)
         if not any(file.resolve().is_relative_to(root) for root in self.roots):
             raise UserError(

@@ -2,6 +2,7 @@ r"""Pictures that are read when they are used, wherever they are kept, and the l
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -9,36 +10,28 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from scoregen import checks
 from scoregen.data.alike import Alike, Wanted
 from scoregen.data.base import LazyDataset
-from scoregen.data.bounds import MOST_PIXELS, check_labels
-from scoregen.data.opening import Stored
-from scoregen.data.units import UNIT, Range
+from scoregen.data.bounds import check_labels, check_size
+from scoregen.data.opening import Damaged, Stored
+from scoregen.data.units import UNIT, as_range, tell_flat
 from scoregen.errors import UserError
 from scoregen.storage import short
 
 _MOST_READ = 512  # pictures, for a fingerprint
+_HEADERS, _READ = 500, 4  # pictures of which the header, or all, is read at the start
 
 
 class Pictures(LazyDataset):
     r"""Pictures (C, H, W), bytes or floats, each read when it is used; a subclass says where they are kept.
 
     Args:
-        label: (N,) integers, or None. size: side that they are resized and cropped to; None for pictures of one size.
-        max_pixels: that a picture may have. mode: of Pillow, that they are converted to; None for that of the file.
-        range: what 0 and full scale stand for, and where floats must lie.
+        label: (N,) integers, or None. wanted: how they are read.
     """
 
-    def __init__(
-        self,
-        label: Tensor | None,
-        size: int | None,
-        max_pixels: int = MOST_PIXELS,
-        mode: str | None = None,
-        range: Range = UNIT,
-    ) -> None:
-        self.label, self.size, self.max_pixels, self.mode = label, size, max_pixels, mode
-        self.range = range
+    def __init__(self, label: Tensor | None, wanted: Wanted) -> None:
+        self.label, self.wanted, self.range = label, wanted, wanted.range
 
     @abstractmethod
     def picture(self, place: int) -> Path | Stored:
@@ -47,12 +40,40 @@ class Pictures(LazyDataset):
     @cached_property
     def alike(self) -> Alike:
         r"""Reads pictures that are like the first one."""
-        channels = None if self.mode is None else len(self.mode)  # L or RGB
-        return Alike(self.picture(0), Wanted(self.size, channels, self.max_pixels, self.range))
+        return Alike(self.picture(0), self.wanted)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.alike.shape
+
+    def look(self, share: float, name: str) -> Alike:
+        r"""Reads the headers of some pictures, evenly spread, and a few pictures whole, before anything is trained.
+
+            What is odd about their values is told on standard error.
+
+        Args:
+            share: of the pictures that may be damaged. name: of all of them, for messages.
+
+        Returns:
+            The reader of pictures like the first whole one, which reads them from here on.
+
+        Raises:
+            UserError: pictures that differ, or are damaged.
+        """
+        found, damaged = None, 0
+        for place in spread(len(self), _HEADERS):
+            try:
+                found = found or Alike.to(self.picture(place), self.wanted)
+                found.check(self.picture(place))
+            except Damaged:
+                damaged += 1
+                if damaged > share * len(self):
+                    raise
+        assert found is not None  # one was whole, or there are too many damaged ones
+        self.alike = found
+        with suppress(Damaged):  # a training counts them
+            tell_flat(self.in_units(spread(len(self), _READ))[0], self.range, name)
+        return found
 
     def read(self, places: list[int]) -> Tensor:
         return self.alike.read(self.picture(place) for place in places)
@@ -63,13 +84,34 @@ class Pictures(LazyDataset):
     @cached_property
     def _fingerprint(self) -> str:
         r"""Of the labels, and of the bytes of at most 512 pictures, evenly spread."""
-        content = sha256(str((len(self), self.size, self.mode, self.range)).encode())
+        content = sha256(str((len(self), self.shape, self.range)).encode())
         content.update(b"" if self.label is None else self.label.numpy().tobytes())
         count = min(len(self), _MOST_READ)
         for k in range(count):
             file = self.picture(k * len(self) // count)
             content.update(file.content if isinstance(file, Stored) else file.read_bytes())
         return content.hexdigest()[:16]
+
+
+def spread(count: int, most: int) -> list[int]:
+    r"""At most so many of the numbers 0 to count - 1, evenly spread."""
+    taken = min(count, most)
+    return [k * count // taken for k in range(taken)]
+
+
+def wanted_of(
+    size: int | None, channels: int | None, range: Sequence[float] | None, max_pixels: int, max_corrupt: float
+) -> Wanted:
+    r"""How the pictures of a source are read, from its keys.
+
+    Raises:
+        ValueError: one is out of range.
+    """
+    check_size(size, max_pixels)
+    checks.inside(0, 1, max_corrupt=max_corrupt)
+    if channels not in (1, 3, None):
+        raise UserError(f"data.channels: must be 1 or 3, got {channels}.")
+    return Wanted(None if size is None else int(size), channels, max_pixels, as_range(range) or UNIT)
 
 
 def check_texts(label: str | None, caption: str | None) -> None:

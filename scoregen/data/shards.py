@@ -6,18 +6,21 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
+from scoregen.data.alike import Wanted
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import Dataset, Held, Source, Subset
-from scoregen.data.bounds import MOST_PIXELS, check_size
-from scoregen.data.files import Stored
+from scoregen.data.bounds import MOST_PIXELS
+from scoregen.data.opening import Stored
 from scoregen.data.parts import AUTO, FOLDERS, Name
-from scoregen.data.pictures import Pictures, as_captions, as_classes, check_texts
+from scoregen.data.pictures import Pictures, as_captions, as_classes, check_texts, wanted_of
 from scoregen.data.tar_index import Asked, Index, make_index
 from scoregen.data.tars import open_regular
+from scoregen.data.units import UNIT, Range, as_range
 from scoregen.errors import UserError, absent
 
 _MOST_OPEN = 64  # files
@@ -34,17 +37,20 @@ class Shards(Source):
         label: what holds the class, a number or a name: the ending of a member, or a field of a JSON one, json.FIELD;
             None for cls where there is one.
         caption: what holds a text, in place of a class: txt, or json.FIELD.
-        size: images are resized (shorter side) and cropped to size x size; None for images that all have one size.
+        size: pictures are resized (shorter side) and cropped to size x size; None for pictures that all have one size.
+        channels: 1 or 3, that they are converted to; None for that of the files, or 3 with captions.
+        range: what 0 and full scale stand for in pictures of 8 and 16 bits, and where floats lie; None: [0, 1].
         augmentation: applied to training batches.
         max_pixels: that a picture may have, in its file and once it is resized.
+        max_corrupt: share of the pictures that a training skips where they are damaged.
         test, validation: as of `Source`.
 
     Raises:
-        ValueError: size is no whole number >= 1.
+        ValueError: size or max_corrupt out of range.
         UserError: a tar file is missing, compressed or damaged, or holds links; a sample has no label or two pictures.
     """
 
-    range = (0.0, 1.0)
+    argument_attributes: ClassVar[dict[str, str]] = {**Source.argument_attributes, "range": "range_from"}
 
     def __init__(
         self,
@@ -53,16 +59,20 @@ class Shards(Source):
         label: str | None = None,
         caption: str | None = None,
         size: int | None = None,
+        channels: Literal[1, 3] | None = None,
+        range: Sequence[float] | None = None,
         augmentation: Augmentation | None = None,
         max_pixels: int = MOST_PIXELS,
+        max_corrupt: float = 0.001,
         test: Held = AUTO,
         validation: Held = AUTO,
     ) -> None:
         super().__init__(augmentation, test, validation)
-        check_size(size, max_pixels)
         check_texts(label, caption)
         self.path, self.image, self.label, self.caption = path, image, label, caption
-        self.size, self.max_pixels, self.name = size, max_pixels, Path(path).stem
+        self.size, self.channels, self.range_from = size, channels, range
+        self.max_pixels, self.max_corrupt, self.name = max_pixels, max_corrupt, Path(path).resolve().stem
+        wanted = wanted_of(size, channels or (None if caption is None else 3), range, max_pixels, max_corrupt)
         where = "data.label" if caption is None else "data.caption"
         files = tar_files(Path(path))
         self._part_of_file = parts_of(files, Path(path))
@@ -74,8 +84,12 @@ class Shards(Source):
             names, numbers = as_classes(self.index.values, where)
             self.class_names = names or None
             self.num_classes = None if numbers is None else int(numbers.max()) + 1
-        label_of = None if numbers is None else torch.from_numpy(numbers)
-        self._pictures = TarPictures(self.index, label_of, size, max_pixels, None if caption is None else "RGB")
+        self._pictures = TarPictures(self.index, None if numbers is None else torch.from_numpy(numbers), wanted)
+        self._pictures.look(max_corrupt, f"the pictures in '{path}'")
+
+    @property
+    def range(self) -> Range:
+        return as_range(self.range_from) or UNIT
 
     def load(self, train: bool) -> Dataset | None:
         return self._of_part("train" if train else "test")
@@ -94,13 +108,11 @@ class TarPictures(Pictures):
 
     Args:
         index: where they are.
-        label, size, max_pixels, mode: as of `Pictures`.
+        label, wanted: as of `Pictures`.
     """
 
-    def __init__(
-        self, index: Index, label: torch.Tensor | None, size: int | None, max_pixels: int, mode: str | None = None
-    ) -> None:
-        super().__init__(label, size, max_pixels, mode)
+    def __init__(self, index: Index, label: torch.Tensor | None, wanted: Wanted) -> None:
+        super().__init__(label, wanted)
         self.index, self._open = index, OrderedDict[int, int]()
 
     def __len__(self) -> int:

@@ -1,5 +1,6 @@
 r"""Folders of images with captions."""
 
+import io
 import json
 
 import pytest
@@ -13,6 +14,12 @@ from scoregen.errors import UserError
 def picture(path, value, size=(6, 4), mode="L"):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, value).save(path)
+
+
+def deep():
+    file = io.BytesIO()
+    Image.new("I;16", (6, 4), 40_000).save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -91,12 +98,50 @@ def test_missing_captions_images_and_folders_are_named(tmp_path):
         CaptionedFolder(str(tmp_path), size=0)
 
 
-def test_pictures_of_more_than_8_bits_are_refused_not_cut_off(table):
-    Image.new("I;16", (6, 4), 40_000).save(table / "2.png")
-    source = CaptionedFolder(str(table), size=2)
-    with pytest.raises(UserError, match=r"'2.png' has more than 8 bits"):
-        for part in (source.train, source.test):
-            _ = part[:]
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "is not a readable image"),
+        (b"%!PS-Adobe-3.0", "is not a readable image"),
+        (deep(), "must have the same depth, but '.*0.png' has 8 bits, '.*2.png' 16 bits"),
+    ],
+    ids=["empty", "no picture", "16 bits"],
+)
+def test_pictures_that_cannot_be_used_are_named_before_anything_is_trained(table, content, text):
+    (table / "2.png").write_bytes(content)
+    with pytest.raises(UserError, match=text) as caught:
+        CaptionedFolder(str(table), size=2)
+    assert "2.png" in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("form", ["texts", "table"])
+def test_captions_are_utf_8_or_the_file_is_named(table, form, encoding):
+    if form == "texts":
+        (table / "metadata.jsonl").unlink()
+        for i in range(4):
+            (table / f"{i}.txt").write_bytes("a café".encode(encoding))
+    else:
+        rows = (table / "metadata.jsonl").read_text().replace('"b"', '"a café"')
+        (table / "metadata.jsonl").write_bytes(rows.encode(encoding))
+    if encoding.startswith("utf-8"):
+        assert "a café" in CaptionedFolder(str(table), size=2).captions
+        return
+    named = "'.*0.txt'" if form == "texts" else f"line {1 if '16' in encoding else 2} of '.*metadata.jsonl'"
+    likely = "UTF-16" if encoding == "utf-16" else ""
+    with pytest.raises(UserError, match=f"{named} is not|{named} is not UTF-8.*{likely}"):
+        CaptionedFolder(str(table), size=2)
+
+
+def test_a_long_line_and_a_long_text_are_refused(table):
+    (table / "metadata.jsonl").write_bytes(b'{"a":' + b" " * 2**21)
+    with pytest.raises(UserError, match=r"line 1 of .* has more than 1048576 bytes"):
+        CaptionedFolder(str(table), size=2)
+    (table / "metadata.jsonl").unlink()
+    for i in range(4):
+        (table / f"{i}.txt").write_bytes(b"a" * 2**21)
+    with pytest.raises(UserError, match=r"0.txt' cannot be read \(it has more than"):
+        CaptionedFolder(str(table), size=2)
 
 
 def test_a_byte_order_mark_and_line_separators_inside_a_text_are_no_lines(table):

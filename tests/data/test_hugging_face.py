@@ -2,7 +2,6 @@ r"""Tables of the library datasets: files of this machine; nothing is fetched.""
 
 import builtins
 import io
-import json
 
 import numpy as np
 import pytest
@@ -181,9 +180,8 @@ def test_hostile_and_damaged_rows_are_one_message(tmp_path, cell, text):
     schema = datasets.Features({"image": datasets.Image()}).arrow_schema
     cells = [{"bytes": png(0), "path": None}, cell]
     pq.write_table(pa.Table.from_pylist([{"image": one} for one in cells], schema), tmp_path / "a.parquet")
-    part = HuggingFace(str(tmp_path / "a.parquet")).load(train=True)
     with pytest.raises(UserError, match=text) as caught:
-        _ = part[1]
+        HuggingFace(str(tmp_path / "a.parquet"))
     assert "\n" not in str(caught.value)
 
 
@@ -254,5 +252,5 @@ def test_pictures_are_decoded_once_and_by_one_reader(tmp_path, monkeypatch):
 def test_rows_are_read_alone_from_the_mapped_table(tmp_path):
     source = HuggingFace(str(arrow(tmp_path)), test="all")
     part = source.load(train=True)
-    assert part.table.cache_files and json.dumps(part.table.cache_files[0]["filename"])
+    assert part.table.cache_files
     assert np.array_equal(part[[5, 2]][0], part[:][0][[5, 2]])

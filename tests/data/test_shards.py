@@ -249,13 +249,32 @@ def test_missing_and_compressed_files_are_named(tmp_path):
         Shards(str(tmp_path))
 
 
-def test_a_damaged_picture_and_another_shape_name_the_file_and_the_place(tmp_path):
-    write(tmp_path / "a.tar", [("a.png", png(1)), ("b.png", png(2, size=(5, 5))), ("c.png", png(3)[:45])])
-    whole = Shards(str(tmp_path)).load(train=True)
-    with pytest.raises(UserError, match=r"must have the same size, .*6 x 4, '.*a.tar: byte \d+' 5 x 5"):
-        _ = whole[1]
-    with pytest.raises(UserError, match=r"a.tar: byte \d+' is not a readable image"):
-        _ = whole[2]
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (png(2, size=(5, 5)), r"must have the same size, .*6 x 4, '.*a.tar: byte \d+' 5 x 5"),
+        (png(2)[:30], r"a.tar: byte \d+' is not a readable image"),
+        (b"", r"a.tar: byte \d+' is not a readable image"),
+    ],
+    ids=["size", "damaged", "empty"],
+)
+def test_a_damaged_picture_and_another_size_name_the_file_and_the_place(tmp_path, content, text):
+    write(tmp_path / "a.tar", [("a.png", png(1)), ("b.png", content), ("c.png", png(3))])
+    with pytest.raises(UserError, match=text):
+        Shards(str(tmp_path))
+
+
+def test_what_a_header_does_not_tell_is_skipped_counted_and_named_in_a_training(tmp_path, capsys):
+    write(tmp_path / "a.tar", [("a.png", png(1)), ("b.png", png(2)[:45]), ("c.png", png(3)), ("d.png", png(4))])
+    source = Shards(str(tmp_path), max_corrupt=0.3, test="none")
+    assert sorted(contents_of(source.train)) == [1, 3, 3, 4]
+    assert "a.tar: byte 1536' is not a readable image" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is not a readable image|above the share of data.max_corrupt=0.2"):
+        _ = Shards(str(tmp_path), max_corrupt=0.2, test="none").train[:]
+
+
+def contents_of(part):
+    return part[:][0][:, 0, 0, 0].tolist()
 
 
 def test_the_fingerprint_moves_with_the_data_not_with_the_folder(shards, tmp_path_factory):
