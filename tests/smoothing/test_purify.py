@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
+from scoregen.rng import randn
 from scoregen.samplers import DDIM, RK4, AdaptiveFlow, Heun, LogLinear
 from scoregen.sde import EDM, VE, VP, Affine, Compose, Log
 from scoregen.smoothing import (
@@ -63,6 +64,36 @@ def test_purification_removes_as_much_noise_as_theory_says():
     x = clean + SIGMA * torch.randn(20_000, 2, generator=generator, dtype=torch.float64)
     error = (f.purify(x) - clean).square().mean()
     assert float(error) == pytest.approx(v * SIGMA**2 / (v + SIGMA**2), rel=6 * math.sqrt(2 / 40_000))
+
+
+@pytest.mark.parametrize("average", [2, 4])
+def test_a_denoiser_of_means_sees_the_noise_of_means(average):
+    r"""The mean of k x k pixels has k times less noise; what comes back is enlarged bilinearly."""
+    sde = VP(chart=Affine(2.0, -1.0))
+    side = 8 // average
+    law = gaussian(torch.zeros(side**2, dtype=torch.float64), torch.eye(side**2, dtype=torch.float64), sde)
+    asked = []
+
+    class Images:
+        def __init__(self):
+            self.sde = sde
+
+        def __call__(self, u, s, label=None):
+            asked.append(float(s))
+            return law(u.flatten(1), s).view(u.shape)
+
+    f = PurifiedClassifier(answer, Images(), DDIM(steps=1), SIGMA, average=average)
+    clean = torch.full((400, 1, 8, 8), 0.3, dtype=torch.float64)
+    x = clean + SIGMA * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = f.purify(x)
+    assert asked[0] == pytest.approx(2 * SIGMA / average, rel=1e-9)
+    means = x.unfold(2, average, average).unfold(3, average, average).mean((4, 5))
+    expected = sde.chart.inverse(law(sde.chart.forward(means).flatten(1), 2 * SIGMA / average).view(means.shape))
+    torch.testing.assert_close(found, torch.nn.functional.interpolate(expected, 8, mode="bilinear"))
+    n = means.numel()  # the noise of the means is as stated, within 5 standard errors of a standard deviation
+    assert float(means.std()) == pytest.approx(SIGMA / average, rel=5 / math.sqrt(2 * n))
+    with pytest.raises(ValueError, match=f"sides that {average} divides"):
+        f.purify(torch.rand(1, 1, 9, 9))
 
 
 def test_log_normal_noise_before_a_log_chart():
@@ -127,8 +158,13 @@ class Jitter:
     r"""A sampler that only adds its noise."""
 
     def __call__(self, denoiser, start, generator):
-        rows = [torch.randn(start[0].shape[1:], generator=g, dtype=start[0].dtype) for g in generator]
-        return start[0] + torch.stack(rows)
+        return start[0] + randn(start[0].shape, generator, start[0].dtype)
+
+
+def test_a_sampler_that_draws_nothing_costs_no_key(monkeypatch):
+    monkeypatch.setattr("scoregen.smoothing.purify.fingerprints", pytest.fail)
+    f = PurifiedClassifier(answer, standard_mixture(VE(0.01, 20.0)), DDIM(steps=2), SIGMA)
+    assert f.purify(noisy(3)).shape == noisy(3).shape
 
 
 def test_a_random_purification_is_a_function_of_its_input():
@@ -146,7 +182,7 @@ def test_a_random_purification_is_a_function_of_its_input():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_fingerprints_tell_inputs_apart(dtype):
     x = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
-    assert len(set(fingerprints(x))) == len({tuple(row) for row in x.tolist()})
+    assert len(set(fingerprints(x).tolist())) == len({tuple(row) for row in x.tolist()})
     moved = x[:1].clone()
     moved[0, 2] = torch.nextafter(moved[0, 2].float(), torch.tensor(9.0)) if dtype == torch.float32 else moved[0, 2] * 2
     assert fingerprints(moved) != fingerprints(x[:1])
@@ -201,6 +237,8 @@ def test_bad_purifiers_are_refused():
         PurifiedClassifier(answer, standard_mixture(VE(0.01, 1.0)), DDIM(steps=1), 2.0)
     with pytest.raises(ValueError, match="votes must be a whole number"):
         PurifiedClassifier(answer, denoiser, DDIM(steps=1), 0.5, votes=0)
+    with pytest.raises(ValueError, match="average must be 1 before a chart that is not affine, got average=2"):
+        PurifiedClassifier(answer, standard_mixture(VE(0.01, 20.0, chart=Log(0.1))), DDIM(steps=1), 0.5, average=2)
     with pytest.raises(ValueError, match="sampler must purify each image by itself, got AdaptiveFlow"):
         PurifiedClassifier(answer, denoiser, AdaptiveFlow(), 0.5)
     PurifiedClassifier(answer, denoiser, AdaptiveFlow(solver=RK4()), 0.5)

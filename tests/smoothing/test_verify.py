@@ -113,6 +113,17 @@ def test_a_folder_refuses_other_data(folder, data, key):
         certified(folder, "ladder", data=data)
 
 
+def test_every_label_and_the_precision_are_part_of_the_job(tmp_path):
+    many = [(torch.tensor([0.05 * k, 1.0]), k % 3) for k in range(15)]
+    certified(tmp_path, "ladder", data=many)
+    with pytest.raises(UserError, match="of another job: labels was"):
+        certified(tmp_path, "ladder", data=[*many[:-1], (many[-1][0], 0)])
+    g = SmoothedClassifier(classifier, Gaussian(0.4), 3, precision=torch.bfloat16)
+    rule = make_method("ladder", g.noise, n=400, n0=30, alpha=0.01)
+    with pytest.raises(UserError, match=r"of another job: precision was .None., now .torch\.bfloat16"):
+        certify_dataset(g, many, range(15), rule, tmp_path, seed=3)
+
+
 def test_tables_hold_every_input_with_its_recorded_radius(folder):
     pandas = pytest.importorskip("pandas")
     run = load(folder)
