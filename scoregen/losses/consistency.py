@@ -18,10 +18,10 @@ from scoregen.losses.noise_levels import LogNormal, NoiseLevels, stratified
 from scoregen.models.denoiser import AbstractDenoiser
 from scoregen.parallel import gather
 from scoregen.rng import Generators, forked, randn
-from scoregen.sde.path import expand
+from scoregen.sde.path import Table, expand
 
 _LARGEST_RATIO = 0.999  # of r/s: nearer levels differ by rounding
-_EDGES = (0.01, 0.1, 1.0, 10.0)  # noise ratios between the bins of the log
+_EDGES = Table((0.01, 0.1, 1.0, 10.0))  # noise ratios between the bins of the log
 
 
 class Gap:
@@ -88,7 +88,7 @@ class AbstractConsistency(Loss):
         self.gap = Gap() if gap is None else gap
         self.c, self.label_dropout = float(c), label_dropout
         self.stage = 0
-        self._sums, self._counts = torch.zeros(len(_EDGES) + 1), torch.zeros(len(_EDGES) + 1)
+        self._sums = torch.zeros(2, len(_EDGES.values) + 1)  # norms and numbers in each bin
 
     @abstractmethod
     def lower(self, y: Tensor, eps: Tensor, s: Tensor, r: Tensor, label: Tensor | None) -> Tensor:
@@ -113,7 +113,7 @@ class AbstractConsistency(Loss):
     ) -> Tensor:
         y = model.sde.to_chart(x_0)
         if quantile is None:
-            quantile = stratified(len(y), generator)
+            quantile = stratified(len(y), generator, y.device)
         s = self.noise_levels(model.sde, quantile)
         r = self.gap(s, self.stage)
         label = drop_labels(model, label, self.label_dropout, generator)
@@ -139,16 +139,17 @@ class AbstractConsistency(Loss):
 
     @torch.no_grad()
     def _record(self, s: Tensor, delta: Tensor) -> None:
-        place = torch.bucketize(s, torch.tensor(_EDGES, dtype=s.dtype))
-        self._counts += place.bincount(minlength=len(self._counts))
+        place = torch.bucketize(s, _EDGES.on(s.device).to(s)).to(delta.device)
         norms = torch.linalg.vector_norm(delta, dim=1)
-        self._sums = self._sums.to(norms).index_add(0, place.to(norms.device), norms)
+        rows = torch.stack([norms, torch.ones_like(norms)])
+        self._sums = self._sums.to(rows).index_add(1, place, rows)
 
     def metrics(self) -> dict[str, float]:
         r"""Mean |Delta| in bins of s since the last call, over all processes; and the stage."""
-        parts = torch.tensor(gather([self._sums.tolist(), self._counts.tolist()]), dtype=torch.float64).sum(0)
-        self._sums, self._counts = torch.zeros_like(self._sums), torch.zeros_like(self._counts)
-        names = [f"{low}-{high}" for low, high in zip((0, *_EDGES), (*_EDGES, "inf"), strict=True)]
+        parts = torch.tensor(gather(self._sums.tolist()), dtype=torch.float64).sum(0)
+        self._sums = torch.zeros_like(self._sums)
+        edges = _EDGES.values.tolist()
+        names = [f"{low}-{high}" for low, high in zip((0, *edges), (*edges, "inf"), strict=True)]
         means = {f"delta/{n}": t / k for n, t, k in zip(names, *parts.tolist(), strict=True) if k}
         return {"stage": self.stage, **means}
 

@@ -106,7 +106,7 @@ class NonNegativeScoreMatching(Loss):
             u = rate * z
             step = float(self.s * sde.sigma(t) / rate)
             with twice_differentiable(u.device.type):
-                denoised = model(u, torch.full((len(u),), self.s, dtype=torch.float64), label)
+                denoised = model(u, self.s, label)
             h = (denoised - u) / step - 1
             slope = self._slope(h, z, generator, graph) / float(sde.alpha(t))
         return (h + h.square() / 2).flatten(1).mean(1) + slope

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scoregen import checks
 from scoregen.rng import Generators, rand
+from scoregen.sde.path import as_time
 from scoregen.sde.process import SDE
 
 
@@ -37,7 +38,7 @@ class LogNormal(NoiseLevels):
 
     def __call__(self, sde: SDE, quantile: Tensor) -> Tensor:
         tail = torch.finfo(torch.float32).eps
-        normal: Tensor = torch.special.ndtri(quantile.double().clamp(tail, 1 - tail))
+        normal: Tensor = torch.special.ndtri(as_time(quantile).clamp(tail, 1 - tail))
         return (self.mean + self.std * normal).exp().clamp(sde.s_min, sde.s_max)
 
 
@@ -45,18 +46,19 @@ class UniformTime(NoiseLevels):
     r"""t uniform between the times of s_min and s_max."""
 
     def __call__(self, sde: SDE, quantile: Tensor) -> Tensor:
-        low, high = sde.time_of(sde.s_min), sde.time_of(sde.s_max)
-        return sde.noise_ratio(low + quantile.double() * (high - low))
+        low, high = sde.time_of(sde.s_min).item(), sde.time_of(sde.s_max).item()
+        return sde.noise_ratio(low + as_time(quantile) * (high - low))
 
 
 class LogUniform(NoiseLevels):
     r"""log s uniform over the range of the process."""
 
     def __call__(self, sde: SDE, quantile: Tensor) -> Tensor:
-        ratios: Tensor = (sde.s_max / sde.s_min) ** quantile.double()
+        ratios: Tensor = (sde.s_max / sde.s_min) ** as_time(quantile)
         return sde.s_min * ratios
 
 
-def stratified(batch: int, generator: Generators) -> Tensor:
-    r"""(B,) uniform draws, one in each of B equal strata, float64."""
-    return (torch.arange(batch, dtype=torch.float64) + rand((batch,), generator, torch.float64, "cpu")) / batch
+def stratified(batch: int, generator: Generators, device: torch.device) -> Tensor:
+    r"""(B,) uniform draws on a device, one in each of B equal strata, float64."""
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return (torch.arange(batch, dtype=dtype, device=device) + rand((batch,), generator, dtype, device)) / batch

@@ -55,7 +55,7 @@ class ScoreMatching(Loss):
     ) -> Tensor:
         y = model.sde.to_chart(x_0)
         if quantile is None:
-            quantile = stratified(len(y), generator)
+            quantile = stratified(len(y), generator, y.device)
         s = self.noise_levels(model.sde, quantile)
         label = drop_labels(model, label, self.label_dropout, generator)
         u = y + expand(s, y) * randn(y.shape, generator, y.dtype, y.device)

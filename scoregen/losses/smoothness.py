@@ -14,6 +14,7 @@ Reference: Guo et al. (2024), arXiv 2312.04410, equations 8 to 13; Karras et al.
 (path length).
 """
 
+import functools
 import math
 from abc import abstractmethod
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from scoregen.losses.base import Loss, TrainableDenoiser, WrappedLoss
 from scoregen.losses.jacobian import ESTIMATORS, Estimator, Witness
 from scoregen.parallel import gather
 from scoregen.rng import Generators
+from scoregen.sde.path import Table
 from scoregen.sde.process import SDE
 
 EDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # noise ratios between levels, of per-level targets and of the log
@@ -267,4 +269,7 @@ class JacobianPenalty(JacobianLoss):
 
 def level(s: Tensor, edges: tuple[float, ...]) -> Tensor:
     r"""The bin (B,) of noise ratios s (B,)."""
-    return torch.bucketize(s, torch.tensor(edges, dtype=s.dtype, device=s.device))
+    return torch.bucketize(s, _table(edges).on(s.device).to(s))
+
+
+_table = functools.cache(Table)  # of the edges, so that they go to a device once

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scoregen.checks import positive, whole
+from scoregen.keys import Keys
 from scoregen.models import DenoiserLike
-from scoregen.rng import Stream, generators
+from scoregen.rng import Stream
 from scoregen.sde.process import SDE
 from scoregen.smoothing.classifiers import Classify
 from scoregen.smoothing.logits import logits_of
@@ -62,14 +63,13 @@ def check_chart(noise: AbstractNoise, sde: SDE) -> None:
         )
 
 
-def fingerprints(x: Tensor) -> list[int]:
-    r"""One 64-bit number for each input, from its bits."""
+def fingerprints(x: Tensor) -> Tensor:
+    r"""One 64-bit number for each input, from its bits: (B,) int64, on its device."""
     kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
     bits = x.contiguous().view(kind).flatten(1).to(torch.int64)
     weights = torch.arange(1, 2 * bits.shape[1], 2, device=x.device) * _ODD
     mixed = bits * weights
-    found: list[int] = (mixed ^ (mixed >> 29)).sum(1).tolist()
-    return found
+    return (mixed ^ (mixed >> 29)).sum(1)
 
 
 class PurifiedClassifier(nn.Module):
@@ -78,8 +78,8 @@ class PurifiedClassifier(nn.Module):
         The sampler starts from u = to_chart(noisy x) at the noise ratio s = a sigma. One step is one-shot denoising,
         E[x_0 | x_t]; a consistency sampler or several steps give sharper inputs for more forward passes.
 
-    The generators of a sampler that draws noise are keyed by the bits of its input, so that f is a function of its
-    input alone, as the certificate requires.
+    The noise of a sampler that draws is keyed by the bits of its input, so that f is a function of its input alone, as
+    the certificate requires. It is drawn where the input is.
 
     Args:
         classifier: (B, *S) in data units -> logits (B, K).
@@ -142,7 +142,7 @@ class PurifiedClassifier(nn.Module):
                 raise ValueError(f"x must have sides that {self.average} divides, got {tuple(x.shape)}.")
             x = functional.avg_pool2d(x, self.average)
         x_t = sde.from_u(sde.to_chart(x), self.time)
-        keyed = generators(self.seed, Stream.PURIFY, vote, fingerprints(x))
+        keyed = Keys(self.seed, Stream.PURIFY, vote, lambda: fingerprints(x))  # of samplers that draw
         clean = self.sampler(self.denoiser, start=(x_t, self.time), generator=keyed)
         return functional.interpolate(clean, size, mode="bilinear") if self.average > 1 else clean
 

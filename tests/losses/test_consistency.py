@@ -22,7 +22,7 @@ from scoregen.rng import Stream, generators, randn
 from scoregen.samplers import Consistency, Heun, Levels
 from scoregen.sde import EDM, VE, GeometricBrownianMotion, Multiplicative
 from scoregen.sde import Affine as AffineChart
-from scoregen.sde.path import expand
+from scoregen.sde.path import as_time, expand
 from scoregen.training import Moment, Trainer
 
 QUANTILE = torch.tensor([0.001, 0.3, 0.62, 0.9, 0.9999])
@@ -36,7 +36,7 @@ class Affine:
 
     def __call__(self, u, s, label=None):
         self.calls.append((u, s, label))
-        return self.weight * u / (1 + expand(s, u)) + 0.1
+        return self.weight * u / (1 + expand(as_time(s), u)) + 0.1
 
 
 class Flow(Independent):

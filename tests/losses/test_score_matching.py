@@ -131,7 +131,7 @@ def test_log_uniform_levels_have_uniform_logarithms():
 
 
 def test_quantiles_are_stratified():
-    q = stratified(50, generator(0, 1))
+    q = stratified(50, generator(0, 1), torch.device("cpu"))
     assert (q * 50).long().tolist() == list(range(50))
     assert 0 < (q * 50 % 1).std() < 1 and q.dtype == torch.float64
 
