@@ -69,8 +69,8 @@ def check_array(archive: zipfile.ZipFile, member: str, where: str, size: int, mo
         check_header(file, info.file_size)
 
 
-def check_header(file: IO[bytes], size: int) -> None:
-    r"""Refuses an array whose header claims more than its `size` bytes.
+def check_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    r"""Shape, column-major order and type of an array; refuses one whose header claims more than its `size` bytes.
 
     Raises:
         ValueError: it does, or has no header of NumPy's formats 1 and 2.
@@ -79,9 +79,10 @@ def check_header(file: IO[bytes], size: int) -> None:
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"its format is {version}")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    shape, columns, dtype = read(file)
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > size:
         raise ValueError(f"its header claims {shape} of {dtype}, and it has {size} bytes")
+    return shape, columns, dtype
 
 
 def check_labels(path: str | Path, labels: np.ndarray, count: int) -> None:

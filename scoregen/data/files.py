@@ -21,8 +21,8 @@ from scoregen.data.bounds import MOST_BYTES, MOST_PIXELS, check_array, check_hea
 from scoregen.data.decode import Beyond, Kind, eight_bits, fractions, kind_of
 from scoregen.data.index import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from scoregen.data.index import files_of
+from scoregen.data.opening import Damaged, damage, opened, present
 from scoregen.data.opening import Stored as Stored
-from scoregen.data.opening import damage, opened, present
 from scoregen.data.tiff import is_tiff, read_tiff
 from scoregen.errors import UserError
 
@@ -249,4 +249,4 @@ def read_array(path: Path, where: str) -> np.ndarray:
             file.seek(0)
             return np.lib.format.read_array(file, allow_pickle=False)
     except DAMAGED as error:
-        raise UserError(f"{where}: '{path}' is not a readable .npy file without pickled objects ({error}).") from error
+        raise Damaged(f"{where}: '{path}' is not a readable .npy file without pickled objects ({error}).") from error

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from scoregen.compat import repair_torchvision
-from scoregen.data.arrays import load_npz
+from scoregen.data.arrays import open_archive
 from scoregen.data.augment import Augmentation
-from scoregen.data.base import ArrayDataset, Held, Source
+from scoregen.data.base import ArrayDataset, Dataset, Held, Source
 from scoregen.data.parts import AUTO
 from scoregen.errors import UserError
 
@@ -69,9 +69,9 @@ class _Torchvision(Source):
         path = Path(self.root, self.subset) if self.subset else None
         return path if path is not None and path.is_file() else None
 
-    def load(self, train: bool) -> ArrayDataset:
+    def load(self, train: bool) -> Dataset | None:
         if self._subset_path is not None:
-            return load_npz(self._subset_path, train)
+            return open_archive(self._subset_path).get("train" if train else "test")
         repair_torchvision()
         from torchvision import datasets
 

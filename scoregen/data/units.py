@@ -54,7 +54,7 @@ def check_units(x: Tensor, stated: Range, name: str) -> None:
             f"data.path: {percent(share)} of the values of {name} are not finite. Replace them, or leave their samples "
             "out."
         )
-    slack = _ROUND_OFF * min(stated[1] - stated[0], max(abs(low), abs(high)))
+    slack = _ROUND_OFF * (stated[1] - stated[0]) if math.isfinite(stated[1]) else 0.0
     if low < stated[0] - slack or high > stated[1] + slack:
         share = ((x < stated[0] - slack) | (x > stated[1] + slack)).double().mean().item()
         raise UserError(

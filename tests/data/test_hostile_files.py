@@ -186,10 +186,13 @@ IMAGES = np.zeros((10, 8, 8), np.uint8)
         ({"images": IMAGES, "labels": np.full(10, 2**40)}, "from 0 to 99999, or -1 for none, got 1099511627776 to"),
         ({"images": IMAGES, "labels": np.full(10, 2**64 - 1, np.uint64)}, "got 18446744073709551615 to"),
         ({"images": IMAGES, "labels": np.full(10, -5)}, "got -5 to -5"),
-        ({"images": IMAGES, "labels": np.array(["a"] * 10)}, r"must be arrays of numbers, got .* and \(10,\) of <U1"),
-        ({"images": np.array(["a"] * 10)}, "must be arrays of numbers"),
-        ({"images": np.float64(3)}, "must be arrays of numbers"),
-        ({"images": IMAGES.astype(complex)}, "must be arrays of numbers"),
+        (
+            {"images": IMAGES, "labels": np.array(["a"] * 10)},
+            r"must hold a whole number for each image, got \(10,\) of <U1",
+        ),
+        ({"images": np.array(["a"] * 10)}, "must be .* of uint8, uint16 or floats, got"),
+        ({"images": np.float64(3)}, "must be .* of uint8, uint16 or floats, got"),
+        ({"images": IMAGES.astype(complex)}, "must be .* of uint8, uint16 or floats, got"),
     ],
     ids=["fewer", "2^40", "2^64", "negative", "texts", "text images", "scalar", "complex"],
 )

@@ -108,7 +108,7 @@ def test_absent_data_name_the_root(tmp_path):
         ({"train_images": np.zeros((9, 5, 4), np.uint8), "train_labels": np.arange(9)[:, None] % 3}, (1, 5, 4), 3),
         ({"images": np.zeros((9, 5, 4, 3), np.float32)}, (3, 5, 4), None),
         ({"x": np.zeros((9, 7)), "y": np.arange(9)}, (7,), 9),
-        ({"images": np.zeros((9, 3, 5, 4), np.float32), "test_images": np.zeros(2)}, (3, 5, 4), None),
+        ({"images": np.zeros((9, 3, 6, 5), np.float32), "more": np.zeros(2)}, (3, 6, 5), None),
     ],
     ids=["grey-column-labels", "channels-last", "table", "channels-first"],
 )
@@ -132,7 +132,7 @@ def test_npz_layouts(tmp_path, arrays, shape, classes):
 )
 def test_parts_that_do_not_fit_are_refused(tmp_path, train, test):
     np.savez(tmp_path / "a.npz", train_images=train, test_images=test)
-    with pytest.raises(UserError, match=r"both parts .* must hold images of one shape and type"):
+    with pytest.raises(UserError, match=r"all parts .* must hold images of one shape and type"):
         Npz(str(tmp_path / "a.npz"))
 
 

@@ -35,6 +35,7 @@ class Small(NamedTuple):
 
 FLIP = Flip()
 PARTS = {"test": 1, "validation": 2}
+READ = {"size": 3, "channels": 3, "range": [-1.0, 1.0], "augmentation": FLIP, "max_pixels": 100, "max_corrupt": 0.01}
 
 
 def images(shape: tuple[int, ...], labels: bool = True) -> dict[str, np.ndarray]:
@@ -43,8 +44,9 @@ def images(shape: tuple[int, ...], labels: bool = True) -> dict[str, np.ndarray]
 
 
 def npz(folder: Path) -> dict[str, Any]:
-    np.savez(folder / "a.npz", **images((4, 4)))
-    return {"path": str(folder / "a.npz"), "augmentation": FLIP, "max_bytes": 10**6}
+    np.savez(folder / "a.npz", **images((4, 4, 3)))
+    given = {"path": str(folder / "a.npz"), "augmentation": FLIP, "max_bytes": 10**6, "test": 2, "validation": 1}
+    return given | {"range": [-1.0, 1.0], "layout": "channels_last"}
 
 
 def pictures(folder: Path) -> dict[str, Any]:
@@ -54,11 +56,11 @@ def pictures(folder: Path) -> dict[str, Any]:
 
 
 def captions(folder: Path) -> dict[str, Any]:
-    for k in range(2):
+    for k in range(5):
         Image.new("L", (6, 4), 51 * k).save(folder / f"{k}.png")
-    rows = [json.dumps({"file_name": f"{k}.png", "text": str(k)}) for k in range(2)]
+    rows = [json.dumps({"file_name": f"{k}.png", "text": str(k)}) for k in range(5)]
     (folder / "metadata.jsonl").write_text("\n".join(rows))
-    return {"path": str(folder), "size": 3, "augmentation": FLIP, "max_pixels": 100}
+    return {"path": str(folder), "size": 3, "augmentation": FLIP, "max_pixels": 100, "max_corrupt": 0.01} | PARTS
 
 
 def encoded(value: int) -> bytes:
@@ -74,8 +76,7 @@ def shards(folder: Path) -> dict[str, Any]:
                 info = tarfile.TarInfo(f"{k}.{ending}")
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
-    of_picture = {"image": "png", "label": "txt", "caption": None, "size": 3, "max_pixels": 100}
-    return {"path": str(folder / "a.tar"), "augmentation": FLIP} | of_picture | PARTS
+    return {"path": str(folder / "a.tar"), "image": "png", "label": "txt", "caption": None} | READ | PARTS
 
 
 def hugging_face(folder: Path) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def hugging_face(folder: Path) -> dict[str, Any]:
     rows = {"picture": [encoded(20 * k) for k in range(9)], "kind": [k % 3 for k in range(9)]}
     DatasetDict({"first": Dataset.from_dict(rows)}).save_to_disk(str(folder / "data"))
     columns = {"split": "first", "image": "picture", "label": "kind", "caption": None, "subset": None, "revision": None}
-    return {"path": str(folder / "data"), "size": 3, "augmentation": FLIP, "max_pixels": 100} | columns | PARTS
+    return {"path": str(folder / "data")} | columns | READ | PARTS
 
 
 def cifar10(folder: Path) -> dict[str, Any]:
@@ -108,11 +109,11 @@ SOURCES = {
     data.FashionMNIST: Small(mnist("FashionMNIST")),
     data.KMNIST: Small(mnist("KMNIST")),
     data.CIFAR10: Small(cifar10),
-    data.Npz: Small(npz),
+    data.Npz: Small(npz, (-1.0, 1.0)),
     data.Folder: Small(pictures, (-1.0, 1.0)),
     data.CaptionedFolder: Small(captions),
-    data.Shards: Small(shards),
-    data.HuggingFace: Small(hugging_face),
+    data.Shards: Small(shards, (-1.0, 1.0)),
+    data.HuggingFace: Small(hugging_face, (-1.0, 1.0)),
     data.Toy2D: Small(lambda folder: {"n": 100, "noise": 0.1, "seed": 3} | PARTS, None),
     data.BreastCancer: Small(lambda folder: {"seed": 3} | PARTS, (0.0, math.inf)),
     data.Wine: Small(lambda folder: {"seed": 3} | PARTS, (0.0, math.inf)),
