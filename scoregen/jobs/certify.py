@@ -196,7 +196,8 @@ class Certify(LoadingJob):
         curve({out.name: run}, out / "curve.png")
         if self.export is not None:
             export(run, out, self.export)
-        write_page(out / "report.html", run, _On(self.data.test, "cpu"), self.noise)
+        told: dict[str, Any] = {"class_names": self.data.class_names, "data_range": self.data.range}
+        write_page(out / "report.html", run, _On(self.data.test, "cpu"), self.noise, **told)
         print(text)
         print(f"\n{out / 'report.html'}")
 

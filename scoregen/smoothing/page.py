@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from scoregen.pictures import figure_png, image_png
+from scoregen.pictures import UNIT, Range, figure_png, has_ends, image_png
 from scoregen.report import write_html
 from scoregen.rng import Stream, generator
 from scoregen.smoothing.certificate import ABSTAIN
@@ -87,23 +87,27 @@ def write_page(
     *,
     count: int = 8,
     class_names: Sequence[str] | None = None,
+    data_range: Range | None = UNIT,
 ) -> None:
     r"""Writes the page, whole or not at all.
 
     Args:
         path: of the HTML file.
         run: the certificates.
-        data: data[i] -> (x, label); images (C, H, W) in [0, 1] are shown, clean and noisy, other inputs as numbers.
+        data: data[i] -> (x, label); images (C, H, W) are shown, clean and noisy, other inputs as numbers.
         noise: that they were certified under.
         count: inputs of either kind.
-        class_names: instead of numbers.
+        class_names: instead of numbers. data_range: of the units of images; they are numbers where it has no ends.
     """
     header = run.header
-    names = [str(k) for k in range(header["num_classes"])] if class_names is None else class_names
-    most, least = (
-        [_shown(record, data[record["index"]][0], noise, header["seed"], names) for record in records]
-        for records in extremes(run, count)
-    )
+    names = list(class_names or ()) + [str(k) for k in range(len(class_names or ()), header["num_classes"])]
+
+    def shown(record: Mapping[str, Any]) -> _Shown:
+        x = data[record["index"]][0]
+        noisy = noise.sample(x, 1, generator(header["seed"], Stream.ESTIMATION, record["index"], 0))[0]
+        return _shown(record, _look(x, data_range), _look(noisy, data_range), names, noise)
+
+    most, least = (list(map(shown, records)) for records in extremes(run, count))
     write_html(
         Path(path),
         _PAGE,
@@ -130,14 +134,19 @@ def _settings(header: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _shown(record: Mapping[str, Any], x: Tensor, noise: AbstractNoise, seed: int, names: Sequence[str]) -> _Shown:
-    noisy = noise.sample(x, 1, generator(seed, Stream.ESTIMATION, record["index"], 0))[0]
+def _shown(
+    record: Mapping[str, Any],
+    clean: bytes | str,
+    noisy: bytes | str,
+    names: Sequence[str],
+    noise: AbstractNoise,
+) -> _Shown:
     counts = np.array(record["counts"])
     votes = ", ".join(f"{names[k]}: {counts[k]:,}" for k in np.argsort(-counts)[:3] if counts[k])
     return _Shown(
         index=record["index"],
-        clean=_look(x),
-        noisy=_look(noisy),
+        clean=clean,
+        noisy=noisy,
         predicted="abstains" if record["predicted"] == ABSTAIN else f"label {names[record['predicted']]}",
         label=names[record["label"]],
         wrong=record["predicted"] != record["label"],
@@ -146,9 +155,9 @@ def _shown(record: Mapping[str, Any], x: Tensor, noise: AbstractNoise, seed: int
     )
 
 
-def _look(x: Tensor) -> bytes | str:
-    if x.ndim == 3 and x.shape[0] in (1, 3):
-        return image_png(x)
+def _look(x: Tensor, data_range: Range | None) -> bytes | str:
+    if x.ndim == 3 and x.shape[0] in (1, 3) and data_range is not None and has_ends(data_range):
+        return image_png(x, data_range=data_range)
     return ", ".join(f"{v:.3g}" for v in x.flatten()[:8].tolist())
 
 

@@ -159,3 +159,23 @@ def test_page_stands_alone_and_shows_each_chosen_input_with_its_noise(tmp_path, 
     assert len(set(pictures)) == len(pictures) if len(shape) == 3 else True
     assert text.count("<figcaption>") == 4
     assert re.search("<th[^>]*>sampler.grid.rho</th><td>7.0</td>", text) and "checkpoint" not in text
+
+
+def test_page_shows_the_range_of_the_data_as_black_to_white_and_numbers_the_classes_without_a_name(tmp_path):
+    from io import BytesIO
+
+    from PIL import Image
+
+    def third(y):
+        return torch.stack((y.flatten(1).mean(1) * 0, y.flatten(1).mean(1) * 0, y.flatten(1).mean(1)), 1)
+
+    noise, data = Gaussian(0.25), [(torch.full((1, 2, 2), 51.0), 0), (torch.full((1, 2, 2), 255.0), 2)]
+    method = make_method("ladder", noise, n=300)
+    found = certify_dataset(SmoothedClassifier(third, noise, 3), data, range(2), method, tmp_path, seed=0)
+    write_page(tmp_path / "a.html", found, data, noise, count=2, class_names=["dark"], data_range=(0.0, 255.0))
+    text = (tmp_path / "a.html").read_text()
+    shown = [base64.b64decode(x) for x in re.findall(r'src="data:image/png;base64,([^"]+)"', text)[1:]]
+    assert {np.array(Image.open(BytesIO(png))).max() for png in shown[::2]} == {51, 255}
+    assert "true dark" in text and "label 2" in text
+    write_page(tmp_path / "b.html", found, data, noise, count=2, data_range=None)
+    assert "51, 51, 51, 51" in (tmp_path / "b.html").read_text()
