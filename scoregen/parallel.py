@@ -31,14 +31,34 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
 
 
+class _Patient:
+    r"""The group whose processes wait for `PATIENCE`, beside that of a training in the same program; None: the default.
+
+    Attributes:
+        own: whether the default group is of `initialize`. group: the other one.
+    """
+
+    own: bool = False
+    group: dist.ProcessGroup | None = None
+
+
 def initialize() -> None:
-    r"""Joins the process group that the launcher describes (NCCL or gloo, as the hardware has it); idempotent."""
-    if world_size() > 1 and not dist.is_initialized():
+    r"""Joins the process group that the launcher describes (NCCL or gloo, as the hardware has it); idempotent.
+
+    Where a training has joined it, whose processes wait for minutes, `gather` gets a group of its own.
+    """
+    if world_size() == 1:
+        return
+    if not dist.is_initialized():
         dist.init_process_group(timeout=PATIENCE)
+        _Patient.own = True
+    elif not _Patient.own and _Patient.group is None:
+        _Patient.group = dist.new_group(timeout=PATIENCE)
 
 
 def finalize() -> None:
     r"""Leaves the process group, at the end of a command."""
+    _Patient.own, _Patient.group = False, None
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -46,7 +66,7 @@ def finalize() -> None:
 def device() -> torch.device:
     r"""This process's accelerator, or the CPU where there is none."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator is None:
+    if accelerator is None or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true"):  # of accelerate launch
         return torch.device("cpu")
     index = int(os.environ.get("LOCAL_RANK", 0))
     torch.accelerator.set_device_index(index)
@@ -113,7 +133,7 @@ def gather(value: T) -> list[T]:
     if not dist.is_initialized():
         return [value]
     values: list[T] = [value] * world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, _Patient.group)
     for number, found in enumerate(values):
         if isinstance(found, Failure):
             raise PeerFailed(number, found.text)

@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from test_sharding import HELD_OUT, LOSSES, RUN
 from tiny import train
-from scoregen.parallel import finalize
+from scoregen.parallel import _Patient, finalize, gather, initialize, rank
 
 root, shard = Path(sys.argv[1]), "trainer.shard=true"
 train(root / "whole", *RUN, *HELD_OUT, shard)
@@ -44,6 +44,9 @@ train(root / "copies", *RUN, "trainer.ddp={gradient_as_bucket_view:true}")
 os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "false"}
 os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = "Linear"
 train(root / "units", *RUN, *HELD_OUT)
+initialize()  # as sampling does after a training in one program: its processes wait longer
+assert gather(rank()) == [0, 1]
+assert _Patient.group is not None
 finalize()
 """
 
