@@ -35,9 +35,8 @@ def test_the_norm_and_the_losses_are_those_of_float32(tmp_path):
     options = ["trainer.steps=6", "trainer.clip=0.5", "trainer.optimizer.lr=1e-4"]
     half = numbers(train(tmp_path / "half", *HALF, *options))
     full = numbers(train(tmp_path / "full", *TOY, *options))
-    good = half[-1]["skipped"]  # the first scale may be too large
-    assert good < 3
-    for line, other in zip(half[good:], full[good:], strict=True):
+    assert half[-1]["skipped"] < 3  # the first scale may be too large
+    for line, other in [pair for pair in zip(half, full, strict=True) if "loss" in pair[0]]:
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-2)
         assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=3e-2)
 
