@@ -12,7 +12,8 @@ from scoregen.data import Source
 from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.base_classifier import Purify, check_told, classes_of, from_elsewhere, purified, trained
-from scoregen.jobs.job import LoadingJob, Plan, Weights
+from scoregen.jobs.fast import FastJob
+from scoregen.jobs.job import Plan, Weights
 from scoregen.samplers import Sampler
 from scoregen.smoothing import ClassifierInput
 from scoregen.smoothing.noise import AbstractNoise, Gaussian
@@ -22,7 +23,7 @@ _PRECISIONS = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certify(LoadingJob):
+class Certify(FastJob):
     r"""Certifies inputs of a labelled data set; keys as in conf/certify.yaml.
 
     Args:

@@ -15,7 +15,8 @@ from scoregen.config import typed
 from scoregen.description import built_option
 from scoregen.errors import UserError, absent
 from scoregen.jobs.conditioning import Label, announced, find_checkpoint, guided, image_shape, known_of, labels_of
-from scoregen.jobs.job import LoadingJob, Plan, Weights, origin
+from scoregen.jobs.fast import FastJob
+from scoregen.jobs.job import Plan, Weights, origin
 from scoregen.samplers import Sampler, slerp, variance_preserving
 from scoregen.storage import write_atomically
 
@@ -23,7 +24,7 @@ _BLENDS = {"slerp": slerp, "linear": variance_preserving}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interpolate(LoadingJob):
+class Interpolate(FastJob):
     r"""Writes strip.png, path.gif and frames.npz: a row for each label; keys as in conf/interpolate.yaml.
 
     Args:

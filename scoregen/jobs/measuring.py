@@ -9,16 +9,18 @@ from scoregen.data.parts import Name
 from scoregen.description import built_option, node_option
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import Label, Precision
-from scoregen.jobs.job import LoadingJob, Weights
+from scoregen.jobs.fast import FastJob
+from scoregen.jobs.job import Weights
 from scoregen.jobs.sample import Sample
 from scoregen.metrics import Settings
 
 LEAST = 3  # samples: the error of the kernel distance leaves one out
-DRAWING = ("weights", "n", "batch_size", "seed", "label", "guidance", "null_label", "precision")  # as in the job sample
+# as in the job sample
+DRAWING = ("weights", "n", "batch_size", "seed", "label", "guidance", "null_label", "precision", "compile")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measuring(LoadingJob):
+class Measuring(FastJob):
     r"""Base class of the jobs evaluate and sweep; abstract."""
 
     checkpoint: str | None = None

@@ -12,13 +12,14 @@ from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import announced, find_checkpoint, image_shape
 from scoregen.jobs.intensities import Intensities, open_intensities
-from scoregen.jobs.job import Job, LoadingJob, Plan, Weights, origin
+from scoregen.jobs.fast import FastJob
+from scoregen.jobs.job import Job, Plan, Weights, origin
 from scoregen.jobs.whole import said
 from scoregen.samplers import Despeckler, Sampler, Tiled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restore(LoadingJob):
+class Restore(FastJob):
     r"""Restores speckled intensity images; keys as in conf/restore.yaml.
 
     Args:

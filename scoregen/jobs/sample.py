@@ -20,7 +20,8 @@ from scoregen.jobs.conditioning import (
     known_of,
     labels_of,
 )
-from scoregen.jobs.job import Job, LoadingJob, Plan, Weights, origin
+from scoregen.jobs.fast import FastJob
+from scoregen.jobs.job import Job, Plan, Weights, origin
 from scoregen.jobs.whole import is_array, is_png, said
 from scoregen.pictures import has_ends
 from scoregen.samplers import Sampler
@@ -28,7 +29,7 @@ from scoregen.storage import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(LoadingJob):
+class Sample(FastJob):
     r"""Generates samples; keys as in conf/sample.yaml.
 
     Args:

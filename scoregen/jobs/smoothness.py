@@ -13,13 +13,14 @@ from scoregen.errors import UserError
 from scoregen.jobs.calls import network_calls
 from scoregen.jobs.conditioning import announced, find_checkpoint, require_shape
 from scoregen.jobs.evaluate import extractor_for
-from scoregen.jobs.job import LoadingJob, Plan, Weights, origin
+from scoregen.jobs.fast import FastJob
+from scoregen.jobs.job import Plan, Weights, origin
 from scoregen.metrics import FeatureExtractor
 from scoregen.samplers import Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
-class Smoothness(LoadingJob):
+class Smoothness(FastJob):
     r"""Measures a generator's smoothness; writes smoothness.json and strips; keys as in conf/smoothness.yaml.
 
     Args:
