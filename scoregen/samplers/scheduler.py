@@ -64,8 +64,8 @@ class SamplerScheduler:
             for t in scheduler.timesteps:
                 x = scheduler.step(network(x, t), t, x).prev_sample
 
-        The state is x = u/sqrt(1 + s^2) with `init_noise_sigma` 1 and an idle `scale_model_input`, so that
-        `DDPMPipeline`, which ignores both, runs it too.
+        The state is x = u/sqrt(1 + s^2) with `init_noise_sigma` 1 and an idle `scale_model_input`, so that pipelines
+        which ignore both run it too. Set it as `pipeline.scheduler`: some constructors replace what they are given.
 
     Args:
         sampler: any sampler whose calls are known beforehand (not an adaptive one).
@@ -162,6 +162,9 @@ class SamplerScheduler:
         sample: Tensor,
         generator: Generators = None,
         return_dict: bool = True,
+        *,
+        eta: float | None = None,
+        use_clipped_model_output: bool | None = None,
     ) -> SimpleNamespace | tuple[Tensor]:
         r"""From one network call to the next.
 
@@ -171,13 +174,16 @@ class SamplerScheduler:
             sample: the network's input x, (B, *S).
             generator: for samplers that draw noise.
             return_dict: an object with `prev_sample`, else a tuple.
+            eta, use_clipped_model_output: what pipelines of DDIM hand over; the sampler has its own noise, and with
+                `clip` the clamped data in every step.
 
         Returns:
             The next input of the network, or the data after the last call.
 
         Raises:
-            ValueError: a timestep that begins no step.
+            ValueError: a timestep that begins no step, or an eta that the sampler does not have.
         """
+        self._check_ddim(eta, use_clipped_model_output)
         progress = self._progress
         if progress is None or abs(float(timestep) - float(self.timesteps[progress.call])) > 1e-3:
             progress = _Progress(*self._begin(timestep), sample)
@@ -194,6 +200,16 @@ class SamplerScheduler:
         sample = self._advance(progress, generator)
         self._progress = None if progress.step == len(self._grid) - 1 else progress
         return SimpleNamespace(prev_sample=sample) if return_dict else (sample,)
+
+    def _check_ddim(self, eta: float | None, clipped: bool | None) -> None:
+        r"""Refuses what a DDIM of diffusers would do and the sampler does not; 0 is the default of pipelines."""
+        if eta and eta != getattr(self.sampler, "eta", None):
+            raise ValueError(
+                f"eta must be that of the sampler or 0, got eta={eta} with {type(self.sampler).__name__}. Make the "
+                f"scheduler of DDIM(eta={eta})."
+            )
+        if clipped and self.clip is None:
+            raise ValueError("use_clipped_model_output needs a scheduler that clips. Make it with clip=1.0.")
 
     def _begin(self, timestep: Tensor | float) -> tuple[int, int]:
         distance = (self.timesteps.cpu() - torch.as_tensor(timestep, dtype=torch.float32).cpu()).abs()
