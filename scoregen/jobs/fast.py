@@ -1,4 +1,4 @@
-r"""What the jobs that use a trained network share: it is loaded, laid out for the device and compiled where that pays."""
+r"""What the jobs that use a trained network share: it is loaded, laid out for the device, and compiled if that pays."""
 
 from dataclasses import dataclass
 from pathlib import Path

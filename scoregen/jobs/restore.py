@@ -11,8 +11,8 @@ from scoregen.data.bounds import MOST_PIXELS
 from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import announced, find_checkpoint, image_shape
-from scoregen.jobs.intensities import Intensities, open_intensities
 from scoregen.jobs.fast import FastJob
+from scoregen.jobs.intensities import Intensities, open_intensities
 from scoregen.jobs.job import Job, Plan, Weights, origin
 from scoregen.jobs.whole import said
 from scoregen.samplers import Despeckler, Sampler, Tiled
