@@ -44,7 +44,7 @@ class Certify(FastJob):
     """
 
     known: ClassVar = ("certificates.jsonl", "table.md", "curve.png", "report.html")
-    free: ClassVar = (*LoadingJob.free, "export")
+    free: ClassVar = (*FastJob.free, "export")
     checkpoint: str | None = None
     weights: Weights = "ema"
     classifier: str | Callable[..., Any] | None = None
