@@ -58,4 +58,4 @@ def test_every_job_that_uses_a_network_has_the_key(capsys):
     kinds = [kind.__name__.lower() for kind in FastJob.__subclasses__() if kind.__name__ != "Measuring"]
     for name in (*kinds, "evaluate", "sweep"):
         assert command(name, "--help") == 0
-        assert "\n  compile=null" in capsys.readouterr().out
+        assert "\n  compile: null" in capsys.readouterr().out
