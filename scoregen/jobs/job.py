@@ -48,11 +48,13 @@ class Job(ABC):
         known: names of what the job writes into its folder.
         free: fields that change no result: a job goes on in its folder with other ones.
         folder_key: name of the folder on the command line.
+        read_parts: of its data, which a dry run reads.
     """
 
     known: ClassVar[tuple[str, ...]] = ()
     free: ClassVar[tuple[str, ...]] = ("batch_size", "dry_run", "trust")
     folder_key: ClassVar[str] = "out"
+    read_parts: ClassVar[tuple[Literal["train", "validation", "test"], ...]] = ("test",)
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -96,6 +98,7 @@ class Job(ABC):
         out = Path(parallel.gather(str(Path(out).resolve()))[0])
         if self.dry_run:
             self._announced(out)
+            self._read_data()
             return out
         with owned(out, self.folder_key) as owner:
             plan = self._announced(out)
@@ -111,6 +114,16 @@ class Job(ABC):
         if parallel.rank() == 0:
             print(*plan.lines, sep="\n", end="\n" if plan.lines else "", flush=True)
         return plan
+
+    def _read_data(self) -> None:
+        r"""Reads what the job would read in hours, and says so, on the first process."""
+        from scoregen import parallel
+        from scoregen.data import Source
+        from scoregen.data.reading import read_all
+
+        source = getattr(self, "data", None)
+        if isinstance(source, Source) and parallel.rank() == 0:
+            print(read_all(source, self.read_parts), flush=True)
 
     def ended_by_signals(self, owner: "Owner") -> AbstractContextManager[None]:
         r"""The time in which a signal ends the job between two items."""
@@ -166,14 +179,14 @@ class Job(ABC):
         old = storage.read_record(out)
         same_choice = old.get("data") == storage.as_json(record["data"])
         if same_choice and old.get("dataset", {}).get("fingerprint") != record["dataset"]["fingerprint"]:
-            found = identity.changes(identity.read_entries(out), source.entries)
+            found = identity.changes(identity.read_entries(out), source.entries())
             raise UserError(f"out: '{out}' holds results of other data: {found}. Choose another out.")
 
     def take_folder(self, out: Path, plan: Plan) -> None:
         r"""Writes the record, and the entries of the data beside it."""
         storage.write_record(out, self.record(plan))
         if (source := self.source()) is not None:
-            identity.write_entries(out, source.entries)
+            identity.write_entries(out, source.entries())
 
     def give_back(self, out: Path) -> None:
         r"""Leaves the folder free for other values where a mistake ended the job before its first result."""

@@ -69,6 +69,7 @@ class Train(LoadingJob):
     """
 
     folder_key: ClassVar = "hydra.run.dir"
+    read_parts: ClassVar = NAMES
     data: Source
     sde: Node = field(default_factory=node_option("sde", "edm"))
     chart: Node = field(default_factory=node_option("chart", "auto"))
@@ -113,7 +114,7 @@ class Train(LoadingJob):
         logger = build(self.logger, where="logger")
         if self.data_moments is not None:
             set_moments(parts.model, self.data, self.data_moments)
-        start = prepare(out, config, parts.trainer.resume, self.data.entries)
+        start = prepare(out, config, parts.trainer.resume, self.data.entries())
         work = partial(self._fit, parts, TrainingFolder(out, config, start), logger, hooks)
         lines = [*picked, *_lines(parts, self.data, out, start)]
         return TrainPlan(work=work, lines=lines, config=config, start=start)
@@ -208,7 +209,7 @@ class Train(LoadingJob):
 
         assert isinstance(plan, TrainPlan)
         write_config(out, plan.config, plan.start)
-        identity.write_entries(out, self.data.entries)
+        identity.write_entries(out, self.data.entries())
         inherit(out, plan.start)
 
     def give_back(self, out: Path) -> None:
@@ -235,10 +236,18 @@ def _lines(parts: TrainingParts, source: Source, out: Path, start: Path | None) 
     resumed = f", resumed from {start}" if start else ""
     return [
         f"data: {source.name}, {len(source.train)} samples of shape {source.shape}, classes: {source.num_classes}",
-        f"parts: {'; '.join(source.told(name) for name in NAMES)}",
+        f"parts: {'; '.join(source.told(name) for name in NAMES)}; {_readers(trainer, source)}",
         f"model: {type(model).__name__}, {parameters / 1e6:.2f} M parameters, precision: {precision}",
         f"run: {out}, {trainer.steps} steps of {trainer.batch_size}{_spread(trainer)}{resumed}",
     ]
+
+
+def _readers(trainer: Any, source: Source) -> str:
+    r"""Which processes read the data, in words."""
+    from scoregen.training.reading import chosen_workers
+
+    count = chosen_workers(source.train) if trainer.workers is None else trainer.workers
+    return f"read by {count} processes beside each that trains" if count else "read by the processes that train"
 
 
 def _spread(trainer: Any) -> str:

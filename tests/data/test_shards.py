@@ -269,7 +269,7 @@ def test_what_a_header_does_not_tell_is_skipped_counted_and_named_in_a_training(
     source = Shards(str(tmp_path), max_corrupt=0.3, test="none")
     assert sorted(contents_of(source.train)) == [1, 3, 3, 4]
     assert "a.tar: byte 1536' is not a readable image" in capsys.readouterr().err
-    with pytest.raises(UserError, match="is not a readable image|above the share of data.max_corrupt=0.2"):
+    with pytest.raises(UserError, match=r"is not a readable image|above the share of data.max_corrupt=0.2"):
         _ = Shards(str(tmp_path), max_corrupt=0.2, test="none").train[:]
 
 
