@@ -217,7 +217,7 @@ def _replace(config: Any, whole: list[str], given: Sequence[str]) -> None:
 
     parsed = OverridesParser.create().parse_overrides([*whole, *(text for text in given if not text.startswith("~"))])
     named = [found[1] for text in given if (found := _NAMED.match(text))]
-    nodes = {key: _started(OmegaConf.select(config, key)) for key in named}
+    nodes: dict[str, Any] = {key: _started(OmegaConf.select(config, key)) for key in named}
     nodes |= {override.key_or_group: override.value() for override in parsed[: len(whole)]}
     with open_dict(config):
         for key in sorted(nodes, key=lambda key: key.count(".")):

@@ -95,7 +95,8 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]
     raw = path.read_bytes()
     whole = raw[: raw.rfind(b"\n") + 1]
     try:
-        lines = [json.loads(line, parse_constant=_refuse_constant) for line in whole.splitlines()]
+        numbered = enumerate(whole.splitlines())  # the header's settings may be infinite, the numbers of records not
+        lines = [json.loads(line, parse_constant=_refuse_constant if i else None) for i, line in numbered]
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged inside ({error}). Move it away and certify again.") from None
     if lines and not (isinstance(lines[0], dict) and lines[0].get("format") == FORMAT):

@@ -7,11 +7,12 @@ import sys
 import pytest
 import torch
 import yaml
-from tiny import command, numbers
+from tiny import command, job, numbers
 
 import scoregen
 from scoregen.checkpoint_files import write_state
 from scoregen.errors import UserError
+from scoregen.jobs.evaluate import extractor_for
 
 MODULE = '''
 import os
@@ -22,6 +23,9 @@ import torch
 from torch import nn
 from torch.nn import Linear
 
+from scoregen.data.base import Source, split
+from scoregen.losses import DenoisingScoreMatching
+from scoregen.models import Classifier
 from scoregen.sde import VP
 
 class Net(nn.Module):
@@ -71,6 +75,31 @@ class Wide(nn.Module):
         self.layer = nn.Linear(width, width)
 
 
+class Features(Classifier):
+    pass
+
+
+class Squared(DenoisingScoreMatching):
+    def __init__(self, factor=1.0):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, *arguments, **named):
+        return self.factor * super().forward(*arguments, **named)
+
+
+class Ramp(Source):
+    name, range, num_classes = "ramp", (0.0, 1.0), 10
+
+    def __init__(self, n=20, transpose=False):
+        super().__init__()
+        self.n, self.transpose = n, transpose
+
+    def load(self, train):
+        x = torch.linspace(0, 1, self.n * 64).view(self.n, 1, 8, 8)
+        return split(x.mT if self.transpose else x, torch.arange(self.n) % 10, train)
+
+
 class Path(VP):
     pass
 
@@ -99,13 +128,13 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def ran(job: str, *argv: str) -> None:
-    assert command(job, *argv) == 0
+def ran(name: str, *argv: str) -> None:
+    assert command(name, *argv) == 0
 
 
-def refused(capsys, job: str, *argv: str) -> str:
+def refused(capsys, name: str, *argv: str) -> str:
     capsys.readouterr()
-    assert command(job, *argv) == 1
+    assert command(name, *argv) == 1
     text = capsys.readouterr().err
     assert text.count("\n") == 1
     return text
@@ -123,11 +152,11 @@ JOBS = {
 
 def test_it_goes_through_every_job(here, capsys):
     ran("train", *OWN, TRUST, "hydra.run.dir=run")
-    for job, argv in JOBS.items():
-        place = "purify.checkpoint=run" if job == "certify" else "checkpoint=run"
-        text = refused(capsys, job, place, *argv, f"out={job}")
+    for name, argv in JOBS.items():
+        place = "purify.checkpoint=run" if name == "certify" else "checkpoint=run"
+        text = refused(capsys, name, place, *argv, f"out={name}")
         assert "'mynet.Net' is refused" in text and "give trust=[mynet]" in text
-        ran(job, place, *argv, f"out={job}", TRUST)
+        ran(name, place, *argv, f"out={name}", TRUST)
     assert scoregen.load("run", trust=["mynet"]).network.width == 3
 
 
@@ -152,6 +181,27 @@ def test_its_keys_replace_those_of_the_default(here):
     ran("train", *argv, TRUST, "hydra.run.dir=run")
     network = yaml.safe_load((here / "run/config.yaml").read_text())["model"]["network"]
     assert network == {"_target_": "mynet.Net", "norm": None, "width": 3}
+
+
+def test_a_loss_a_sampler_and_data_of_ones_own_need_no_trust(here):
+    r"""They are typed, never named by a checkpoint; what stood in their place leaves nothing behind."""
+    loss = ["loss._target_=mynet.Squared", "loss.factor=0.5"]
+    data = ["data._target_=mynet.Ramp", "data.transpose=true"]
+    small = ["model.network.channels=[4]", "model.network.attention=[]", "trainer.steps=1", *SMALL[1:]]
+    ran("train", *small, *data, *loss, "hydra.run.dir=run")
+    config = yaml.safe_load((here / "run/config.yaml").read_text())
+    assert config["loss"] == {"_target_": "mynet.Squared", "factor": 0.5}
+    assert config["data"]["transpose"] is True and "path" not in config["data"]
+    scoregen.load("run")
+
+
+def test_features_of_a_classifier_of_ones_own_are_trusted_by_the_job(here):
+    model = ["model._target_=mynet.Features", "model.channels=[4]", "model.blocks=[1]", "loss=cross_entropy"]
+    ran("train", *SMALL, *model, "trainer.steps=1", TRUST, "hydra.run.dir=run")
+    given = ["checkpoint=a", "data=digits", "features=classifier", "features.checkpoint=run"]
+    assert extractor_for(job("evaluate", *given, TRUST)).name == "digits"
+    with pytest.raises(UserError, match=r"'mynet.Features' is refused"):
+        extractor_for(job("evaluate", *given))
 
 
 def test_a_sweep_runs_each_of_its_values(here):
@@ -241,12 +291,12 @@ def test_a_network_of_the_script_itself_is_trusted_by_name(here, monkeypatch):
         "_target_": "scoregen.models.Denoiser",
         "network": {"_target_": "__main__.Net", "width": 2},
     }
-    job = scoregen.Train(
+    made = scoregen.Train(
         data=scoregen.data.Digits(),
         model=model,
         trust=["__main__"],
         preview=None,
         trainer={"_target_": "scoregen.training.Trainer", "steps": 1, "batch_size": 4, "precision": "no"},
     )
-    out = job.run(here / "run")
+    out = made.run(here / "run")
     assert torch.equal(*(scoregen.load(out, trust=["__main__"]).network.first.bias for _ in range(2)))

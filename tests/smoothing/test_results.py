@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from scoregen.errors import UserError
-from scoregen.smoothing import Gaussian, SmoothedClassifier
+from scoregen.smoothing import Gaussian, Normalized, SmoothedClassifier
 from scoregen.smoothing.bounds import round_down
 from scoregen.smoothing.certificate import conclude
 from scoregen.smoothing.choice import make_method
-from scoregen.smoothing.classifiers import Exported, Normalized
+from scoregen.smoothing.classifiers import Exported
 from scoregen.smoothing.dataset import certify_dataset, every_kth
 from scoregen.smoothing.methods import Tally
 from scoregen.smoothing.results import Results, fingerprint, load
@@ -163,7 +163,7 @@ def test_another_classifier_of_the_same_name_is_another_job(tmp_path):
         certify_dataset(SmoothedClassifier(shifted(0.4), NOISE, 2), DATA, [0, 1], METHOD, tmp_path, seed=0)
     hashes = set()
     for mean in (0.0, 5.0):
-        program = torch.export.export(Normalized(nn.Linear(2, 2), [mean], [1.0]).eval(), (torch.rand(3, 1, 2),))
+        program = torch.export.export(Normalized(nn.Linear(2, 2), [mean], [1.0]).eval(), (torch.rand(3, 1, 1, 2),))
         hashes.add(fingerprint(Exported(program.module())))
     assert len(hashes) == 2
 
