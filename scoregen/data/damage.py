@@ -25,6 +25,7 @@ class Tolerant(Dataset):
 
     def __init__(self, whole: Dataset, share: float) -> None:
         self.whole, self.label, self.range, self.share = whole, whole.label, whole.range, share
+        self.decodes = whole.decodes
         self._damaged = torch.zeros(len(whole), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]  # torch gives it no types
 
     def __len__(self) -> int:

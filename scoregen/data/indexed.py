@@ -25,10 +25,12 @@ class Dataset(ABC):
     Attributes:
         label: (N,) integers, or None; known without reading a sample.
         range: the units of bytes: what 0 and what 255 stand for.
+        decodes: whether reading a sample takes more time than a copy, so that other processes should do it.
     """
 
     label: Tensor | None
     range: Range = UNIT
+    decodes: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -136,7 +138,7 @@ class Subset(Dataset):
     """
 
     def __init__(self, whole: Dataset, chosen: Tensor) -> None:
-        self.whole, self.chosen, self.range = whole, chosen, whole.range
+        self.whole, self.chosen, self.range, self.decodes = whole, chosen, whole.range, whole.decodes
         self.label = None if whole.label is None else whole.label[chosen]
 
     def __len__(self) -> int:
@@ -159,7 +161,7 @@ class Joined(Dataset):
     r"""Data sets one after another, without a copy."""
 
     def __init__(self, pieces: Sequence[Dataset]) -> None:
-        self.pieces, self.range = list(pieces), pieces[0].range
+        self.pieces, self.range, self.decodes = list(pieces), pieces[0].range, any(piece.decodes for piece in pieces)
         labels = [piece.label for piece in pieces]
         self.label = None if any(label is None for label in labels) else torch.cat([x for x in labels if x is not None])
 

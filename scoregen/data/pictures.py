@@ -30,6 +30,8 @@ class Pictures(LazyDataset):
         label: (N,) integers, or None. wanted: how they are read.
     """
 
+    decodes = True
+
     def __init__(self, label: Tensor | None, wanted: Wanted) -> None:
         self.label, self.wanted, self.range = label, wanted, wanted.range
 

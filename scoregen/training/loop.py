@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+from scoregen.data.damage import Tolerant
 from scoregen.errors import Interrupted
 from scoregen.parallel import rank
 from scoregen.progress import progress
@@ -134,6 +135,8 @@ class Loop:
         values["lr"] = self.parts.optimizer.param_groups[0]["lr"]
         values["skipped"] = done.skipped
         values["images"] = done.step * self.parts.settings.batch_size
+        if isinstance(train := self.parts.source.train, Tolerant) and train.damaged:
+            values["damaged"] = train.damaged  # samples that this process could not read
         values |= self.parts.loss.metrics()
         self.bar.set_postfix(loss=f"{values['loss']:.4f}")
         self._write(values)

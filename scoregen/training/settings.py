@@ -59,7 +59,7 @@ class Settings:
             this many, were all skipped.
         max_hours: hours after which the run writes a checkpoint and ends with exit status 75, "not finished"; choose
             it below the limit of the queue by the time of a step, the hooks and a checkpoint. None: no limit.
-        workers: processes that read data.
+        workers: processes that read data; None: none for data in memory, else one a core less one, up to 8.
         profile: steps of which a trace is written into the run folder; None: none.
         mirror: URL, s3://BUCKET/RUN, where the checkpoints are copied to; None: they are local alone.
         resume: None, "auto" or a checkpoint (decided by `prepare`).
@@ -92,7 +92,7 @@ class Settings:
     keep_every: int | None = None
     max_skipped: int = 10
     max_hours: float | None = None
-    workers: int = 0
+    workers: int | None = None
     profile: int | None = None
     mirror: str | None = None
     resume: str | None = None
@@ -106,7 +106,7 @@ class Settings:
         one_of(MATMUL, matmul=self.matmul)
         positive(timeout=self.timeout)
         check_copies(self.ddp, self.sharding)
-        at_least(0, workers=self.workers, ema_halflife=self.ema_halflife, ema_warmup=self.ema_warmup)
+        at_least(0, workers=self.workers or 0, ema_halflife=self.ema_halflife, ema_warmup=self.ema_warmup)
         if self.profile is not None:
             at_least(1, profile=self.profile)
         if self.mirror is not None:

@@ -9,11 +9,9 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from scoregen.keys import Keys
 from scoregen.losses import Loss
@@ -21,12 +19,11 @@ from scoregen.parallel import moved, rank, world_size
 from scoregen.rng import Stream, generator, seed_all
 from scoregen.training.parts import Parts
 from scoregen.training.precision import autocast, mixed_precision
+from scoregen.training.reading import Batch, batches
 from scoregen.training.scaling import Scaling
 from scoregen.training.schedule import Constant
 from scoregen.training.sharding import full, is_sharded
 from scoregen.training.skipping import bad, guarded_step
-
-Batch = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -119,9 +116,8 @@ class Step:
 
     def _batches(self) -> Iterator[Batch]:
         if self._read is None:  # processes that read data start with the first step
-            train = cast("Dataset[Batch]", self.parts.source.train)
-            workers = self.parts.settings.workers
-            self._read = iter(DataLoader(train, batch_sampler=self.batches, collate_fn=_as_is, num_workers=workers))
+            parts = self.parts
+            self._read = batches(parts.source.train, self.batches, parts.settings.workers, parts.accelerator.device)
         return self._read
 
     def _micro_batch(self, batch: Batch, micro: int) -> Tensor:
@@ -139,7 +135,3 @@ class Step:
         seed_all(seed, Stream.DROPOUT, step, 0, micro * world_size() + rank())
         losses: Tensor = self.objective(x, label, Keys(seed, Stream.NOISE, step, places), quantile)
         return losses.sum() * (world_size() / size)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
