@@ -247,7 +247,7 @@ def _readers(trainer: Any, source: Source) -> str:
     from scoregen.training.reading import chosen_workers
 
     count = chosen_workers(source.train) if trainer.workers is None else trainer.workers
-    return f"read by {count} processes beside each that trains" if count else "read by the processes that train"
+    return f"read ahead by trainer.workers={count} for each process" if count else "read by the processes that train"
 
 
 def _spread(trainer: Any) -> str:
