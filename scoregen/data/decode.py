@@ -106,7 +106,8 @@ def eight_bits(image: Image.Image, kind: Kind, where: str) -> Image.Image:
     r"""A picture of bytes in mode L or RGB; what is transparent is white."""
     mode = "L" if kind.channels == 1 else "RGB"
     if not kind.clear:
-        return image.convert(mode)
+        image.load()  # the file is closed after this
+        return image if image.mode == mode else image.convert(mode)
     full = image.convert("RGBA")
     if full.getchannel("A").getextrema() != (255, 255):
         say_once(f"{where}: pictures with transparency are put on white.")

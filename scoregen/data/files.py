@@ -80,7 +80,7 @@ def read_deep(
     if size:
         check_pixels(file, where, *_resized((kind.width, kind.height), size), most)
     if isinstance(image, Image.Image):
-        image = image.convert(mode)
+        image = image if mode in (None, image.mode) else image.convert(mode)
         return kind, _channels_first(_cropped(image, size) if size else image)
     return kind, _deep(image, {"L": 1, "RGB": 3, None: kind.channels}[mode], size)
 
@@ -179,8 +179,8 @@ def _cropped(image: Image.Image, size: int) -> Image.Image:
 
 
 def _channels_first(image: Image.Image) -> Tensor:
-    pixels = torch.from_numpy(np.array(image))
-    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+    pixels = np.asarray(image)
+    return torch.from_numpy(pixels[None].copy() if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
 
 
 class _Arrays(Mapping[str, np.ndarray]):
