@@ -1,8 +1,10 @@
 r"""The contract of a source: what the data are, and their parts: index -> x (B, *S) as stored, label (B,) or None."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from hashlib import sha256
 from inspect import signature
 from typing import Any, ClassVar
 
@@ -168,18 +170,24 @@ class Source(ABC):
             "" if name in self._stored else f", held out of {len(self._stored['train']):,}"
         )
 
-    @cached_property
-    def entries(self) -> dict[str, str]:
+    def entries(self) -> identity.Entries:
         r"""What tells these data from others, wherever they lie: an entry for each file, or one for each part."""
-        parts = [(name, part.entries()) for name, part in self._stored.items()]
-        if len(parts) == 1:
-            return parts[0][1]
-        return {f"{name}/{key}": entry for name, entries in parts for key, entry in entries.items()}
+        for name, part in self._stored.items():
+            prefix = f"{name}/" if len(self._stored) > 1 else ""
+            yield from ((prefix + key, entry) for key, entry in part.entries())
+            if part.label is not None:
+                yield f"{prefix}labels{identity.NO_FILE}", sha256(part.label.numpy().tobytes()).hexdigest()[:16]
+        if (captions := getattr(self, "captions", None)) is not None:
+            yield f"captions{identity.NO_FILE}", sha256(json.dumps(captions).encode()).hexdigest()[:16]
+
+    @cached_property
+    def _told_by(self) -> str:
+        return identity.fingerprint(self.entries())
 
     def identity(self) -> dict[str, Any]:
         r"""What the data are, for a record: fingerprint, numbers of samples, range, and names of classes."""
         return {
-            "fingerprint": identity.fingerprint(self.entries),
+            "fingerprint": self._told_by,
             "samples": {name: len(part) for name, part in self._parts.items()},
             "range": None if self.range is None else list(self.range),
             "classes": None if self.class_names is None else list(self.class_names),
@@ -189,6 +197,8 @@ class Source(ABC):
         r"""All of the data at another path, read as these are."""
         names = signature(type(self)).parameters
         given = {name: getattr(self, self.argument_attributes.get(name, name)) for name in names}
+        if hasattr(self, "captions"):
+            raise UserError(f"data.{key}: must be no path for data with captions, which are numbered by data.path.")
         if "path" not in given:
             raise UserError(f"data.{key}: {self.name} has no data.path, so '{path}' cannot be read in its place.")
         try:

@@ -91,8 +91,9 @@ class CaptionedFiles(Pictures):
     def picture(self, place: int) -> Path:
         return self.files[place]
 
-    def entries(self) -> dict[str, str]:
-        return identity.of_files(self.files, self.files.names)
+    def entries(self) -> identity.Entries:
+        names = (self.files.name(place) for place in range(len(self)))
+        return identity.of_files(self.files.folder, names, len(self))
 
 
 def _of_table(table: Path) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ import sys
 import torch
 from torch import Tensor
 
+from scoregen.data.identity import Entries
 from scoregen.data.indexed import Dataset, Index, places_of
 from scoregen.data.opening import Damaged
 from scoregen.errors import UserError
@@ -74,5 +75,5 @@ class Tolerant(Dataset):
     def fingerprint(self) -> str:
         return self.whole.fingerprint()
 
-    def entries(self) -> dict[str, str]:
+    def entries(self) -> Entries:
         return self.whole.entries()

@@ -1,6 +1,8 @@
 r"""A folder of pictures: names are read at the start, pictures when they are drawn."""
 
 from collections.abc import Sequence
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -110,14 +112,14 @@ class PictureFiles(Pictures):
     def picture(self, place: int) -> Path:
         return self.files[int(self.places[place])]
 
-    def entries(self) -> dict[str, str]:
-        names = [self.files.name(place) for place in self.places.tolist()]
-        return identity.of_files([self.files.folder / name for name in names], names)
+    def entries(self) -> identity.Entries:
+        names = (self.files.name(int(place)) for place in self.places)
+        return identity.of_files(self.files.folder, names, len(self))
 
-    def fingerprint(self) -> str:
-        labels = None if self.label is None else self.label.tolist()
-        told = {"": str((self.shape, self.range, labels))}
-        return identity.fingerprint(self.entries() | told)
+    @cached_property
+    def _fingerprint(self) -> str:
+        labels = "none" if self.label is None else sha256(self.label.numpy().tobytes()).hexdigest()
+        return identity.fingerprint([*self.entries(), (identity.NO_FILE, f"{self.shape} {self.range} {labels}")])
 
 
 def _existing(path: str) -> Path:

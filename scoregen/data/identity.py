@@ -10,9 +10,11 @@ import gzip
 import hashlib
 import json
 import math
+import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +22,33 @@ from scoregen.data.parts import is_path
 from scoregen.errors import UserError
 from scoregen.storage import write_atomically
 
+Entries = Iterable[tuple[str, str]]  # (name, what tells it from others), one at a time: there may be millions
 ENTRIES = "data.json.gz"  # beside the record of a run or a job
-SAMPLES = "*"  # the entry of what is no file
+NO_FILE = "*"  # ends the name of an entry of what is no file
 _NO_CONTENT = ("path", "root", "download", "max_pixels", "max_bytes")  # arguments of a source that change no sample
 _BLOCK = 2**12
 _SMALL, _BUDGET, _MOST_READ = 2**16, 2**23, 512
 _MOST_ENTRIES, _MOST_BYTES = 100_000, 2**26
 
 
-def of_files(files: Sequence[Path], names: Sequence[str]) -> dict[str, str]:
+def of_files(folder: Path, names: Iterable[str], count: int) -> Entries:
     r"""The entry of each file, by its name: size, and a digest of content where that was read.
 
     Args:
-        files: in an order that does not depend on where they lie.
-        names: of the files, within their folder.
+        folder: that they are in.
+        names: of the files in it, in an order that does not depend on where the folder lies. count: of the names.
     """
-    count = min(len(files), _MOST_READ)
-    read = {k * len(files) // count for k in range(count)}
-    blocks = max(_SMALL // _BLOCK, _BUDGET // _BLOCK // max(1, len(files)))
-    entries = {}
-    for k, (file, name) in enumerate(zip(files, names, strict=True)):
-        size = file.stat().st_size
-        entries[name] = f"{size} {_content(file, size, blocks)}" if k in read else f"{size}"
-    return entries
+    read, blocks = min(count, _MOST_READ), max(_SMALL // _BLOCK, _BUDGET // _BLOCK // max(1, count))
+    for k, name in enumerate(names):
+        path = os.path.join(folder, name)
+        size = os.stat(path).st_size
+        looked = k * read // count != (k - 1) * read // count  # evenly spread, the first one too
+        yield name, f"{size} {_content(path, size, blocks)}" if looked else f"{size}"
 
 
-def _content(file: Path, size: int, blocks: int) -> str:
+def _content(path: str, size: int, blocks: int) -> str:
     content = hashlib.blake2b(digest_size=8)
-    with file.open("rb") as opened:
+    with open(path, "rb") as opened:
         if size <= blocks * _BLOCK:
             content.update(opened.read())
         else:
@@ -57,21 +58,21 @@ def _content(file: Path, size: int, blocks: int) -> str:
     return content.hexdigest()
 
 
-def fingerprint(entries: Mapping[str, str]) -> str:
-    r"""16 hexadecimal digits that change with the entries."""
+def fingerprint(entries: Entries) -> str:
+    r"""16 hexadecimal digits that change with the entries and their order."""
     content = hashlib.sha256()
-    for name in sorted(entries):
-        content.update(json.dumps([name, entries[name]]).encode())
+    for entry in entries:
+        content.update(json.dumps(entry).encode())
     return content.hexdigest()[:16]
 
 
-def changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+def changes(before: Mapping[str, str], entries: Entries) -> str:
     r"""What has changed, in words: how many files, and the first of them.
 
     Args:
-        before: entries, none where they are not known. now: entries.
+        before: the entries of then, none where they are not known. entries: those of now.
     """
-    old, new = ({name: x[name] for name in x if not name.endswith(SAMPLES)} for x in (before, now))
+    old, new = ({name: x[name] for name in x if not name.endswith(NO_FILE)} for x in (before, dict(entries)))
     kinds = {
         "changed": [name for name in sorted(new) if name in old and old[name] != new[name]],
         "new": [name for name in sorted(new) if name not in old],
@@ -118,10 +119,11 @@ def known(config: Mapping[str, Any], where: str) -> Known:
     return Known(None if ends is None else (float(ends[0]), float(ends[1])), None if names is None else tuple(names))
 
 
-def write_entries(folder: Path, entries: Mapping[str, str]) -> None:
+def write_entries(folder: Path, entries: Entries) -> None:
     r"""Keeps the entries beside a record, so that a later start can say what has changed; none of very many."""
-    if len(entries) <= _MOST_ENTRIES:
-        text = json.dumps(entries).encode()
+    kept = dict(islice(entries, _MOST_ENTRIES + 1))
+    if len(kept) <= _MOST_ENTRIES:
+        text = json.dumps(kept).encode()
         write_atomically(folder / ENTRIES, lambda file: file.write(gzip.compress(text, mtime=0)))
 
 

@@ -71,10 +71,9 @@ class Dataset(ABC):
     def fingerprint(self) -> str:
         r"""16 hexadecimal digits that change with the content, for caches and records; not with where the data lie."""
 
-    def entries(self) -> dict[str, str]:
+    def entries(self) -> identity.Entries:
         r"""What tells these data from others, by the names of their files where they have some (`identity`)."""
-        labels = "none" if self.label is None else hashlib.sha256(self.label.numpy().tobytes()).hexdigest()[:16]
-        return {identity.SAMPLES: f"{len(self)} {self.fingerprint()} {labels}"}
+        yield f"samples{identity.NO_FILE}", f"{len(self)} {self.fingerprint()}"
 
 
 class ArrayDataset(Dataset):
@@ -183,7 +182,7 @@ class Joined(Dataset):
         return (x if chosen.ndim else x[0]), None if self.label is None else self.label[chosen]
 
     def fingerprint(self) -> str:
-        return identity.fingerprint({str(k): piece.fingerprint() for k, piece in enumerate(self.pieces)})
+        return identity.fingerprint((str(k), piece.fingerprint()) for k, piece in enumerate(self.pieces))
 
 
 def places_of(index: Index, count: int) -> Tensor:

@@ -2,7 +2,6 @@ r"""The run folder: whether it is free, what resuming means, and what of a run m
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ FREE_IN_TRAINER = (
 )
 
 
-def prepare(folder: Path, config: Config, resume: str | None, entries: Mapping[str, str] | None = None) -> Path | None:
+def prepare(folder: Path, config: Config, resume: str | None, entries: identity.Entries = ()) -> Path | None:
     r"""Decides where a run starts, before any work.
 
     Args:
@@ -70,7 +69,7 @@ def prepare(folder: Path, config: Config, resume: str | None, entries: Mapping[s
         )
     if start is not None:
         known = start.parent.parent if start.parent.name == "checkpoints" else start.parent
-        _check_data(read_config(start), config, known, entries or {})
+        _check_data(read_config(start), config, known, entries)
         compare(read_config(start), config, start)
         done, steps = read_state(start)["step"], config["trainer"]["steps"]
         if done > steps:
@@ -79,7 +78,7 @@ def prepare(folder: Path, config: Config, resume: str | None, entries: Mapping[s
                 f"above {done}."
             )
     elif present:
-        _check_data(read_config(folder), config, folder, entries or {})
+        _check_data(read_config(folder), config, folder, entries)
         compare(read_config(folder), config, folder)
     return start
 
@@ -149,7 +148,7 @@ def write_config(folder: Path, config: Config, start: Path | None = None) -> Non
     read_config(folder)  # what could not be read from its checkpoints is refused now
 
 
-def _check_data(old: Config, new: Config, run: Path, entries: Mapping[str, str]) -> None:
+def _check_data(old: Config, new: Config, run: Path, entries: identity.Entries) -> None:
     r"""Refuses other data than those of the run, and says what differs."""
     asked = [identity.apart_from_place(config.get("data", {})) for config in (old, new)]
     before, now = (config.get("dataset", {}).get("fingerprint") for config in (old, new))

@@ -64,6 +64,7 @@ def test_a_run_leaves_certificates_table_curve_and_page_and_goes_on_where_it_sto
         "job.json",
         "certificates.jsonl",
         "table.md",
+        "data.json.gz",
         "curve.png",
         "report.html",
     }
@@ -228,7 +229,7 @@ def test_labels_are_part_of_the_job_and_none_is_negative(tmp_path):
         run(tmp_path / out, data=data)
 
     certify(label.numpy(), "a")
-    with pytest.raises(UserError, match="holds other results: labels_hash was"):
+    with pytest.raises(UserError, match="holds results of other data: samples or labels differ"):
         certify((label + 1).numpy() % 10, "a")
     with pytest.raises(UserError, match="labels must be >= 0, got -1"):
         certify((label - 1).numpy(), "b")

@@ -170,7 +170,8 @@ def test_the_objective_may_be_the_best_accuracy(tmp_path):
     from tiny import job
 
     small = ["data=digits", "model=classifier", "model.channels=[4]", "model.blocks=[1]", "loss=cross_entropy"]
-    made = job("train", *small, *DIGITS[3:], "trainer.steps=3", "accuracy.every=1", "objective=accuracy")
+    made = job("train", *small, *DIGITS[3:], "trainer.steps=3", "accuracy.every=1", "objective=accuracy",
+               "data.validation=0.1")  # fmt: skip
     lines = numbers(made.run(tmp_path))
     assert made.result(tmp_path) == max(line["accuracy"] for line in lines if "accuracy" in line)
 
