@@ -73,8 +73,11 @@ def generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator
 def seed_all(*keys: int) -> None:
     r"""Seeds the global generators of all devices, which dropout and first weights draw from."""
     seed = derive_seed(*keys)
-    torch.manual_seed(seed)
     torch.set_rng_state(_cpu_state(seed))
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is not None:  # torch.manual_seed takes milliseconds for all that torch knows and a machine lacks
+        module = torch.get_device_module(accelerator)
+        getattr(module, "manual_seed_all", module.manual_seed)(seed)
 
 
 def _cpu_state(seed: int) -> Tensor:

@@ -41,7 +41,8 @@ class Batches:
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.start, self.stop):
             for micro in range(self.accumulate):
-                yield [self._sample(step * self.batch + i) for i in self.positions(micro)]
+                places = self.positions(micro)
+                yield self._samples(step * self.batch + places.start, len(places))
 
     def positions(self, micro: int) -> range:
         r"""The places, 0 to B - 1, of this process's micro-batch in the global batch."""
@@ -49,10 +50,17 @@ class Batches:
         block = micro * self.world + self.rank
         return range(block * size, (block + 1) * size)
 
-    def _sample(self, position: int) -> int:
-        epoch, place = divmod(position, self.size)
+    def _samples(self, first: int, count: int) -> list[int]:
+        r"""The samples at `count` positions from the first on."""
+        found: list[int] = []
+        while len(found) < count:
+            epoch, place = divmod(first + len(found), self.size)
+            found += self._order(epoch)[place : place + count - len(found)].tolist()
+        return found
+
+    def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
             self._orders = {e: o for e, o in self._orders.items() if e >= epoch - 1}
             draws = generator(self.seed, Stream.ORDER, epoch)
             self._orders[epoch] = torch.randperm(self.size, generator=draws).numpy()
-        return int(self._orders[epoch][place])
+        return self._orders[epoch]
