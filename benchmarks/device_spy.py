@@ -15,7 +15,7 @@ from typing import Any, Self
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import optimizer as optimizers
 from torch.overrides import TorchFunctionMode
 from torch.utils import _foreach_utils as foreach
@@ -106,3 +106,21 @@ def stand_in() -> Iterator[None]:
         patch.object(step, "autocast", lambda *_: nullcontext()),
     ):
         yield
+
+
+class OneDevice:
+    r"""The parts of Accelerate that a step calls, for one process on a device."""
+
+    scaler = None  # of gradients in float16
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def prepare(self, *parts):
+        return parts
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def clip_grad_norm_(self, parameters, clip: float) -> Tensor:
+        return nn.utils.clip_grad_norm_(parameters, clip)

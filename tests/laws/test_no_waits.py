@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.device_spy import DEVICE, Spy, stand_in
+from benchmarks.device_spy import DEVICE, OneDevice, Spy, stand_in
 from scoregen.data import ArrayDataset, Flip, Source
 from scoregen.losses import (
     ConsistencyTuning,
@@ -69,21 +69,6 @@ class Bytes(Source):
         return ArrayDataset(torch.full((20, *SHAPE), 7, dtype=torch.uint8), torch.arange(20) % 3)
 
 
-class Plain:
-    r"""The parts of Accelerate that a step calls, for one process on the stand-in."""
-
-    device = DEVICE
-
-    def prepare(self, *parts):
-        return parts
-
-    def backward(self, loss):
-        loss.backward()
-
-    def clip_grad_norm_(self, parameters, clip):
-        return nn.utils.clip_grad_norm_(parameters, clip)
-
-
 def denoiser(sde=None) -> Denoiser:
     return Denoiser(Net(), sde or SDES["edm"]()).to(DEVICE)
 
@@ -96,7 +81,7 @@ def spied(loss: Loss, model: nn.Module, optimizer=None, augmentation=None) -> Sp
         parts = Parts(
             settings=settings,
             seed=0,
-            accelerator=Plain(),
+            accelerator=OneDevice(DEVICE),
             model=model,
             loss=loss.to(DEVICE),
             optimizer=made,
