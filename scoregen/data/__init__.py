@@ -8,6 +8,7 @@ from scoregen.data.captions import CaptionedFolder
 from scoregen.data.folder import Folder
 from scoregen.data.hugging_face import HuggingFace
 from scoregen.data.images import CIFAR10, KMNIST, MNIST, Digits, FashionMNIST
+from scoregen.data.npy import Npy
 from scoregen.data.shards import Shards
 from scoregen.data.tables import BreastCancer, PositiveTable, Wine
 from scoregen.data.toy import Toy2D
@@ -34,6 +35,7 @@ __all__ = [
     "GreyViews",
     "HuggingFace",
     "LazyDataset",
+    "Npy",
     "Npz",
     "PositiveTable",
     "Shards",

@@ -98,7 +98,10 @@ def open_archive(
     for name, array in arrays.items():
         text = f"'{images[name]}' of '{path}'"
         how = reading(array.shape, array.dtype, layout, stated, text)
-        parts[name] = Rows(array, _labels(path, archive, names[name][1], array.shape[0]), how, text)
+        label, member = None, names[name][1]
+        if member is not None:
+            label = as_labels(archive[member], path, f"'{member}' of '{path}'", array.shape[0])
+        parts[name] = Rows(array, label, how, text)
     return parts
 
 
@@ -125,16 +128,17 @@ def _array(path: Path, archive: Mapping[str, np.ndarray], name: str) -> Mapped |
     return array
 
 
-def _labels(path: Path, archive: Mapping[str, np.ndarray], name: str | None, count: int) -> Tensor | None:
-    if name is None:
-        return None
-    label = archive[name]
+def as_labels(label: np.ndarray, path: str | Path, name: str, count: int) -> Tensor:
+    r"""The numbers of classes (N,) that an array holds.
+
+    Raises:
+        UserError: they are no whole numbers, or not one for each of `count` images.
+    """
     if label.ndim == 2 and label.shape[1] == 1:
         label = label[:, 0]
     if label.ndim != 1 or label.dtype.kind not in "ui":
         raise UserError(
-            f"data.path: '{name}' of '{path}' must hold a whole number for each image, got {label.shape} of "
-            f"{label.dtype}."
+            f"data.path: {name} must hold a whole number for each image, got {label.shape} of {label.dtype}."
         )
     check_labels(path, label, count)
     return torch.from_numpy(label.astype(np.int64))

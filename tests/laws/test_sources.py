@@ -90,6 +90,13 @@ def hugging_face(folder: Path) -> dict[str, Any]:
     return {"path": str(folder / "data")} | columns | READ | PARTS
 
 
+def npy(folder: Path) -> dict[str, Any]:
+    for k in range(9):
+        np.save(folder / f"{k}.npy", images((4, 4, 3))["train_images"][k])
+    given = {"path": str(folder), "labels": None, "layout": "channels_last", "range": [-1.0, 1.0], "augmentation": FLIP}
+    return given | {"max_corrupt": 0.01, "test": 2, "validation": 1}
+
+
 def cifar10(folder: Path) -> dict[str, Any]:
     np.savez(folder / "cifar10_subset.npz", **images((8, 8, 3)))
     return {"root": str(folder), "download": False, "augmentation": FLIP} | PARTS
@@ -110,6 +117,7 @@ SOURCES = {
     data.KMNIST: Small(mnist("KMNIST")),
     data.CIFAR10: Small(cifar10),
     data.Npz: Small(npz, (-1.0, 1.0)),
+    data.Npy: Small(npy, (-1.0, 1.0)),
     data.Folder: Small(pictures, (-1.0, 1.0)),
     data.CaptionedFolder: Small(captions),
     data.Shards: Small(shards, (-1.0, 1.0)),
