@@ -76,7 +76,7 @@ class Seen(Hook):
 def test_the_hooks_of_the_step_of_a_signal_run_when_the_run_is_resumed(tmp_path, monkeypatch, end):
     Seen.steps, calls = [], iter(range(1, 100))
     seen = {"preview": {"_target_": f"{__name__}.Seen", "every": 4}}
-    options = [*RUN, "early_stopping.every=2", "early_stopping.n=20"]
+    options = [*RUN, "data.validation=0.2", "early_stopping.every=2", "early_stopping.n=20"]
     whole = train(tmp_path / "whole", *options, **seen)
     monkeypatch.setattr(Ending, "wish", lambda self: 143 if next(calls) == end else 0)
     with pytest.raises(Interrupted, match=f"after step {end} of 8"):

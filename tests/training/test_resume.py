@@ -129,7 +129,14 @@ class FailsOnce(Hook):
 
 def test_the_hooks_of_a_step_at_which_one_failed_run_when_the_run_goes_on(tmp_path):
     FailsOnce.failed, FailsOnce.seen = False, []
-    overrides = [*TOY, "trainer.steps=4", "trainer.checkpoint_every=4", "early_stopping.every=2", "early_stopping.n=20"]
+    overrides = [
+        *TOY,
+        "trainer.steps=4",
+        "trainer.checkpoint_every=4",
+        "data.validation=0.2",
+        "early_stopping.every=2",
+        "early_stopping.n=20",
+    ]
     hook = {"preview": {"_target_": f"{__name__}.FailsOnce", "every": 4}}
     whole = train(tmp_path / "whole", *overrides)
     with pytest.raises(RuntimeError, match="no space left"):
@@ -153,7 +160,13 @@ def test_a_copy_that_followed_links_goes_on(tmp_path):
 
 
 def test_a_run_that_goes_on_in_a_new_folder_knows_what_was_measured(tmp_path):
-    overrides = [*TOY, "trainer.checkpoint_every=2", "early_stopping.every=2", "early_stopping.n=20"]
+    overrides = [
+        *TOY,
+        "trainer.checkpoint_every=2",
+        "data.validation=0.2",
+        "early_stopping.every=2",
+        "early_stopping.n=20",
+    ]
     old = train(tmp_path / "old", *overrides, "trainer.steps=4")
     new = train(tmp_path / "new", *overrides, "trainer.steps=6", f"trainer.resume={old}/checkpoints/last")
     assert [line["step"] for line in numbers(new) if "heldout_loss" in line] == [2, 4, 6]
