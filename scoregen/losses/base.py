@@ -60,7 +60,7 @@ class Loss(nn.Module, ABC):
         Args:
             model: the denoiser (or classifier).
             x_0: data (B, *S) in their own units. label: (B,) or None.
-            generator: one, or a list with one for each sample.
+            generator: one, a list with one for each sample, or `Keys`, as the trainer gives them.
             quantile: (B,) in [0, 1): where the noise level of each sample lies in its law. The trainer gives values
                 stratified over the global batch; without it they are stratified over this batch.
 

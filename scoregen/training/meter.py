@@ -22,18 +22,17 @@ class Meter:
         self.steps, self.batch_size, self.progress = steps, batch_size, progress
         self.clock = time.perf_counter()
         self.timed, self.spent = 0, 0.0
-        # sums of loss and norm, numbers of good steps, of skipped ones in all, and of those since the last good one
-        counted = (*progress.window, progress.skipped, progress.skipped_in_a_row)
-        self.sums = torch.tensor(counted, dtype=torch.float32, device=device)
-        self._grows = torch.tensor((1.0, 1.0, 1.0, 1.0, 0.0), device=device)
+        self.sums = torch.tensor(progress.window, dtype=torch.float32, device=device)  # of loss, norm and good steps
+        skips = (progress.skipped, progress.skipped_in_a_row)
+        self.skips = torch.tensor(skips, dtype=torch.float32, device=device)
 
     def add(self, value: Tensor, norm: Tensor, skipped: Tensor) -> None:
         r"""One step; a skipped one (`skipped` is 1 on the device) costs time and does not count in the means."""
         self.timed += 1
-        ones = torch.ones_like(skipped)
-        good = torch.stack([value.to(skipped), norm.to(skipped), ones, 0 * ones, 0 * ones])
-        left_out = torch.stack([0 * ones, 0 * ones, 0 * ones, ones, self.sums[4] + 1])
-        self.sums = self.sums * self._grows + torch.where(skipped > 0, left_out, good)
+        good = 1 - skipped
+        self.sums += torch.stack([value.to(good), norm.to(good), good]).where(good > 0, 0.0)
+        self.skips += skipped
+        self.skips[1] *= skipped
 
     def pause(self) -> None:
         self.spent += time.perf_counter() - self.clock
@@ -50,7 +49,7 @@ class Meter:
         if world_size() > 1:
             torch.distributed.all_reduce(self.sums)
             self.sums /= world_size()
-        loss, norm, *counts = self.sums.tolist()
+        loss, norm, *counts = torch.cat([self.sums, self.skips]).tolist()
         good, skipped, in_a_row = map(round, counts)
         self.progress.window = loss, norm, good
         self.progress.skipped, self.progress.skipped_in_a_row = skipped, in_a_row
@@ -62,7 +61,7 @@ class Meter:
         self.pause()
         speed = self.timed * self.batch_size / max(self.spent, 1e-9)
         left = (self.steps - step) * self.batch_size / speed
-        self.sums[:3] = 0.0
+        self.sums.zero_()
         self.timed, self.spent = 0, 0.0
         self.resume()
         count = good or float("nan")
