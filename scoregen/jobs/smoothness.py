@@ -11,7 +11,7 @@ from scoregen.data.parts import Name
 from scoregen.description import built_option, node_option, plain
 from scoregen.errors import UserError
 from scoregen.jobs.calls import network_calls
-from scoregen.jobs.conditioning import announced, find_checkpoint, require_shape
+from scoregen.jobs.conditioning import announced, class_number, find_checkpoint, known_of, require_shape
 from scoregen.jobs.evaluate import extractor_for
 from scoregen.jobs.fast import FastJob
 from scoregen.jobs.job import Plan, Weights, origin
@@ -30,7 +30,7 @@ class Smoothness(FastJob):
         features: of perceptual distances.
         pairs: of noises, >= 2; pair i depends on the seed and i alone. points: images on a path, ends included, >= 3.
         batch_size: pairs a process works on at once; does not change the numbers. seed: of the noises.
-        label: one label for all, or None.
+        label: one class for all, by number or name, or None.
         inversion: held-out images encoded and decoded; 0 for none.
     """
 
@@ -44,7 +44,7 @@ class Smoothness(FastJob):
     points: int = 11
     batch_size: int = 50
     seed: int = 0
-    label: int | None = None
+    label: int | str | None = None
     inversion: int = 100
 
     def __post_init__(self) -> None:
@@ -61,10 +61,10 @@ class Smoothness(FastJob):
         extractor = extractor_for(self)
         model: Any = self.loaded(checkpoint, self.weights)
         require_shape(checkpoint, self.data)
-        self._check_label(model)
+        label = self._class(model, checkpoint)
         calls = network_calls(self.sampler, model.sde)
         try:
-            generate = FromNoise(model, self.sampler, self.label)
+            generate = FromNoise(model, self.sampler, label)
         except (ValueError, TypeError) as error:
             raise UserError(f"sampler: {error}") from error
         facts: dict[str, Any] = {"checkpoint": str(checkpoint), "weights": self.weights, "data": self.data.name}
@@ -81,11 +81,13 @@ class Smoothness(FastJob):
         lines = [announced(checkpoint, self.weights), used, f"out: {out}"]
         return Plan(work, lines, origin(checkpoint, self.weights))
 
-    def _check_label(self, model: Any) -> None:
-        classes = model.num_classes
-        if self.label is not None and not (classes and 0 <= self.label < classes):
-            rule = f"lie in 0..{classes - 1}" if classes else "be null for an unconditional model"
-            raise UserError(f"label: must {rule}, got {self.label}.")
+    def _class(self, model: Any, checkpoint: Path) -> int | None:
+        r"""The number of the class of `label`."""
+        if self.label is None:
+            return None
+        if not model.num_classes:
+            raise UserError(f"label: must be null for an unconditional model, got {self.label}.")
+        return class_number(self.label, model.num_classes, known_of(checkpoint).classes)
 
     def _measure(
         self, generate: Any, model: Any, extractor: FeatureExtractor, facts: dict[str, Any], out: Path
