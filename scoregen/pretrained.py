@@ -88,7 +88,8 @@ def load(folder: Path, null_label: int | None = None) -> nn.Module:
         return model
     files = _files(folder, family)
     shapes = {name: shape for file, prefix in files.items() for name, shape in _renamed(header(file), prefix).items()}
-    model = build_bounded(family.config, shapes, lambda: _build(family.config))
+    nodes = {part: family.config[part] for part in ("model", "sde")}
+    model = build_bounded(nodes, shapes, lambda: _build(family.config))
     load_weights(model, folder)
     return model
 

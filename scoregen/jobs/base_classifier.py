@@ -22,6 +22,7 @@ class Purify:
         checkpoint: of the denoiser; None for none. weights: "ema" or "model".
         size: side of the denoiser's images where the data's are k times as large: the denoiser sees the means of k x k
             pixels, and its clean image is enlarged again. None: they have one size.
+        null_label: of a class-conditional network of diffusers: its class for "no label", which it is told.
         votes: purifications of each noisy input; the majority counts.
         seed: of a stochastic sampler.
     """
@@ -29,6 +30,7 @@ class Purify:
     checkpoint: str | None = None
     weights: Weights = "ema"
     size: int | None = None
+    null_label: int | None = None
     votes: int = 1
     seed: int = 0
 
@@ -87,7 +89,7 @@ def purified(job: Any, classifier: Any) -> Any:
             f"purify.checkpoint: must be null for a {type(classifier).__name__}, which is told the noise that a "
             f"denoiser takes away, got '{purify.checkpoint}'."
         )
-    denoiser: Any = job.loaded(str(purify.checkpoint), purify.weights)
+    denoiser: Any = job.loaded(str(purify.checkpoint), purify.weights, purify.null_label)
     try:
         check_chart(noise, denoiser.sde)
     except ValueError as error:

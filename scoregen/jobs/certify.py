@@ -13,6 +13,7 @@ from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.base_classifier import Purify, check_told, classes_of, from_elsewhere, purified, trained
 from scoregen.jobs.fast import FastJob
+from scoregen.jobs.conditioning import find_checkpoint
 from scoregen.jobs.job import Plan, Weights
 from scoregen.samplers import Sampler
 from scoregen.smoothing import ClassifierInput
@@ -156,7 +157,7 @@ class Certify(FastJob):
         labels = hashlib.sha256(test.label.numpy().tobytes()).hexdigest()[:16]
         found = {**names, "data": self.data.name, "data_hash": test.fingerprint(), "labels_hash": labels}
         if self.purify.checkpoint is not None:
-            purify = self.described("purify") | {"checkpoint": str(Path(self.purify.checkpoint).resolve())}
+            purify = self.described("purify") | {"checkpoint": str(find_checkpoint(self.purify.checkpoint))}
             found |= {"purify": purify, "sampler": self.described("sampler")}
         return found
 

@@ -33,7 +33,7 @@ class Family:
     r"""What a folder holds, in the terms of this package.
 
     Args:
-        config: the nodes `model` and, for a denoiser, `sde`.
+        config: as that of a run: the nodes `model` and, for a denoiser, `sde`, and what is known of the data.
         weights: parts of the folder, each with the name that its tensors have in the model.
     """
 
@@ -120,7 +120,7 @@ def _unet(
     network = {"shape": shape, **_labels(folder, classes, null_label)}
     process = process_of(scheduler)
     node = _denoiser("scoregen.models.Denoiser", process, _node("UNet2DModel", config, network, process))
-    return Family({"model": node, "sde": sde_node(process.sde, _PIXELS)}, {part: "network.model."})
+    return Family({"model": node, "sde": sde_node(process.sde, _PIXELS), **_images()}, {part: "network.model."})
 
 
 def _dit(
@@ -148,7 +148,15 @@ def _dit(
         "config": arguments("AutoencoderKL", coder),
     }
     weights = {part: "network.model.", "vae": "autoencoder.vae."}
-    return Family({"model": node, "sde": sde_node(process.sde, None)}, weights)
+    names = folder.read("model_index.json").get("id2label")
+    return Family({"model": node, "sde": sde_node(process.sde, None), **_images(names, classes)}, weights)
+
+
+def _images(names: Any = None, classes: int = 0) -> dict[str, Any]:
+    r"""What a run would record of the data: images in [0, 1], and the names of the classes where all have one."""
+    listed = [names.get(str(k)) for k in range(classes)] if isinstance(names, Mapping) else []
+    named = bool(listed) and all(isinstance(name, str) for name in listed)
+    return {"dataset": {"range": [0.0, 1.0], "classes": listed if named else None}}
 
 
 def _stable_diffusion(folder: Folder, null_label: int | None) -> Family:
