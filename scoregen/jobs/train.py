@@ -109,6 +109,7 @@ class Train(LoadingJob):
         parts = self._parts(config, out)
         check_optimizer(parts.trainer, parts.model)
         parts.trainer.check(parts.model, parts.loss)
+        config["trainer"] = parts.trainer.settled(config["trainer"])
         check_loss(parts.loss, parts.model, self.data, parts.trainer.steps)
         hooks = self._hooks(config, parts)
         logger = build(self.logger, where="logger")

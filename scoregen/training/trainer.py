@@ -5,7 +5,7 @@ It knows a model, a loss and data, not which process or loss they are. Everythin
 over more processes or micro-batches the same up to rounding (with dropout or batch normalisation: the same law).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +114,10 @@ class Trainer(Settings):
             opened.enter_context(loop.profile)
             loop.run()
         return ema
+
+    def settled(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        r"""Its node with the precision that was chosen, which a run keeps on other hardware."""
+        return {**node, "precision": mixed_precision(self.precision)}
 
     def check(self, model: nn.Module, loss: Loss) -> None:
         r"""Refuses a model or loss that these settings do not suit, before any work.

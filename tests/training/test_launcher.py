@@ -6,7 +6,7 @@ import sys
 from datetime import timedelta
 
 import pytest
-from tiny import ROOT, TOY
+from tiny import ROOT, TOY, train
 
 from scoregen.errors import UserError
 from scoregen.training import Trainer, launcher
@@ -151,6 +151,17 @@ def test_runs_of_one_process_may_differ_in_precision():
         accelerator = make_accelerator(precision, None)
         assert (accelerator.native_amp, accelerator.scaler) == (False, None)
         assert accelerator.gradient_accumulation_steps == 1
+
+
+def test_a_run_keeps_the_precision_that_was_chosen(tmp_path, monkeypatch):
+    silent = [word for word in TOY if not word.startswith("trainer.precision")]
+    said(monkeypatch, ACCELERATE_MIXED_PRECISION="bf16")
+    train(tmp_path, *silent, "trainer.steps=1")
+    said(monkeypatch, ACCELERATE_MIXED_PRECISION="no")
+    with pytest.raises(UserError, match=r"trainer.precision: the run in .* has 'bf16', now it is 'no'"):
+        train(tmp_path, *silent, "trainer.steps=2", "trainer.resume=auto")
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    train(tmp_path, *silent, "trainer.steps=2", "trainer.resume=auto", "trainer.precision=bf16")
 
 
 def launch(cwd, *argv: str) -> subprocess.CompletedProcess[str]:
