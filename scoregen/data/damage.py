@@ -65,7 +65,7 @@ class Tolerant(Dataset):
 
     def _mark(self, place: int, error: Damaged) -> None:
         self._damaged[place] = 1
-        if self.damaged > self.share * len(self):
+        if self.damaged > self.share * len(self) or self.damaged == len(self):
             raise UserError(
                 f"{error} That makes {self.damaged} of {len(self):,} samples that cannot be read, above the share of "
                 f"data.max_corrupt={self.share:g}. Repair or remove them, or raise it."

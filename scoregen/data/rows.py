@@ -89,18 +89,23 @@ class Rows(LazyDataset):
         return shape_of(tuple(self.array.shape[1:]), self.how.layout)
 
     def read(self, places: list[int]) -> Tensor:
-        rows = self.array.rows if isinstance(self.array, Mapped) else self.array
-        x = self.how(rows[places])
+        x = self._drawn(places)
         if not self._trusted:
             check_units(x, self.how.range or ANYWHERE, self.name)
         return x
 
+    def _drawn(self, places: list[int]) -> Tensor:
+        rows = self.array.rows if isinstance(self.array, Mapped) else self.array
+        return self.how(rows[places])
+
     def _look(self) -> None:
         r"""Checks all rows, or some where they are large, and tells what is odd about their values."""
         places = spread(len(self), max(1, _SEEN // self._row))
-        x = self.units(self.read(places))
-        some = f" (of {len(places):,} of {len(self):,} rows)" if len(places) < len(self) else ""
-        tell_flat(x, self.how.range, self.name + some)
+        x = self._drawn(places)
+        some = f" (a sample of {len(places):,} of its {len(self):,} rows)" if len(places) < len(self) else ""
+        if not self._trusted:
+            check_units(x, self.how.range or ANYWHERE, self.name + some)
+        tell_flat(self.units(x), self.how.range, self.name + some)
         self._trusted |= not some
 
     def fingerprint(self) -> str:

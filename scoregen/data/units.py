@@ -28,10 +28,15 @@ def as_range(given: Sequence[float] | None, usual: Range | None = UNIT) -> Range
     if given is None:
         return usual
     numbers = isinstance(given, Sequence) and all(isinstance(x, int | float) for x in given)
-    if not numbers or len(given) != 2 or not (math.isfinite(given[0]) and given[0] < given[1]):
+    if (
+        not numbers
+        or len(given) != 2
+        or not (math.isfinite(given[0]) and given[0] < given[1])
+        or (math.isinf(given[1]) and given[0] != 0)
+    ):
         raise UserError(
             f"data.range: must be the lowest and the highest value of the data, such as [0,255], got {given}. The "
-            "highest may be .inf."
+            "highest may be .inf where the lowest is 0."
         )
     return float(given[0]), float(given[1])
 

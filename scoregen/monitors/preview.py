@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from scoregen.checks import at_least
 from scoregen.data import Source
+from scoregen.data.damage import Tolerant
 from scoregen.models import AbstractDenoiser
 from scoregen.parallel import rank
 from scoregen.pictures import is_image, save_curve, save_grid
@@ -80,6 +81,7 @@ class Preview(Hook):
     def _real(self, label: Tensor | None) -> Tensor:
         r"""Held-out data where there are some, with the classes of the samples beside them where there are enough."""
         test = self.source.part("test") or self.source.part("validation") or self.source.train
+        test = Tolerant(test, 1.0) if self.source.max_corrupt else test  # pictures to look at: no number is reported
         if label is None or test.label is None:
             return test.in_units(slice(self.n))[0]
         wanted: list[int] = []

@@ -13,6 +13,7 @@ from scoregen.data import Folder, Npz
 from scoregen.data.units import as_range, check_units, percent
 from scoregen.errors import UserError
 from scoregen.jobs.picks import pick_chart
+from scoregen.metrics import Pixels, Settings, evaluate
 
 DIGITS = (load_digits().images[:200] / 16).astype(np.float32)[:, None]
 UNITS = {"unit": (DIGITS, [0, 1]), "signed": (2 * DIGITS - 1, [-1, 1]), "bytes": (255 * DIGITS, [0, 255])}
@@ -77,7 +78,9 @@ def test_round_off_is_no_mistake_and_what_is_more_is():
         check_units(torch.tensor([-1e-3, 1e30]), (0.0, math.inf), "x")
 
 
-@pytest.mark.parametrize("given", [[0], [1, 0], [0, 0], ["a", 1], [-math.inf, 0], [math.nan, 1], 3, "01"])
+@pytest.mark.parametrize(
+    "given", [[0], [1, 0], [0, 0], ["a", 1], [-math.inf, 0], [math.nan, 1], [1, math.inf], 3, "01"]
+)
 def test_a_range_is_two_increasing_numbers(given):
     with pytest.raises(UserError, match=r"data.range: must be the lowest and the highest value"):
         as_range(given)
@@ -112,3 +115,16 @@ def test_float_pictures_of_a_folder_are_in_the_stated_range(tmp_path):
         Folder(str(tmp_path))
     source = Folder(str(tmp_path), range=[0, 255], test="none")
     assert sorted(float(x.max()) for x in source.train[:][0]) == [0, 10, 20, 30]
+
+
+def test_the_same_pictures_in_other_units_have_the_same_distance(tmp_path):
+    generated = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for name, (images, stated) in UNITS.items():
+        low, high = stated
+        source = archive(tmp_path, images, range=stated)
+        report = evaluate(low + (high - low) * generated, source, Pixels(), Settings(bootstrap=0, subset=60))
+        found[name] = report["FD-pixels"].value
+    assert found["unit"] > 0.5
+    assert found["signed"] == pytest.approx(found["unit"], rel=1e-3)  # a few values round to the other byte
+    assert found["bytes"] == pytest.approx(found["unit"], rel=1e-3)
