@@ -143,9 +143,10 @@ def own(tmp_path, monkeypatch):
 def test_the_commands_of_the_page_run_from_a_folder_of_ones_own(own, capfd):
     assert {line[3] for line in COMMANDS} == {"train", "sample", "certify"}
     for count, line in enumerate(COMMANDS):
-        small = [text.replace("=run", f"=run{count}") for text in SMALL[line[3]]]
+        out = next((text.partition("=")[2] for text in line if text.startswith("hydra.run.dir=")), f"run{count}")
+        small = [text.replace("=run", f"={out}") for text in SMALL[line[3]]]
         if line[3] == "train" and not any("data=" in text for text in line):
             small += DIGITS[1:3]
         assert command(line[3], *line[4:], *small) == 0, capfd.readouterr().err
-        assert any((own / f"run{count}").iterdir())
-    assert sum("weight_norm" in step for step in numbers(own / f"run{count}")) == 1
+        assert any((own / out).iterdir())
+    assert sum("weight_norm" in step for step in numbers(own / out)) == 1
