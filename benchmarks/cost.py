@@ -178,7 +178,8 @@ def main() -> None:
         for name, c in found.items()
     ]
     table(head, rows)
-    head = "training | GPUs | images a GPU | micro-batches | GB a GPU | GB, sharded | compute, ms | moved, GB | moving, ms | whole"
+    head = "training | GPUs | images a GPU | micro-batches | GB a GPU | GB, sharded | compute, ms | moved, GB | "
+    head += "moving, ms | whole"
     table(head, [row for task in TASKS for row in scaled(task, found[task.name], options)])
     classifier = counted(resnet, lambda n: (torch.randn(n, 3, 224, 224),))
     purified = found[TASKS[1].name]
