@@ -3,12 +3,13 @@ r"""What reading pictures costs beside torchvision's ImageFolder: start-up, memo
     python benchmarks/data.py            # 1,000, 20,000 and 100,000 pictures of 64 x 64 in 10 classes; 8 minutes
     python benchmarks/data.py --quick    # 1,000 and 5,000; 1 minute
 
-Pictures are generated in a temporary folder, which is removed. Every number is of a process of its own, on one thread,
-whose imports are done. Memory is what it takes more than before. Rounds of the two loaders alternate, in batches of 128
-in random order, and each counts what it makes of them: float tensors in [0, 1]. The median of the rounds is printed.
+Pictures are generated in a temporary folder, which is removed. Start-up is that of a process of its own whose imports
+are done, up to the first picture; memory is what it takes more. Images a second are of float tensors in [0, 1], in
+batches of 128 in random order, on one thread; the kinds take turns, and medians of the rounds are printed.
 """
 
 import argparse
+import importlib
 import io
 import json
 import os
@@ -124,10 +125,11 @@ def batches(found: Any, workers: int) -> Iterator[int]:
             yield len(x)
 
 
-def rate(kind: str, folder: Path, workers: int, seconds: float) -> float:
-    r"""Images a second; the first two batches, which start the workers, are left out."""
-    loader = batches(make(kind, folder), workers)
-    next(loader), next(loader)
+def rate(found: Any, workers: int, seconds: float) -> float:
+    r"""Images a second; the first batches, which start the workers and what they have prepared, are left out."""
+    loader = batches(found, workers)
+    for _ in range(2 + 2 * workers):
+        next(loader)
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         count += next(loader)
@@ -139,30 +141,39 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def measure(kind: str, folder: Path, workers: int, seconds: float) -> dict[str, float]:
-    r"""In this process, whose imports come first."""
+def start_up(kind: str, folder: Path) -> dict[str, float]:
+    r"""Seconds and MB until the first picture is there, in this process, whose imports are done."""
+    before, start = resident(), time.perf_counter()
+    found = make(kind, folder)
+    found[0]
+    return {"start": time.perf_counter() - start, "memory": (resident() - before) / 2**20}
+
+
+def rates(kinds: list[str], folder: Path, rounds: int, seconds: float) -> dict[str, list[float]]:
+    r"""Images a second of each kind with 0 and 2 workers, a number a round; the kinds take turns."""
+    data = {kind: make(kind, folder) for kind in kinds}
+    found: dict[str, list[float]] = {f"{kind} {workers}": [] for workers in (0, 2) for kind in kinds}
+    for _ in range(rounds):
+        for name, numbers in found.items():
+            kind, workers = name.split()
+            numbers.append(rate(data[kind], int(workers), seconds))
+    return found
+
+
+def measure(kinds: str, folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    r"""In this process; without rounds the start of one kind."""
     from scoregen.compat import repair_torchvision
 
     torch.set_num_threads(1)
     repair_torchvision()
-    import torchvision.transforms.v2  # noqa: F401
+    for name in ("torchvision.transforms.v2", "scoregen.data", *(["datasets"] if "hf" in kinds else [])):
+        importlib.import_module(name)
+    return rates(kinds.split(","), folder, rounds, seconds) if rounds else start_up(kinds, folder)
 
 
-    if kind == "hf":
-        import datasets
-
-        datasets.disable_progress_bars()
-    if workers >= 0:
-        return {"rate": rate(kind, folder, workers, seconds)}
-    before, start = resident(), time.perf_counter()
-    found = make(kind, folder)
-    found[0]
-    return {"start": time.perf_counter() - start, "memory": (resident() - before) / 2**20, "count": len(found)}
-
-
-def run(kind: str, folder: Path, workers: int, seconds: float) -> dict[str, float]:
-    r"""`measure` in a process of its own, with a cache of its own."""
-    command = [sys.executable, __file__, "--one", kind, str(folder), str(workers), str(seconds)]
+def run(kinds: str, folder: Path, rounds: int = 0, seconds: float = 0.0) -> dict[str, Any]:
+    r"""`measure` in a process of its own, with caches of its own."""
+    command = [sys.executable, __file__, "--one", kinds, str(folder), str(rounds), str(seconds)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
@@ -174,20 +185,15 @@ def table(folder: Path, count: int, rounds: int, seconds: float) -> None:
     r"""A line for each kind of data."""
     write(folder, count)
     kinds = ["ImageFolder", *(kind for kind in OURS if (folder / kind).exists())]
-    rates: dict[tuple[str, int], list[float]] = {(kind, n): [] for kind in kinds for n in (0, 2)}
-    starts = {kind: [run(kind, folder, -1, 0) for _ in range(2)] for kind in kinds}
-    for _ in range(rounds):
-        for (kind, workers), found in rates.items():
-            found.append(run(kind, folder, workers, seconds)["rate"])
+    starts = {kind: [run(kind, folder) for _ in range(2)] for kind in kinds}
+    found = run(",".join(kinds), folder, rounds, seconds)
     for kind in kinds:
         first, again = starts[kind]
         numbers = [f"{count:,}", kind, f"{first['start']:.2f}", f"{again['start']:.2f}", f"{first['memory']:.0f}"]
         for workers in (0, 2):
-            middle = statistics.median(rates[kind, workers])
-            ratio = statistics.median(
-                a / b for a, b in zip(rates[kind, workers], rates[kinds[0], workers], strict=True)
-            )
-            numbers += [f"{middle:,.0f}", f"{ratio:.2f}"]
+            own, theirs = found[f"{kind} {workers}"], found[f"{kinds[0]} {workers}"]
+            ratio = statistics.median(a / b for a, b in zip(own, theirs, strict=True))
+            numbers += [f"{statistics.median(own):,.0f}", f"{ratio:.2f}"]
         print(f"| {' | '.join(numbers)} |", flush=True)
 
 
@@ -196,11 +202,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="1,000 and 5,000 pictures")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement of images a second")
-    parser.add_argument("--one", nargs=4, metavar=("KIND", "FOLDER", "WORKERS", "SECONDS"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=4, metavar=("KINDS", "FOLDER", "ROUNDS", "SECONDS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        kind, folder, workers, seconds = options.one
-        print(json.dumps(measure(kind, Path(folder), int(workers), float(seconds))))
+        kinds, folder, rounds, seconds = options.one
+        print(json.dumps(measure(kinds, Path(folder), int(rounds), float(seconds))))
         return
     print("| pictures | data | start-up, s | again, s | memory, MB | images/s, 0 workers | ratio | 2 workers | ratio |")
     print("|---|---|---|---|---|---|---|---|---|")
