@@ -4,9 +4,9 @@ r"""What the host does for a training step, and whether it waits for the acceler
 
 The network is trivial, so what is left is the host's: reading a batch of bytes into pinned memory, and starting the
 draws, the noise levels, the loss, the optimizer, averages and the meter. Without an accelerator one pixel of each image
-stands in for what is on it: all operations are started, on one pixel, after the whole batch was read and copied once
-more, as into pinned memory. Waits and copies are counted by a spy (`device_spy.py`) in a run of their own on torch's
-`meta` device. The copies are those beside the batch's own, of bytes and labels.
+stands in for what is on it: all operations are started, on one pixel, after the whole batch was read. Waits and copies
+are counted by a spy (`device_spy.py`) in a run of their own on torch's `meta` device. The copies are those beside the
+batch's own, of bytes and labels.
 """
 
 import argparse
@@ -43,13 +43,10 @@ class Trivial(nn.Module):
 
 
 class OnePixel(ArrayDataset):
-    r"""Images that are read and copied whole, of which one pixel goes on."""
-
-    _pinned: Tensor | None = None
+    r"""Images that are read whole, of which one pixel goes on."""
 
     def units(self, x: Tensor) -> Tensor:
-        self._pinned = torch.empty_like(x) if self._pinned is None else self._pinned
-        return super().units(self._pinned.copy_(x)[..., :1, :1])
+        return super().units(x[..., :1, :1])
 
 
 class RandomBytes(Source):

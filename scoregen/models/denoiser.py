@@ -179,8 +179,9 @@ Scales = tuple[Tensor, Tensor, Tensor]  # c_in, c_skip, c_out
 
 
 def _edm(s: Tensor, sd: float, least: float) -> Scales:
-    root = (s**2 + sd**2).sqrt()
-    return 1 / root, sd**2 / (s**2 + sd**2), s * sd / root
+    square = s**2 + sd**2
+    root = square.sqrt()
+    return 1 / root, sd**2 / square, s * sd / root
 
 
 def _x0(s: Tensor, sd: float, least: float) -> Scales:

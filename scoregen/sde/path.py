@@ -13,6 +13,7 @@ There, where a look at a value would wait, what is out of range becomes nan inst
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -173,13 +174,13 @@ class Path(ABC):
         g2 = derivative(self.variance, t) - 2 * f * self.variance(t)
         return f, h, g2
 
-    @property
+    @cached_property
     def s_min(self) -> float:
         r"""The smallest noise ratio at which samplers call the denoiser."""
         own = self.noise_ratio(0.0).item()
         return own if own > 0 else min(SMALLEST_NOISE, self.noise_ratio(1.0).item() / 10)
 
-    @property
+    @cached_property
     def s_max(self) -> float:
         r"""The noise ratio at which sampling starts: that of t = 1, on paths that erase the data at most 200."""
         own = self.noise_ratio(1.0).item()
