@@ -25,7 +25,14 @@ from scoregen.storage import write_atomically
 Entries = Iterable[tuple[str, str]]  # (name, what tells it from others), one at a time: there may be millions
 ENTRIES = "data.json.gz"  # beside the record of a run or a job
 NO_FILE = "*"  # ends the name of an entry of what is no file
-_NO_CONTENT = ("path", "root", "download", "max_pixels", "max_bytes")  # arguments of a source that change no sample
+_NO_CONTENT = (
+    "path",
+    "root",
+    "download",
+    "max_pixels",
+    "max_bytes",
+    "max_corrupt",
+)  # arguments of a source that change no sample
 _BLOCK = 2**12
 _SMALL, _BUDGET, _MOST_READ = 2**16, 2**23, 512
 _MOST_ENTRIES, _MOST_BYTES = 100_000, 2**26

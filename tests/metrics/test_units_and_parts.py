@@ -9,6 +9,8 @@ from sklearn.datasets import load_digits
 
 from scoregen.data import ArrayDataset, Dataset, Source
 from scoregen.metrics import Pixels, Settings, evaluate, istd, reference_features
+from scoregen.metrics.features import AbstractClassifierFeatures
+from scoregen.models.classifier import Classifier
 from scoregen.pictures import save_grid, save_image
 
 SETTINGS = Settings(bootstrap=0, subset=50, batch_size=16)
@@ -115,3 +117,13 @@ def test_pictures_span_the_range(tmp_path, data_range):
     assert np.array(Image.open(save_image(x, tmp_path / "a.png", data_range=data_range)))[0].tolist() == [0, 51, 255]
     grid = Image.open(save_grid(x[None], tmp_path / "b.png", data_range=data_range))
     assert [grid.getpixel((grid.width * (2 * k + 1) // 6, 0)) for k in range(3)] == [0, 51, 255]
+
+
+def test_a_classifier_sees_images_in_the_units_that_it_was_trained_on(tmp_path):
+    torch.manual_seed(0)
+    model = Classifier((1, 8, 8), 3, channels=(8,), blocks=(0,)).eval()
+    plain, other = (AbstractClassifierFeatures(model, "digits", None, units) for units in ((0.0, 1.0), (-1.0, 1.0)))
+    x = samples(0, 1)
+    torch.testing.assert_close(plain(x), model.features(x), rtol=0, atol=0)
+    torch.testing.assert_close(other(x), model.features(2 * x - 1))
+    assert plain.hash != other.hash
