@@ -12,8 +12,8 @@ from scoregen.data import Source
 from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.base_classifier import Purify, check_told, classes_of, from_elsewhere, purified, trained
-from scoregen.jobs.fast import FastJob
 from scoregen.jobs.conditioning import find_checkpoint
+from scoregen.jobs.fast import FastJob
 from scoregen.jobs.job import Plan, Weights
 from scoregen.samplers import Sampler
 from scoregen.smoothing import ClassifierInput

@@ -109,28 +109,46 @@ def guided(model: Any, guidance: float, labels: Any) -> Any:
         raise UserError(f"guidance: {error}") from error
 
 
-def image_shape(checkpoint: Path) -> tuple[int, ...]:
-    r"""Shape of what the denoiser of a checkpoint makes, (*S)."""
+def pictured(model: Any, prompts: Sequence[str] | None) -> Any:
+    r"""A text-to-image model with its prompts, whose samples are pictures; any other model as it is.
+
+    Raises:
+        UserError: prompts for a model that reads none.
+    """
+    if hasattr(model, "with_prompts"):
+        return model.with_prompts(prompts or ()).in_images()
+    if prompts is not None:
+        raise UserError(f"prompts: are for text-to-image models, got prompts={list(prompts)}. Leave it out.")
+    return model
+
+
+def image_shape(checkpoint: Path, model: Any = None) -> tuple[int, ...]:
+    r"""Shape of what the denoiser of a checkpoint makes, (*S).
+
+    Args:
+        checkpoint: its folder. model: what was loaded from it, for the job that samples text-to-image models too.
+    """
     from scoregen.checkpoint import stated_shape
     from scoregen.loading import describe
     from scoregen.models.autoencoder import image_shape_of
 
     config = describe(checkpoint)
-    model = config["model"]
-    node = model
+    outer = node = config["model"]
     while "network" in node:  # adapters stand around a network
         node = node["network"]
     shape = node.get("shape") or stated_shape(config)
-    if "pipeline" in model:
+    if "pipeline" in outer:
+        if model is not None:
+            return tuple(model.shape)
         raise UserError(
-            f"checkpoint: '{checkpoint}' samples latents of a text-to-image pipeline. Load its adapters in diffusers "
-            "or call it from Python (docs/smooth_lora.md)."
+            f"checkpoint: '{checkpoint}' is a text-to-image pipeline, which this job does not take. Sample it first "
+            "(scoregen sample checkpoint=... prompts=[...]), or call it from Python (docs/smooth_lora.md)."
         )
-    if "network" not in model or shape is None:
+    if "network" not in outer or shape is None:
         raise UserError(
-            f"checkpoint: '{checkpoint}' holds no denoiser ({model['_target_']}). Give one of a diffusion model."
+            f"checkpoint: '{checkpoint}' holds no denoiser ({outer['_target_']}). Give one of a diffusion model."
         )
-    return image_shape_of(model["autoencoder"]["config"], shape) if "autoencoder" in model else tuple(shape)
+    return image_shape_of(outer["autoencoder"]["config"], shape) if "autoencoder" in outer else tuple(shape)
 
 
 def require_shape(checkpoint: Path, source: Any) -> None:

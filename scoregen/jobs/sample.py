@@ -19,6 +19,7 @@ from scoregen.jobs.conditioning import (
     image_shape,
     known_of,
     labels_of,
+    pictured,
 )
 from scoregen.jobs.fast import FastJob
 from scoregen.jobs.job import Job, Plan, Weights, origin
@@ -39,6 +40,7 @@ class Sample(FastJob):
         format: "png", or "npz" for values that are not rounded.
         seed: image k depends on the seed and k alone.
         label: None, one for all, a list, "all" (in turn) or "random" (drawn for each image); classes by number or name.
+        prompts: texts of a text-to-image model, which labels 0, 1, ... mean; in turn unless label is given.
         guidance: scale of classifier-free guidance; 1 is none.
         null_label: of a class-conditional network of diffusers: its class for "no label", which guidance needs.
         precision: "no", or "bf16" for the network; samples then change with batch_size by its rounding.
@@ -54,6 +56,7 @@ class Sample(FastJob):
     format: Literal["png", "npz"] = "png"
     seed: int = 0
     label: Label = None
+    prompts: list[str] | None = None
     guidance: float = 1.0
     null_label: int | None = None
     precision: Precision = "no"
@@ -72,11 +75,12 @@ class Sample(FastJob):
         from scoregen.jobs.calls import check_sampler, network_calls
 
         checkpoint = find_checkpoint(self.checkpoint)
-        shape = image_shape(checkpoint)
+        model: Any = pictured(self.loaded(checkpoint, self.weights, self.null_label), self.prompts)
+        shape = image_shape(checkpoint, model)
         self._check_format(shape)
-        model: Any = self.loaded(checkpoint, self.weights, self.null_label)
         check_sampler(self.sampler, model)
-        labels = labels_of(self.label, self.n, model, self.seed, self.known_data.classes)
+        wanted: Label = "all" if self.prompts and self.label is None else self.label
+        labels = labels_of(wanted, self.n, model, self.seed, self.known_data.classes)
         denoiser = guided(model, self.guidance, labels)
         calls = network_calls(self.sampler, model.sde) * (1 if self.guidance == 1 else 2)
         todo, damaged = self._missing(out, shape)

@@ -9,7 +9,7 @@ Reference: Rombach et al. (2022), arXiv 2112.10752.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Protocol, Self
 
 from torch import Tensor, nn
 
@@ -106,6 +106,22 @@ def image_shape_of(config: Mapping[str, Any], latent: Sequence[int]) -> tuple[in
     return int(config.get("out_channels", 3)), height * factor_of(config), width * factor_of(config)
 
 
+class Encodes(Protocol):
+    r"""What has latents: an `Autoencoder`, or a pipeline with one."""
+
+    def latents(self, x: Tensor) -> Tensor:
+        r"""Latents of images (B, C, H, W) in [0, 1]."""
+        ...
+
+    def images(self, z: Tensor) -> Tensor:
+        r"""Images of latents."""
+        ...
+
+    def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        r"""The shape of the latent of an image of shape (C, H, W)."""
+        ...
+
+
 class Latent(Chart):
     r"""Images x in [0, 1] to the latents y of an autoencoder, the mean of its posterior.
 
@@ -115,7 +131,7 @@ class Latent(Chart):
 
     elementwise = False
 
-    def __init__(self, autoencoder: Autoencoder) -> None:
+    def __init__(self, autoencoder: Encodes) -> None:
         self.autoencoder = autoencoder
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 from torch import nn
 
-from scoregen.models.autoencoder import Autoencoder, Latent
+from scoregen.models.autoencoder import Autoencoder, Encodes, Latent
 from scoregen.models.denoiser import Denoiser
 from scoregen.sde.process import SDE
 
@@ -34,9 +34,7 @@ class LatentDenoiser(Denoiser):
         prediction: str = "eps",
         time: str = "index",
     ) -> None:
-        own = copy.copy(sde)
-        own.chart = Latent(autoencoder)
-        super().__init__(network, own, sigma_data, prediction, time)
+        super().__init__(network, in_latents(sde, autoencoder), sigma_data, prediction, time)
         self.autoencoder = autoencoder
 
     @property
@@ -48,3 +46,10 @@ class LatentDenoiser(Denoiser):
         super().train(mode)
         self.autoencoder.eval()
         return self
+
+
+def in_latents(sde: SDE, autoencoder: Encodes) -> SDE:
+    r"""A process whose data are images and whose coordinates are their latents."""
+    own = copy.copy(sde)
+    own.chart = Latent(autoencoder)
+    return own

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from scoregen.errors import UserError
 from scoregen.models.adapter import prediction_of
+from scoregen.models.autoencoder import image_shape_of
 from scoregen.models.denoiser import Denoiser
+from scoregen.models.latent_denoiser import in_latents
 from scoregen.models.lora import ATTENTION, add_adapters, require_peft
 from scoregen.models.pipeline import read_pipeline
 from scoregen.models.recompute import recomputed
@@ -97,6 +99,18 @@ class LatentDiffusion(DenoiserWrapper):
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         return self.denoiser(u, s, label)
 
+    def in_images(self) -> DenoiserWrapper:
+        r"""The same denoiser with images as data: samplers give pictures, not latents."""
+        return _InImages(self)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        r"""The shape (C, H, W) of its images."""
+        config: Any = self.unet.config
+        size = config.sample_size
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        return image_shape_of(self.vae.config, (0, *sides))
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.vae.eval()
@@ -174,6 +188,21 @@ class LatentDiffusion(DenoiserWrapper):
         return getattr(self.vae.config, "shift_factor", None) or 0.0
 
 
+class _InImages(DenoiserWrapper):
+    r"""A pipeline whose data are images.
+
+    Args:
+        denoiser: the pipeline.
+    """
+
+    def __init__(self, denoiser: LatentDiffusion) -> None:
+        super().__init__(denoiser)
+        self.sde = in_latents(denoiser.sde, denoiser)
+
+    def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
+        return self.denoiser(u, s, label)
+
+
 class Prompts(nn.Module):
     r"""Numbers of prompts to what the U-Net attends to; the last answer is kept, since samplers ask the same again.
 
@@ -215,7 +244,9 @@ class Prompts(nn.Module):
         return self._last[1]
 
     def _encode(self, texts: list[str], device: torch.device) -> Tensor:
-        length = self.tokenizer.model_max_length
+        config: Any = self.text_encoder.config
+        # a tokenizer that does not say its longest text says 1e30
+        length = min(self.tokenizer.model_max_length, config.max_position_embeddings)
         tokens = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         masked = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(device) if masked else None

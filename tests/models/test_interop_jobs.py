@@ -1,5 +1,6 @@
 r"""The table of docs/interop.md: what each family of diffusers models does in the jobs, or says that it does not."""
 
+import json
 import re
 import shutil
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pipelines import save_dit, save_unet
+from pipelines import make_pipeline, save_dit, save_unet
 from tiny import job, sample, train, weights
 from torch import nn
 
@@ -199,3 +200,28 @@ def test_a_checkpoint_cannot_have_other_code_built_by_the_training_that_starts_f
     config.write_text(re.sub(r"_target_: scoregen\.models\.Denoiser", "_target_: os.system", config.read_text()))
     with pytest.raises(UserError, match=r"'os.system' is refused|is missing or damaged"):
         train(tmp_path / "new", *SMALL, f"init={config.parent}")
+
+
+def test_a_text_to_image_pipeline_samples_pictures_of_its_prompts(tmp_path):
+    r"""In turn: pictures 0 and 2 are of the first prompt; the same noise with another prompt gives another picture."""
+    folder = make_pipeline(tmp_path)
+    tokenizer = folder / "tokenizer" / "tokenizer_config.json"
+    config = json.loads(tokenizer.read_text())
+    assert config.pop("model_max_length") == 8
+    tokenizer.write_text(json.dumps(config))  # as of tokenizers that do not say their longest text
+    options = ["format=npz", "sampler.steps=1", "n=3"]
+    sample(folder, tmp_path / "a", *options, "prompts=[a cab, deaf bee]", "guidance=3")
+    sample(folder, tmp_path / "b", *options, "prompts=[a cab, a cab]", "guidance=3")
+    a, b = (np.load(tmp_path / name / "samples.npz")["images"] for name in ("a", "b"))
+    assert a.shape == (3, 3, 8, 8)
+    assert np.array_equal(a[[0, 2]], b[[0, 2]]) and np.abs(a[1] - b[1]).max() > 1e-4
+
+
+def test_prompts_are_for_text_to_image_models(places, tmp_path):
+    with pytest.raises(UserError, match="prompts: are for text-to-image models"):
+        sample(places["ddpm"], tmp_path / "out", "n=1", "prompts=[a cab]")
+    folder = make_pipeline(tmp_path)
+    with pytest.raises(UserError, match="is a text-to-image pipeline, which this job does not take"):
+        job("interpolate", f"checkpoint={folder}", "between=[0,1]").run(tmp_path / "out")
+    with pytest.raises(UserError, match="null_label: 'no label' of a text-to-image pipeline is the empty prompt"):
+        scoregen.load(folder, null_label=1)

@@ -162,9 +162,8 @@ def _images(names: Any = None, classes: int = 0) -> dict[str, Any]:
 def _stable_diffusion(folder: Folder, null_label: int | None) -> Family:
     if null_label is not None:
         raise UserError("null_label: 'no label' of a text-to-image pipeline is the empty prompt. Leave it out.")
-    return Family(
-        {"model": {"_target_": "scoregen.models.LatentDiffusion", "pipeline": str(folder.path), "rank": None}}
-    )
+    node = {"_target_": "scoregen.models.LatentDiffusion", "pipeline": str(folder.path), "rank": None}
+    return Family({"model": node, **_images()})
 
 
 def _denoiser(target: str, process: Process, network: Mapping[str, Any]) -> dict[str, Any]:
