@@ -122,7 +122,7 @@ def check_command(job: str, arguments: list[str]) -> None:
     with open_dict(config):
         config.pop("hydra")
         config.pop("out", None)
-    command_line._replace(config, whole)
+    command_line._replace(config, whole, rest)
     check_nodes(OmegaConf.to_container(config, resolve=True))
 
 
