@@ -36,7 +36,7 @@ def as_range(given: Sequence[float] | None, usual: Range | None = UNIT) -> Range
     ):
         raise UserError(
             f"data.range: must be the lowest and the highest value of the data, such as [0,255], got {given}. The "
-            "highest may be .inf where the lowest is 0."
+            "highest may be inf (in a file .inf) where the lowest is 0."
         )
     return float(given[0]), float(given[1])
 
@@ -100,4 +100,4 @@ def _text(one: Range) -> str:
 def in_range(fraction: Tensor, stated: Range) -> Tensor:
     r"""Fractions of full scale in the units of a range; in [0, 1] where it has no end."""
     low, high = stated if math.isfinite(stated[1]) else UNIT
-    return fraction * (high - low) + low
+    return fraction if (low, high) == UNIT else fraction * (high - low) + low
