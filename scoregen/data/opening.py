@@ -1,6 +1,7 @@
 r"""Picture files that are opened: by known formats alone, within bounds, whole; damage is told from a mistake."""
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -21,6 +22,9 @@ _UNREADABLE = (  # what Pillow raises for a damaged image
     *(OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, RuntimeError),
     *(zlib.error, struct.error),
 )
+
+
+_QUIET = ("ignore", None, Warning, re.compile("PIL"), 0)  # Pillow warns of damage, which is told here
 
 
 class Damaged(UserError):
@@ -79,9 +83,9 @@ def _open(file: Path | Stored) -> Image.Image:
     r"""Opens an image without Pillow's own bound, which cannot be raised for one file, nor its warnings of damage."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with warnings.catch_warnings():
+        if _QUIET not in warnings.filters:  # once: to change the filters for each picture takes as long as its header
             warnings.filterwarnings("ignore", module="PIL")
-            return Image.open(io.BytesIO(file.content) if isinstance(file, Stored) else file, formats=_formats())
+        return Image.open(io.BytesIO(file.content) if isinstance(file, Stored) else file, formats=_formats())
     finally:
         Image.MAX_IMAGE_PIXELS = before
 
