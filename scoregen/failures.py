@@ -34,6 +34,11 @@ _SYSTEM = {
     errno.ESTALE: "the folder was replaced on its server",
 }
 _DAMAGE = (zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, struct.error)
+_LOST = re.compile(
+    r"Timed out waiting|timeout caused pair closure|Connection (closed|reset) by peer|"  # gloo
+    r"[Ww]atchdog caught collective operation timeout"  # NCCL
+)
+_LOST_REASON = "another process has ended, or did not answer in time"
 _ALLOCATOR = re.compile(r"DefaultCPUAllocator|not enough memory|out of memory|Storage size calculation overflowed")
 
 
@@ -48,6 +53,8 @@ def reason(error: BaseException) -> str | None:
         return _SYSTEM.get(int(number.group(1)), _one_line(error)) if number else _one_line(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _ALLOCATOR.search(str(error))):
         return "there is not enough memory"
+    if isinstance(error, RuntimeError) and _LOST.search(str(error)):
+        return _LOST_REASON
     if isinstance(error, RecursionError):
         return "something is nested too deeply"
     return f"a file is damaged: {_one_line(error)}" if isinstance(error, _DAMAGE) else None
@@ -76,6 +83,8 @@ def message(error: BaseException) -> str | None:
         return None
     if found == "there is not enough memory":
         return f"{found}. Give a smaller batch_size or a smaller model, or a machine with more of it."
+    if found == _LOST_REASON:
+        return f"{found}. Look for its message; a training waits for trainer.timeout minutes. Then repeat the command."
     return f"{found}."
 
 

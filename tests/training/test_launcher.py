@@ -9,6 +9,7 @@ import pytest
 from tiny import ROOT, TOY, train
 
 from scoregen.errors import UserError
+from scoregen.failures import message
 from scoregen.training import Trainer, launcher
 from scoregen.training.copies import make_accelerator
 from scoregen.training.launcher import Compilation, Launched, Sharding, agreed, launched_compile, launched_shard
@@ -136,6 +137,24 @@ def test_processes_that_the_launcher_did_not_start_are_missed(monkeypatch):
 def test_options_of_copies_that_do_not_exist_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Trainer(steps=1, ddp=options)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[unbound_buffer.cc:129] Timed out waiting 3000ms for send operation to complete",
+        "Application timeout caused pair closure",
+        "Connection closed by peer [127.0.0.1]:47011",
+        "[Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)",
+    ],
+)
+def test_a_process_that_does_not_answer_is_one_message(text):
+    r"""As gloo and NCCL say it."""
+    found = message(RuntimeError(text))
+    assert found == (
+        "another process has ended, or did not answer in time. Look for its message; a training waits for "
+        "trainer.timeout minutes. Then repeat the command."
+    )
 
 
 def test_a_timeout_is_a_time():
