@@ -9,8 +9,9 @@ Reference: Rombach et al. (2022), arXiv 2112.10752.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, NoReturn, Self
 
+import torch
 from torch import Tensor, nn
 
 from scoregen.checks import one_of
@@ -20,47 +21,18 @@ from scoregen.rng import Generators, randn
 from scoregen.sde.chart import Chart
 
 
-class Autoencoder(nn.Module):
-    r"""The autoencoder of a latent diffusion model, frozen, by its class and configuration.
+class HasLatents:
+    r"""Images and latents of whatever has an autoencoder of diffusers as `vae`."""
 
-    Args:
-        kind: its class in diffusers, AutoencoderKL.
-        config: arguments of that class.
-
-    Raises:
-        ValueError: another class, or a value that it refuses.
-    """
-
-    def __init__(self, kind: str, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        one_of(("AutoencoderKL",), kind=kind)
-        self.kind, self.config = kind, dict(config)
-        self.vae: Any = made(kind, config).requires_grad_(False).eval()
-
-    @staticmethod
-    def import_parts() -> Any:
-        r"""The package of the network, imported late since that takes seconds."""
-        return import_diffusers()
-
-    def train(self, mode: bool = True) -> Self:
-        return super().train(False)  # it is not trained
-
-    @property
-    def factor(self) -> int:
-        r"""How many times it shrinks a side."""
-        return factor_of(self.vae.config)
-
-    def image_shape(self, latent: Sequence[int]) -> tuple[int, ...]:
-        r"""The shape of the image of a latent of shape (C, H, W)."""
-        return image_shape_of(self.vae.config, latent)
+    vae: Any
 
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         r"""The shape of the latent of an image of shape (C, H, W).
 
         Raises:
-            UserError: other channels, or sides that it does not divide.
+            UserError: other channels, or sides that the autoencoder does not divide.
         """
-        config, factor = self.vae.config, self.factor
+        config, factor = self.vae.config, factor_of(self.vae.config)
         channels, height, width = shape
         if channels != config.in_channels:
             raise UserError(f"data: images must have {config.in_channels} channels, got shape {tuple(shape)}.")
@@ -72,8 +44,14 @@ class Autoencoder(nn.Module):
             )
         return int(config.latent_channels), height // factor, width // factor
 
+    @torch.no_grad()
     def latents(self, x: Tensor, generator: Generators = None) -> Tensor:
-        r"""Latents of images (B, C, H, W) in [0, 1]; with a generator a draw from the posterior, else its mean."""
+        r"""Latents of images.
+
+        Args:
+            x: images (B, C, H, W) in [0, 1].
+            generator: for a draw from the autoencoder's posterior; None for its mean.
+        """
         self.latent_shape(x.shape[1:])
         posterior = self.vae.encode((2 * x - 1).to(self.vae.dtype)).latent_dist
         z: Tensor = posterior.mean.to(x)
@@ -81,6 +59,7 @@ class Autoencoder(nn.Module):
             z = z + posterior.std.to(x) * randn(z.shape, generator, z.dtype, z.device)
         return (z - self._shift) * self._scale
 
+    @torch.no_grad()
     def images(self, z: Tensor) -> Tensor:
         r"""Images (B, C, H, W), about in [0, 1], of latents."""
         decoded: Tensor = self.vae.decode((z / self._scale + self._shift).to(self.vae.dtype)).sample
@@ -95,6 +74,32 @@ class Autoencoder(nn.Module):
         return getattr(self.vae.config, "shift_factor", None) or 0.0
 
 
+class Autoencoder(HasLatents, nn.Module):
+    r"""The autoencoder of a latent diffusion model, frozen, by its class and configuration.
+
+    Args:
+        kind: its class in diffusers, AutoencoderKL.
+        config: arguments of that class.
+
+    Raises:
+        ValueError: another class, or a value that it refuses.
+    """
+
+    def __init__(self, kind: str, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        one_of(("AutoencoderKL",), kind=kind)
+        self.kind, self.config = kind, dict(config)
+        self.vae = made(kind, config).requires_grad_(False).eval()
+
+    @staticmethod
+    def import_parts() -> Any:
+        r"""The package of the network, imported late since that takes seconds."""
+        return import_diffusers()
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)  # it is not trained
+
+
 def factor_of(config: Mapping[str, Any]) -> int:
     r"""How many times an autoencoder of a configuration shrinks a side."""
     return int(2 ** (len(config.get("block_out_channels") or (64,)) - 1))
@@ -106,22 +111,6 @@ def image_shape_of(config: Mapping[str, Any], latent: Sequence[int]) -> tuple[in
     return int(config.get("out_channels", 3)), height * factor_of(config), width * factor_of(config)
 
 
-class Encodes(Protocol):
-    r"""What has latents: an `Autoencoder`, or a pipeline with one."""
-
-    def latents(self, x: Tensor) -> Tensor:
-        r"""Latents of images (B, C, H, W) in [0, 1]."""
-        ...
-
-    def images(self, z: Tensor) -> Tensor:
-        r"""Images of latents."""
-        ...
-
-    def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        r"""The shape of the latent of an image of shape (C, H, W)."""
-        ...
-
-
 class Latent(Chart):
     r"""Images x in [0, 1] to the latents y of an autoencoder, the mean of its posterior.
 
@@ -131,7 +120,7 @@ class Latent(Chart):
 
     elementwise = False
 
-    def __init__(self, autoencoder: Encodes) -> None:
+    def __init__(self, autoencoder: HasLatents) -> None:
         self.autoencoder = autoencoder
 
     def forward(self, x: Tensor) -> Tensor:

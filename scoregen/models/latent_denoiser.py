@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 from torch import nn
 
-from scoregen.models.autoencoder import Autoencoder, Encodes, Latent
+from scoregen.models.autoencoder import Autoencoder, HasLatents, Latent, image_shape_of
 from scoregen.models.denoiser import Denoiser
 from scoregen.sde.process import SDE
 
@@ -40,7 +40,7 @@ class LatentDenoiser(Denoiser):
     @property
     def shape(self) -> tuple[int, ...] | None:
         latent = super().shape
-        return None if latent is None else self.autoencoder.image_shape(latent)
+        return None if latent is None else image_shape_of(self.autoencoder.vae.config, latent)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -48,7 +48,7 @@ class LatentDenoiser(Denoiser):
         return self
 
 
-def in_latents(sde: SDE, autoencoder: Encodes) -> SDE:
+def in_latents(sde: SDE, autoencoder: HasLatents) -> SDE:
     r"""A process whose data are images and whose coordinates are their latents."""
     own = copy.copy(sde)
     own.chart = Latent(autoencoder)

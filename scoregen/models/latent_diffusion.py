@@ -16,23 +16,21 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from scoregen.errors import UserError
 from scoregen.models.adapter import prediction_of
-from scoregen.models.autoencoder import image_shape_of
+from scoregen.models.autoencoder import HasLatents, image_shape_of
 from scoregen.models.denoiser import Denoiser
 from scoregen.models.latent_denoiser import in_latents
 from scoregen.models.lora import ATTENTION, add_adapters, require_peft
 from scoregen.models.pipeline import read_pipeline
 from scoregen.models.recompute import recomputed
 from scoregen.models.wrapper import DenoiserWrapper
-from scoregen.rng import Generators, randn
 from scoregen.sde.discrete import DiscretePath
 from scoregen.sde.path import as_time
 
 _ADAPTER = ".lora_"  # in the names of what is trained and saved
 
 
-class LatentDiffusion(DenoiserWrapper):
+class LatentDiffusion(HasLatents, DenoiserWrapper):
     r"""A pipeline with adapters on the attention of its U-Net, which alone are trained and saved.
 
     Args:
@@ -117,47 +115,6 @@ class LatentDiffusion(DenoiserWrapper):
         self._network.prompts.eval()
         return self
 
-    def latent_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        r"""The shape of the latent of an image of shape (C, H, W).
-
-        Raises:
-            UserError: other channels, or sides that the autoencoder does not divide.
-        """
-        config = self.vae.config
-        factor = 2 ** (len(config.block_out_channels) - 1)
-        channels, height, width = shape
-        if channels != config.in_channels:
-            raise UserError(f"data: images must have {config.in_channels} channels, got shape {tuple(shape)}.")
-        if height % factor or width % factor:
-            near = max(factor, round(min(height, width) / factor) * factor)
-            raise UserError(
-                f"data.size: the sides of an image must be divisible by {factor}, the factor of the autoencoder, got "
-                f"{height} x {width}. Give data.size={near}."
-            )
-        return config.latent_channels, height // factor, width // factor
-
-    @torch.no_grad()
-    def latents(self, x: Tensor, generator: Generators = None) -> Tensor:
-        r"""Latents of images.
-
-        Args:
-            x: images (B, C, H, W) in [0, 1].
-            generator: for a draw from the autoencoder's posterior; None for its mean.
-        """
-        self.latent_shape(x.shape[1:])
-        posterior = self.vae.encode((2 * x - 1).to(self.vae.dtype)).latent_dist
-        z: Tensor = posterior.mean.to(x)
-        if generator is not None:
-            z = z + posterior.std.to(x) * randn(z.shape, generator, z.dtype, z.device)
-        return (z - self._shift) * self._scale
-
-    @torch.no_grad()
-    def images(self, z: Tensor) -> Tensor:
-        r"""Images (B, C, H, W), about in [0, 1], of latents."""
-        scaled = z / self._scale + self._shift
-        decoded: Tensor = self.vae.decode(scaled.to(self.vae.dtype)).sample
-        return decoded.to(z) / 2 + 0.5
-
     def save_lora(self, folder: Path | str) -> Path:
         r"""Writes the adapters as pytorch_lora_weights.safetensors, which `pipe.load_lora_weights(folder)` reads.
 
@@ -178,14 +135,6 @@ class LatentDiffusion(DenoiserWrapper):
             unet_lora_adapter_metadata=unet.peft_config["default"].to_dict(),
         )
         return Path(folder)
-
-    @property
-    def _scale(self) -> float:
-        return float(self.vae.config.scaling_factor)
-
-    @property
-    def _shift(self) -> float:
-        return getattr(self.vae.config, "shift_factor", None) or 0.0
 
 
 class _InImages(DenoiserWrapper):

@@ -219,6 +219,17 @@ def test_a_network_alone_takes_the_scheduler_in_it_or_beside_it(unet, tmp_path):
     assert scoregen.load(alone).sde.s_max == pytest.approx(5.0)
 
 
+def test_a_pipeline_with_its_parts_in_one_folder_is_read(unet):
+    r"""As google/ddpm-cifar10-32 and others of the first days are."""
+    wanted = scoregen.load(unet).state_dict()
+    for part in ("unet", "scheduler"):
+        for file in (unet / part).iterdir():
+            file.rename(unet / file.name)
+        (unet / part).rmdir()
+    found = scoregen.load(unet).state_dict()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [

@@ -76,7 +76,9 @@ def _pipeline(folder: Folder, null_label: int | None) -> Family:
     for part, read in (("transformer", _dit), ("unet", _unet)):
         given = index.get(part)
         if isinstance(given, list) and given[-1] in NETWORKS and (name == "DiTPipeline") == (part == "transformer"):
-            return read(folder, folder.read(f"{part}/config.json"), part, _read_scheduler(folder), null_label)
+            place = part if (folder.path / part).is_dir() else ""  # the first pipelines had all parts in one folder
+            config, scheduler = folder.read(str(Path(place, "config.json"))), _read_scheduler(folder)
+            return read(folder, config, place, scheduler, null_label)
     raise UserError(
         f"checkpoint: '{folder.path}' is a {name}, which is not read. Known are pipelines of a UNet2DModel (DDPM, "
         "DDIM, PNDM, EDM, ConsistencyModel, flow matching), DiTPipeline and StableDiffusionPipeline 1 and 2."
@@ -92,7 +94,7 @@ def _network(folder: Folder, config: Mapping[str, Any], part: str, scheduler: An
 
 
 def _read_scheduler(folder: Folder) -> dict[str, Any]:
-    return folder.read(f"scheduler/{_SCHEDULER}")
+    return folder.read(_SCHEDULER if folder.has(_SCHEDULER) else f"scheduler/{_SCHEDULER}")
 
 
 def _scheduler_beside(folder: Folder) -> dict[str, Any]:
