@@ -18,7 +18,7 @@ from scoregen import checkpoint
 from scoregen.config import Config
 from scoregen.data import Source
 from scoregen.losses import Loss
-from scoregen.parallel import device, world_size
+from scoregen.parallel import device, say_once, world_size
 from scoregen.training.copies import make_accelerator
 from scoregen.training.ema import EMA
 from scoregen.training.ending import Ending
@@ -73,6 +73,7 @@ class Trainer(Settings):
                 process.
             Interrupted: a signal or `max_hours` ended it, after a checkpoint.
         """
+        self.check(model, loss)
         accelerator = make_accelerator(mixed_precision(self.precision), self.ddp)
         speed_up(model, loss, self, accelerator.device)
         loss.begin(model)
@@ -120,13 +121,17 @@ class Trainer(Settings):
         return {**node, "precision": mixed_precision(self.precision)}
 
     def check(self, model: nn.Module, loss: Loss) -> None:
-        r"""Refuses a model or loss that these settings do not suit, before any work.
+        r"""Refuses a model or loss that these settings do not suit, before any work; says what one process leaves out.
 
         Raises:
             UserError: it names what.
         """
         if self.sharding is not None:
             check_sharding(model, loss, mixed_precision(self.precision))
+        if world_size() == 1 and self.sharding is not None:
+            say_once("trainer.shard: there is one process, so that the model is not cut.")
+        if world_size() == 1 and self.ddp is not None:
+            say_once("trainer.ddp: there is one process, so that the model has no copies.")
         compiler_of(loss, self, device())
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:

@@ -10,6 +10,7 @@ from tiny import ROOT, TOY, train
 
 from scoregen.errors import UserError
 from scoregen.failures import message
+from scoregen.parallel import say_once
 from scoregen.training import Trainer, launcher
 from scoregen.training.copies import make_accelerator
 from scoregen.training.launcher import Compilation, Launched, Sharding, agreed, launched_compile, launched_shard
@@ -137,6 +138,15 @@ def test_processes_that_the_launcher_did_not_start_are_missed(monkeypatch):
 def test_options_of_copies_that_do_not_exist_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Trainer(steps=1, ddp=options)
+
+
+def test_one_process_says_what_it_leaves_out(tmp_path, capsys):
+    say_once.cache_clear()
+    train(tmp_path, *TOY, "trainer.steps=1", "trainer.shard=true")
+    train(tmp_path / "b", *TOY, "trainer.steps=1", "trainer.ddp={static_graph:true}")
+    said = capsys.readouterr().err
+    assert "trainer.shard: there is one process, so that the model is not cut." in said
+    assert "trainer.ddp: there is one process, so that the model has no copies." in said
 
 
 @pytest.mark.parametrize(
