@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scoregen.data import identity
+from scoregen.errors import UserError
 
 
 def write(folder, count=6, size=100):
@@ -80,3 +81,27 @@ def test_twenty_thousand_files_take_less_than_a_second(tmp_path):
     start = time.process_time()
     identity.fingerprint(identity.of_files(folder, ["00000.bin"] * 20_000, 20_000))
     assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({"range": [1, 0]}, "'dataset.range' of 'a' must be two numbers"),
+        ({"range": ["0", 1]}, "'dataset.range'"),
+        ({"range": [float("nan"), 1]}, "'dataset.range'"),
+        ({"range": [float("-inf"), 1]}, "'dataset.range'"),
+        ({"classes": "cat"}, "'dataset.classes' of 'a' must be names"),
+        ({"classes": [["cat"]]}, "'dataset.classes'"),
+        ("all", "'dataset.range'"),
+    ],
+    ids=str,
+)
+def test_what_a_checkpoint_from_elsewhere_says_of_its_data_is_checked(facts, text):
+    with pytest.raises(UserError, match=text):
+        identity.known({"dataset": facts}, "'a'")
+
+
+def test_a_checkpoint_that_says_nothing_of_its_data_is_of_images():
+    assert identity.known({}, "") == identity.Known((0.0, 1.0), None)
+    said = {"dataset": {"range": [0, float("inf")], "classes": ["cat"]}}
+    assert identity.known(said, "") == identity.Known((0.0, float("inf")), ("cat",))
