@@ -23,7 +23,6 @@ from scoregen.data.units import UNIT, Range, as_range
 from scoregen.errors import UserError, closest
 from scoregen.parallel import say_once
 
-
 _AT_ONCE = 16  # rows
 
 

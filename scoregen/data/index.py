@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -141,10 +142,11 @@ def _read(kept: Path, folder: Path) -> tuple[Files, dict[str, int]] | None:
     if not kept.is_file():
         return None
     try:
-        with np.load(kept, allow_pickle=False) as arrays:
+        # an open file, since NumPy does not close a damaged one that it opened itself
+        with kept.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             joined, ends, told = arrays["joined"].tobytes(), arrays["ends"], json.loads(arrays["told"].tobytes())
         same = all(os.stat(folder / name).st_mtime_ns == changed for name, changed in told["folders"].items())
-    except (OSError, ValueError, KeyError, EOFError):  # damaged, or a folder is gone
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # damaged, or a folder is gone
         return None
     return (Files(folder, joined, ends), told["others"]) if same and ends[-1] == len(joined) else None
 

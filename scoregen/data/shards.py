@@ -18,7 +18,8 @@ from scoregen.data.bounds import MOST_PIXELS
 from scoregen.data.opening import Stored
 from scoregen.data.parts import AUTO, FOLDERS, Name
 from scoregen.data.pictures import Pictures, as_captions, as_classes, check_texts, wanted_of
-from scoregen.data.tar_index import Asked, Index, make_index
+from scoregen.data.tar_cache import index_of
+from scoregen.data.tar_index import Asked, Index
 from scoregen.data.tars import open_regular
 from scoregen.data.units import UNIT, Range, as_range
 from scoregen.errors import UserError, absent
@@ -76,7 +77,7 @@ class Shards(Source):
         where = "data.label" if caption is None else "data.caption"
         files = tar_files(Path(path))
         self._part_of_file = parts_of(files, Path(path))
-        self.index = make_index(files, Asked.of(image, label or caption, where))
+        self.index = index_of(files, Asked.of(image, label or caption, where))
         numbers: np.ndarray | None
         if caption is not None:
             self.captions, numbers = as_captions(self.index.values, where)

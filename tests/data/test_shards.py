@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from scoregen import parallel
-from scoregen.data import Shards
+from scoregen.data import Shards, tar_cache
 from scoregen.errors import UserError
 
 
@@ -301,3 +301,27 @@ def test_huge_numbers_of_empty_members_cost_seconds(tmp_path):
     with pytest.raises(UserError, match="no pictures"):
         Shards(str(tmp_path))
     assert time.monotonic() - start < 10
+
+
+def test_the_index_of_many_samples_is_kept_until_a_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("scoregen.data.tar_cache._MANY", 3)
+    path, made = write(tmp_path / "a.tar", pairs(range(6))), []
+    long_ago = time.time_ns() - 10**12
+    os.utime(path, ns=(long_ago, long_ago))
+    make = tar_cache.make_index
+    monkeypatch.setattr(tar_cache, "make_index", lambda *given: made.append(1) or make(*given))
+
+    def found():
+        return contents(Shards(str(path)))
+
+    assert found() == found() == {v: v % 3 for v in range(6)} and len(made) == 1
+    (kept,) = (tmp_path / "cache" / "scoregen" / "shards").iterdir()
+    good = kept.read_bytes()
+    kept.write_bytes(good[: len(good) // 2])
+    assert len(found()) == 6 and len(made) == 2  # a damaged index is made again
+    write(path, pairs(range(10, 16)))  # of the same size
+    os.utime(path, ns=(long_ago, long_ago))  # and time
+    assert found() == {v: v % 3 for v in range(10, 16)} and len(made) == 3
+    os.utime(path)
+    assert len(found()) == 6 and len(made) == 4
