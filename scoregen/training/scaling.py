@@ -4,7 +4,7 @@ The loss is multiplied by a scale, so that small gradients do not vanish. A step
 halves the scale; 2000 good steps double it. Both happen on the device, and the scale is part of a checkpoint.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,10 +29,6 @@ class Scaling:
         r"""Divides the gradients by the scale and looks whether they are finite; before they are clipped."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-
-    def step_of(self, prepared: torch.optim.Optimizer) -> Callable[[], Any]:
-        r"""The step of an optimizer that Accelerate has prepared; in float16 the verdict is given without it."""
-        return prepared.step if self.scaler is None else self.optimizer.step
 
     def update(self) -> None:
         r"""Halves or doubles the scale, after the step."""
