@@ -1,7 +1,7 @@
 r"""Denoisers and the networks inside them."""
 
 from scoregen.models.adapter import DiffusersNetwork
-from scoregen.models.autoencoder import Autoencoder
+from scoregen.models.autoencoder import Autoencoder, Latent
 from scoregen.models.clamp import Clamp
 from scoregen.models.classifier import Classifier
 from scoregen.models.denoiser import AbstractDenoiser, Denoiser
@@ -34,6 +34,7 @@ __all__ = [
     "DiffusersNetwork",
     "FlatMLP",
     "Inpainting",
+    "Latent",
     "LatentDenoiser",
     "LatentDiffusion",
     "LinearObservation",

@@ -43,6 +43,7 @@ KINDS = [
         Chart,
         "chart",
         {
+            "Latent": "stands inside latent denoisers, which build it from their autoencoder",
             "Log": "stands inside multiplicative processes, which build it from their offset",
             "Compose": "stands inside multiplicative processes, which build it from their data_range",
         },
