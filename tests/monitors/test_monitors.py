@@ -196,6 +196,30 @@ def test_accuracy_keeps_the_best_on_a_validation_part_and_never_on_test_data(tmp
         assert len(journal.saved) == [1, 2, 2, 2, 3][count - 1]
 
 
+class Sealed(ArrayDataset):
+    r"""A part that nobody may read."""
+
+    shape = (1, 2, 2)
+
+    def __getitem__(self, index):
+        raise AssertionError("the test part was read")
+
+
+def test_nothing_that_chooses_reads_the_test_part(tmp_path):
+    class Parts(Source):
+        def load(self, train):
+            return self.parts[0] if train else Sealed(torch.zeros(9, 1, 2, 2), torch.zeros(9).long())
+
+    label, journal = torch.zeros(30).long(), Journal(tmp_path)
+    source = Parts(torch.full((30, 1, 2, 2), 0.5), torch.ones(30, 1, 2, 2), label)
+    EarlyStopping(source, loss(), every=1, n=30, bins=3)(journal.moment(Constant()))
+    Quality(source, DDIM(1), Pixels(), every=1, n=8)(journal.moment(Constant(1.0)))
+    Accuracy(source, None, every=1, keep_best=True)(journal.moment(Says(0)))
+    assert journal.logged[0]["heldout_loss"] == pytest.approx(1.0)
+    assert journal.logged[1]["FD-pixels"] == pytest.approx(0.0, abs=1e-9)  # of the validation part, not of 1/2
+    assert journal.logged[2] == {"accuracy": 1.0} and journal.saved == ["best_heldout", "best", "best"]
+
+
 @pytest.mark.parametrize("changes", [{"patience": 0}, {"n": 0}, {"bins": 0}, {"every": 0}])
 def test_bad_settings_are_refused(changes):
     with pytest.raises(ValueError, match="must be >= 1"):
