@@ -39,7 +39,9 @@ def check_number(files: Sequence[Path]) -> None:
 
 
 def check_pixels(file: object, where: str, width: int, height: int, most: int) -> None:
-    r"""Refuses a picture of more than `most` pixels, as it is or once it is resized."""
+    r"""Refuses a picture of no pixels, or of more than `most`, as it is or once it is resized."""
+    if not (width and height):
+        raise UserError(f"{where}: '{file}' has {width} x {height} pixels. Remove it.")
     if width * height > most:
         raised = {"data.path": "data.max_pixels", "images": "max_pixels"}.get(where)  # of the jobs that have such a key
         key = f", or raise {raised}" if raised else ""

@@ -6,6 +6,7 @@ processes that read.
 """
 
 import sys
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -27,7 +28,9 @@ class Tolerant(Dataset):
     def __init__(self, whole: Dataset, share: float) -> None:
         self.whole, self.label, self.range, self.share = whole, whole.label, whole.range, share
         self.decodes = whole.decodes
-        self._damaged = torch.zeros(len(whole), dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]  # torch gives it no types
+        self._damaged = torch.zeros(len(whole), dtype=torch.uint8)
+        with suppress(RuntimeError):  # without shared memory each process counts for itself
+            self._damaged.share_memory_()  # type: ignore[no-untyped-call]  # torch gives it no types
 
     def __len__(self) -> int:
         return len(self.whole)

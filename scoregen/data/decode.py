@@ -117,4 +117,5 @@ def eight_bits(image: Image.Image, kind: Kind, where: str) -> Image.Image:
 
 def fractions(pixels: np.ndarray) -> np.ndarray:
     r"""Deep pixels as float32: 16 bits as fractions of full scale, floats as they are."""
-    return pixels.astype(np.float32) / (65535 if pixels.dtype.kind == "u" else 1)
+    with np.errstate(all="ignore"):  # values that are not finite are refused by whoever knows the range
+        return pixels.astype(np.float32) / np.float32(65535 if pixels.dtype.kind == "u" else 1)

@@ -76,9 +76,7 @@ def read_deep(
     Args:
         where, mode, size, most: as `read_picture`.
     """
-    kind, image = _read(file, where, most)
-    if size:
-        check_pixels(file, where, *_resized((kind.width, kind.height), size), most)
+    kind, image = _read(file, where, most, size)
     if isinstance(image, Image.Image):
         image = image if mode in (None, image.mode) else image.convert(mode)
         return kind, _channels_first(_cropped(image, size) if size else image)
@@ -94,15 +92,19 @@ def picture_kind(file: Path | Stored, where: str = "data.path", most: int = MOST
         return _by_tifffile(file, where, most, beyond, pixels=False)[0]
 
 
-def _read(file: Path | Stored, where: str, most: int) -> tuple[Kind, Image.Image | np.ndarray]:
+def _read(file: Path | Stored, where: str, most: int, size: int | None) -> tuple[Kind, Image.Image | np.ndarray]:
     r"""A picture: one of Pillow's of bytes, or deep pixels (H, W, C)."""
     try:
         with opened(file, where, most) as image:
             kind = kind_of(image, where, file)
+            if size:
+                check_pixels(file, where, *_resized((kind.width, kind.height), size), most)
             return kind, np.array(image)[..., None] if kind.deep else eight_bits(image, kind, where)
     except Beyond as beyond:
         kind, pixels = _by_tifffile(file, where, most, beyond, pixels=True)
         assert pixels is not None
+        if size:
+            check_pixels(file, where, *_resized((kind.width, kind.height), size), most)
         return kind, pixels
 
 
@@ -118,12 +120,10 @@ def _by_tifffile(
 
 def _deep(pixels: np.ndarray, channels: int, size: int | None) -> Tensor:
     r"""Deep pixels (H, W, C) as float32 (channels, H, W), resized and cropped where a size is given."""
-    bands = [Image.fromarray(band) for band in np.moveaxis(fractions(pixels), -1, 0)]
+    x = torch.from_numpy(np.moveaxis(fractions(pixels), -1, 0).copy())
     if size:
-        bands = [_cropped(band, size) for band in bands]
-    x = torch.from_numpy(np.stack([np.array(band) for band in bands]))
-    low, high = float(pixels.min()), float(pixels.max())
-    x = x.clamp(*(end / (65535 if pixels.dtype.kind == "u" else 1) for end in (low, high)))  # bicubic overshoots
+        bands = [np.array(_cropped(Image.fromarray(band), size)) for band in x.numpy()]
+        x = torch.from_numpy(np.stack(bands)).clamp(x.min(), x.max())  # bicubic overshoots
     if channels == len(x):
         return x
     return x.expand(channels, -1, -1).contiguous() if len(x) == 1 else x.mean(0, keepdim=True)

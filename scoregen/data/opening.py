@@ -18,9 +18,9 @@ from scoregen.data.decode import Beyond, check_whole
 from scoregen.data.tiff import is_tiff
 from scoregen.errors import UserError, absent
 
-_UNREADABLE = (  # what Pillow raises for a damaged image
+_UNREADABLE = (  # what Pillow and tifffile raise for a damaged image
     *(OSError, ValueError, SyntaxError, EOFError, MemoryError, OverflowError, RuntimeError),
-    *(zlib.error, struct.error),
+    *(zlib.error, struct.error, LookupError, TypeError, ArithmeticError, AttributeError, AssertionError),
 )
 
 

@@ -99,5 +99,7 @@ def _text(one: Range) -> str:
 
 def in_range(fraction: Tensor, stated: Range) -> Tensor:
     r"""Fractions of full scale in the units of a range; in [0, 1] where it has no end."""
+    if stated == UNIT:
+        return fraction
     low, high = stated if math.isfinite(stated[1]) else UNIT
     return fraction if (low, high) == UNIT else fraction * (high - low) + low

@@ -128,3 +128,10 @@ def test_the_same_pictures_in_other_units_have_the_same_distance(tmp_path):
     assert found["unit"] > 0.5
     assert found["signed"] == pytest.approx(found["unit"], rel=1e-3)  # a few values round to the other byte
     assert found["bytes"] == pytest.approx(found["unit"], rel=1e-3)
+
+
+def test_pictures_of_values_that_are_not_finite_are_refused_with_their_share(tmp_path):
+    for k in range(2):
+        Image.fromarray(np.array([[0.5, np.nan], [0, 1]], np.float32)).save(tmp_path / f"{k}.tif")
+    with pytest.raises(UserError, match=r"25 % of the values of '.*0.tif' are not finite"):
+        Folder(str(tmp_path))
