@@ -22,7 +22,6 @@ from scoregen.models.denoiser import Denoiser
 from scoregen.models.latent_denoiser import in_latents
 from scoregen.models.lora import ATTENTION, add_adapters, require_peft
 from scoregen.models.pipeline import read_pipeline
-from scoregen.models.recompute import recomputed
 from scoregen.models.wrapper import DenoiserWrapper
 from scoregen.sde.discrete import DiscretePath
 from scoregen.sde.path import as_time
@@ -38,7 +37,6 @@ class LatentDiffusion(HasLatents, DenoiserWrapper):
             `AutoencoderKL` and `CLIPTextModel`, with weights as safetensors.
         rank: of the adapters; None for the pipeline as it is.
         targets: the layers they are at; attention unless given.
-        gradient_checkpointing: less memory in training for a third more time.
         revision: of a hub id.
 
     Raises:
@@ -57,7 +55,6 @@ class LatentDiffusion(HasLatents, DenoiserWrapper):
         pipeline: str,
         rank: int | None = 8,
         targets: tuple[str, ...] = ATTENTION,
-        gradient_checkpointing: bool = False,
         revision: str | None = None,
     ) -> None:
         parts = read_pipeline(pipeline, revision)
@@ -65,15 +62,13 @@ class LatentDiffusion(HasLatents, DenoiserWrapper):
         unet = parts.unet.requires_grad_(False)
         if rank is not None:
             add_adapters(unet, rank, targets)
-        if gradient_checkpointing:
-            unet.enable_gradient_checkpointing(recomputed)
         prompts = Prompts(parts.tokenizer, parts.text_encoder)
         prediction = prediction_of(parts.scheduler.config.get("prediction_type"))
         super().__init__(Denoiser(_PromptedNetwork(unet, prompts, path), path, 1.0, prediction))
         self.vae = parts.vae.requires_grad_(False)
         self.sigma_data = 1.0
         self.pipeline, self.rank, self.targets = pipeline, rank, tuple(targets)
-        self.gradient_checkpointing, self.revision = gradient_checkpointing, revision
+        self.revision = revision
         self.register_state_dict_post_hook(_keep_adapters)  # type: ignore[no-untyped-call]  # torch's own
         self.register_load_state_dict_post_hook(_expect_adapters)  # type: ignore[no-untyped-call]  # torch's own
         self.eval()
