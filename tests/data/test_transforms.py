@@ -2,9 +2,11 @@ r"""torchvision's transforms by their names."""
 
 import pytest
 import torch
+from tiny import DIGITS, numbers, train
 
 from scoregen.data import Transforms
 from scoregen.data.transforms import ALLOWED
+from scoregen.errors import UserError
 from scoregen.rng import generators
 
 NEEDED = {
@@ -64,3 +66,13 @@ def test_values_outside_the_range_and_other_shapes_are_refused():
         Transforms(["RandomInvert"])(torch.tensor([0.0, 2.0]).reshape(1, 1, 1, 2), draws([0]))
     with pytest.raises(ValueError, match=r"keep the shape of images, got \(1, 1, 8, 8\) in and \(1, 1, 4, 4\) out"):
         Transforms([{"RandomCrop": {"size": 4}}])(torch.zeros(1, 1, 8, 8), draws([0]))
+
+
+def test_transforms_are_given_on_the_command_line_and_a_slip_is_one_message(tmp_path):
+    def given(argument):
+        steps = f"[RandomAutocontrast,{{RandomRotation:{{{argument}:10}}}}]"
+        return [*DIGITS, "trainer.steps=1", f"+data.augmentation={{_target_:scoregen.data.Transforms,steps:{steps}}}"]
+
+    assert numbers(train(tmp_path / "a", *given("degrees")))[0]["loss"] > 0
+    with pytest.raises(UserError, match=r"RandomRotation has no argument 'degree'. Did you mean 'degrees'"):
+        train(tmp_path / "b", *given("degree"))
