@@ -99,7 +99,11 @@ def _check_name(target: str, where: str, trust: Collection[str], typed: bool) ->
                 "the class by the module in which it stands."
             )
     elif typed:
-        raise UserError(f"{where}: '{target}' is not of this package. {_RULE} Give trust=[{target.split('.')[0]}].")
+        if not callable(locate(target, where)):
+            return  # which is refused for that when it is built
+        root = target.split(".")[0]
+        remedy = "Choose another class" if root in (*sys.stdlib_module_names, "scoregen") else f"Give trust=[{root}]"
+        raise UserError(f"{where}: '{target}' is not of this package. {_RULE} {remedy}.")
     else:
         raise UserError(f"{join(where, '_target_')}: '{target}' is refused. {_RULE}{_advice(target)}")
 

@@ -117,7 +117,7 @@ MISTAKES = {
     ),
     "target-without-signature": (
         ["model._target_=builtins.dict"],
-        "model.network: .* is not an argument of builtins.dict",
+        "model: 'builtins.dict' is not of this package. .* Choose another class",
     ),
     "target-is-module": (["sde._target_=scoregen.sde"], "sde._target_: 'scoregen.sde' is not a class or function"),
     "lora-without-rank": (
