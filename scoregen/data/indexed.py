@@ -51,7 +51,7 @@ class Dataset(ABC):
         """
         if x.dtype != torch.uint8:
             return x.float()
-        return in_range(x.float() / 255, self.range)
+        return in_range(x.float().div_(255), self.range)  # in place: the copy is our own
 
     def in_units(self, index: Index) -> tuple[Tensor, Tensor | None]:
         r"""Sample(s) x_0 (*S) or (B, *S), float32 in the units of the source, and their labels or None."""
