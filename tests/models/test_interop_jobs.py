@@ -121,6 +121,8 @@ def test_it_is_fine_tuned_and_loaded_without_its_folder(places, tmp_path, family
     label = label if again.num_classes else None
     with torch.no_grad():
         torch.testing.assert_close(again(u, 0.5, label), first(u, 0.5, label), rtol=1e-5, atol=1e-5)
+    if family not in ("classes", "dit"):
+        return
     more = train(tmp_path / "more", *SMALL, *sampler_of(family), f"init={run}")
     assert any((weights(more)[name] - tensor).abs().max() > 1e-4 for name, tensor in weights(run).items())
 
@@ -141,13 +143,14 @@ def test_it_purifies_for_certificates_or_says_that_it_cannot(places, tmp_path, f
     sampler = ["sampler=consistency"] if family == "consistency" else []
     told = [*sampler, *(f"purify.{option}" for option in TOLD.get(family, []))]
     arguments = ["data=digits", "n=20", "n0=10", "max_inputs=1", f"purify.checkpoint={places[family]}", *told]
-    run = job("certify", *arguments, classifier="row:network")
+    whole = family in ("ddpm", "classes")  # of the others one input is purified: a dry run tries the classifier
+    run = job("certify", *arguments, *([] if whole else ["dry_run=true"]), classifier="row:network")
     if family == "dit":
         with pytest.raises(UserError, match="must have an affine or a log chart, got Latent"):
             run.run(tmp_path)
     else:
         run.run(tmp_path)
-        assert (tmp_path / "certificates.jsonl").read_text()
+        assert (tmp_path / "certificates.jsonl").exists() == whole
 
 
 @pytest.mark.parametrize(
