@@ -22,7 +22,7 @@ from scoregen.parallel import say_once
 from scoregen.remote import fetched, is_url
 from scoregen.storage import digest, write_json
 
-FORMAT = "scoregen-checkpoint-2"
+FORMAT = "scoregen-checkpoint-3"
 FILES = ("config.yaml", "model.safetensors", "ema.safetensors", "optimizer.safetensors")
 _MOST_STATE = 2**26
 _COUNTS = ("step", "skipped", "skipped_in_a_row")

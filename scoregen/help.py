@@ -4,7 +4,10 @@ import re
 
 from scoregen.config import conf_dir
 
-JOBS = ("train", "sample", "restore", "interpolate", "evaluate", "sweep", "smoothness", "certify", "compare")
+JOBS = (
+    *("train", "sample", "restore", "interpolate", "evaluate", "sweep", "smoothness", "certify", "compare"),
+    "export",
+)
 FLAGS = (
     "--cfg job prints the configuration, --multirun runs every combination of a=1,2, --hydra-help lists Hydra's flags"
 )

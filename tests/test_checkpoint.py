@@ -101,7 +101,7 @@ def test_resuming_from_a_damaged_checkpoint_is_refused(finished, copy, tmp_path,
 @pytest.mark.parametrize(
     "state, text",
     [
-        ({"format": "other-2", "step": 1}, "has format 'other-2', this version reads 'scoregen-checkpoint-2'"),
+        ({"format": "other-2", "step": 1}, "has format 'other-2', this version reads 'scoregen-checkpoint-3'"),
         ([1], r"has format \[1\]"),
         ({"format": checkpoint.FORMAT}, "step must be a whole number >= 0, got None"),
     ],

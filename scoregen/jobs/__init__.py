@@ -4,6 +4,7 @@ from scoregen.jobs.base_classifier import Purify
 from scoregen.jobs.certify import Certify
 from scoregen.jobs.compare import Compare
 from scoregen.jobs.evaluate import Evaluate
+from scoregen.jobs.export import Export
 from scoregen.jobs.interpolate import Interpolate
 from scoregen.jobs.job import Job, Plan
 from scoregen.jobs.restore import Restore
@@ -16,6 +17,7 @@ __all__ = [
     "Certify",
     "Compare",
     "Evaluate",
+    "Export",
     "Interpolate",
     "Job",
     "Plan",

@@ -134,6 +134,8 @@ class Denoiser(AbstractDenoiser):
         self.network, self.sde = network, sde
         self.sigma_data, self.prediction, self.time = float(sigma_data), prediction, time
         self._scales, self._time = PREDICTIONS[prediction], TIMES[time]
+        if (tell := getattr(network, "tell_time", None)) is not None:
+            tell(time)
         self._least = sde.noise_ratio(0.0).item()
 
     @property
@@ -160,8 +162,8 @@ def evaluate(network: nn.Module, z: Tensor, condition: Tensor, label: Tensor | N
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), z.dtype)
     wanted = torch.promote_types(dtype, torch.float32)
     if condition.ndim == 0 and readable(condition):  # a number is written on the device, not copied to it
-        condition = z.new_full((len(z),), condition.item(), dtype=wanted)
-    condition = condition.expand(len(z)).to(z.device, wanted)
+        condition = z.new_full((z.shape[0],), condition.item(), dtype=wanted)
+    condition = condition.expand(z.shape[0]).to(z.device, wanted)
     output: Tensor = network(z.to(dtype), condition, label)
     if not isinstance(output, Tensor) or output.shape != z.shape:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

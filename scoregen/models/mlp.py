@@ -61,7 +61,7 @@ class MLP(nn.Module):
         r"""z (B, D), c_noise (B,), label (B,) or None -> (B, D)."""
         condition = self.time(fourier_features(c_noise, self.width).to(z))
         if self.label is not None and self.num_classes is not None:
-            condition = condition + self.label(label_or_null(label, len(z), self.num_classes, z.device))
+            condition = condition + self.label(label_or_null(label, z.shape[0], self.num_classes, z.device))
         h: Tensor = self.first(z)
         for into, out_of in zip(self.into, self.out_of, strict=True):
             inner = functional.silu(into(functional.silu(h)) + condition)

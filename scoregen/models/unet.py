@@ -11,8 +11,10 @@ from scoregen.checks import whole
 from scoregen.models.arguments import check_options, image_shape
 from scoregen.models.mlp import label_or_null
 
-# c_noise = log(s)/4 spans about 2.7; diffusers' sinusoidal embedding is made for a range of about 1000.
-_TIME_SCALE = 400.0
+# how a denoiser tells the noise: timesteps a unit of c_noise, as diffusers' schedulers hand them over, and the largest
+# frequency of the embedding; None: diffusers' own frequencies, 1 to 1e-4, for timesteps up to about 1000
+_TIMES = {"log": (1.0, 400.0), "index": (1.0, None), "flow": (1000.0, None)}
+_LOG_PERIOD = math.log(10_000)  # of diffusers' embedding
 
 
 class UNet(nn.Module):
@@ -71,8 +73,20 @@ class UNet(nn.Module):
             dropout=dropout,
             num_class_embeds=num_classes + 1 if num_classes else None,
         )
+        self.tell_time("log")
         nn.init.zeros_(self.net.conv_out.weight)
         nn.init.zeros_(self.net.conv_out.bias)
+
+    def tell_time(self, time: str) -> None:
+        r"""Called by a denoiser: suit the embedding of c_noise to how the noise is told (`Denoiser.time`).
+
+        log(s)/4 spans about 2.7, for which diffusers' frequencies are too low; with a shift they run from 1 upwards.
+        """
+        self.time_scale, top = _TIMES[time]
+        half = self.channels[0] // 2
+        shift = 0 if top is None else half + max(1, round((half - 1) * _LOG_PERIOD / math.log(top)))
+        self.net.time_proj.downscale_freq_shift = shift
+        self.net.register_to_config(freq_shift=shift)
 
     @staticmethod
     def import_parts() -> Any:
@@ -89,9 +103,9 @@ class UNet(nn.Module):
         height, width = z.shape[-2:]
         z = functional.pad(z, (0, -width % self.multiple, 0, -height % self.multiple), mode="reflect")
         classes = self.num_classes
-        label = None if classes is None else label_or_null(label, len(z), classes, z.device)
+        label = None if classes is None else label_or_null(label, z.shape[0], classes, z.device)
         z = functional.pixel_unshuffle(z, self.patch_size)
-        z, *_ = self.net(z, c_noise * _TIME_SCALE, class_labels=label, return_dict=False)
+        z, *_ = self.net(z, c_noise * self.time_scale, class_labels=label, return_dict=False)
         return functional.pixel_shuffle(z, self.patch_size)[..., :height, :width]
 
 

@@ -35,6 +35,7 @@ FAMILIES = {
 # what a family needs to be told: its sampler, and its labels and their null class
 SAMPLER = {"consistency": ["sampler=consistency"]}
 TOLD = {"classes": ["null_label=10"]}
+LOSS = {"consistency": ["loss=consistency"]}
 LABELS = {"classes": ["label=random"], "dit": ["label=random"]}
 families = pytest.mark.parametrize("family", FAMILIES)
 
@@ -228,3 +229,28 @@ def test_prompts_are_for_text_to_image_models(places, tmp_path):
         job("interpolate", f"checkpoint={folder}", "between=[0,1]").run(tmp_path / "out")
     with pytest.raises(UserError, match="null_label: 'no label' of a text-to-image pipeline is the empty prompt"):
         scoregen.load(folder, null_label=1)
+
+
+@families
+def test_a_fine_tuned_model_goes_out_as_it_came_in(places, tmp_path, family):
+    r"""The exported folder has the same denoiser, and stock diffusers loads its parts."""
+    run = train(tmp_path / "run", *SMALL, f"init={places[family]}", *TOLD.get(family, []), *LOSS.get(family, []))
+    job("export", "n=0", "weights=model", checkpoint=str(run)).run(tmp_path / "out")
+    null = {"null_label": 10} if family == "classes" else {}
+    before, after = scoregen.load(run, weights="model"), scoregen.load(tmp_path / "out", **null)
+    shape = before.sde.chart.shape_of(before.shape)
+    u, s = torch.randn(2, *shape, generator=generator(0)), torch.tensor([0.3, 2.0], dtype=torch.float64)
+    label = torch.tensor([1, 2]) if before.num_classes else None
+    with torch.no_grad():
+        assert (before(u, s, label) - after(u, s, label)).abs().max() < 1e-4
+    if family in ("ddpm", "classes", "consistency", "dit"):
+        assert quiet_pipeline(tmp_path / "out") is not None
+    else:
+        index = json.loads((tmp_path / "out" / "scheduler" / "scheduler_config.json").read_text())
+        scheduler = getattr(diffusers, index["_class_name"]).from_pretrained(tmp_path / "out", subfolder="scheduler")
+        scheduler.set_timesteps(3)
+        assert diffusers.UNet2DModel.from_pretrained(tmp_path / "out", subfolder="unet").config.in_channels == 1
+
+
+def quiet_pipeline(folder):
+    return diffusers.DiffusionPipeline.from_pretrained(folder)

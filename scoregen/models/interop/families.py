@@ -55,8 +55,9 @@ def family_of(path: Path, null_label: int | None = None) -> Family:
     try:
         if folder.has("model_index.json"):
             return _pipeline(folder, null_label)
-        parts = {"": folder.read("config.json")}
-        return _network(folder, parts[""], "", _scheduler_beside(folder), null_label)
+        if folder.has_parts():
+            return _network(folder, folder.read("unet/config.json"), "unet", _read_scheduler(folder), null_label)
+        return _network(folder, folder.read("config.json"), "", _scheduler_beside(folder), null_label)
     except (ValueError, TypeError) as error:
         raise error if isinstance(error, UserError) else UserError(f"checkpoint: '{path}': {error}") from error
 

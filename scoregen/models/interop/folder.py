@@ -14,7 +14,7 @@ _WEIGHTS = "diffusion_pytorch_model"
 
 @dataclass(frozen=True)
 class Folder:
-    r"""A pipeline (model_index.json) or a model (config.json with a `_class_name`) of diffusers.
+    r"""A pipeline (model_index.json), its parts unet/ and scheduler/, or a model (config.json with a `_class_name`).
 
     Args:
         path: the folder.
@@ -24,7 +24,7 @@ class Folder:
 
     def exists(self) -> bool:
         r"""Whether it is such a folder."""
-        if (self.path / "model_index.json").is_file():
+        if self.has("model_index.json") or self.has_parts():
             return True
         if not (self.path / "config.json").is_file():
             return False
@@ -50,6 +50,10 @@ class Folder:
         if not isinstance(found, dict):
             raise UserError(f"checkpoint: '{path}' must be a mapping, got {type(found).__name__}.")
         return found
+
+    def has_parts(self) -> bool:
+        r"""Whether a U-Net and its scheduler stand in it without the pipeline that they need."""
+        return self.has("unet/config.json") and self.has("scheduler/scheduler_config.json")
 
     def has(self, name: str) -> bool:
         r"""Whether there is a file of this name."""
