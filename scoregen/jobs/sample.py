@@ -135,12 +135,11 @@ class Sample(FastJob):
         from scoregen.progress import progress
         from scoregen.rng import Stream, generators
 
-        device = next(denoiser.parameters()).device
         size = 1 if self.sampler.couples_batch else self.batch_size  # else a sample would depend on its company
         with progress(total=len(indices), description="sampling", unit="image") as bar:
             for first in range(0, len(indices), size):
                 batch = indices[first : first + size]
-                label = None if labels is None else labels[batch].to(device)
+                label = None if labels is None else labels[batch]
                 draws = generators(self.seed, Stream.SAMPLE, 0, batch)
                 samples = self.sampler(denoiser, (len(batch), *shape), label=label, generator=draws)
                 check_folder()
