@@ -86,7 +86,7 @@ class Alike:
             UserError: one is of another shape or depth, or a float lies outside the range.
         """
         dtype = torch.float32 if self.kind.deep else torch.uint8
-        pictures = [self._one(file).expand(self.shape) for file in files]
+        pictures = [self._one(file) for file in files]
         return torch.stack(pictures) if pictures else torch.empty(0, *self.shape, dtype=dtype)
 
     def _one(self, file: File) -> Tensor:
@@ -96,6 +96,7 @@ class Alike:
         differs = self._differs(Kind(channels, height, width, found.bits))
         if differs and differs[:2] == ("channels", 3):
             say_once("data.path: grey pictures among those with colours get three equal channels.")
+            pixels = pixels.expand(self.shape)
         elif differs:
             raise self._refusal(file, *differs)
         if found.bits == 16:
