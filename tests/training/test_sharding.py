@@ -20,6 +20,7 @@ from scoregen.training.sharding import check_sharding, units
 
 RUN = [*TOY, "model.network.depth=2", "data.validation=0.2", "trainer.steps=6", "trainer.checkpoint_every=2"]
 RUN += ["trainer.keep_last=9", "+trainer.optimizer.eps=1e-4"]  # Adam's division would magnify rounding
+RUN += ["trainer.schedule.warmup=1", "trainer.ema_halflife=16", "trainer.ema_warmup=0"]  # averages unlike the weights
 HELD_OUT = ["early_stopping.every=3", "early_stopping.n=20"]
 LOSSES = {"tuning": "consistency", "svr": "smooth_paper"}
 TWO = """
@@ -61,7 +62,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = root / "grown" / "checkpoints" / late
         path.unlink() if path.is_symlink() else shutil.rmtree(path)
     (root / "two.py").write_text(
-        f"import sys\nsys.path[:0] = [{str(ROOT / 'tests')!r}, {str(Path(__file__).parent)!r}]\n{TWO}"
+        f"import sys\nsys.path[:0] = [{str(ROOT / 'tests')!r}, {str(ROOT)!r}, {str(Path(__file__).parent)!r}]\n{TWO}"
     )
     process = torchrun(root, str(root / "two.py"), str(root))
     output = process.communicate(timeout=300)[0]
