@@ -5,6 +5,7 @@ from scoregen.models.autoencoder import Autoencoder, Latent
 from scoregen.models.clamp import Clamp
 from scoregen.models.classifier import Classifier
 from scoregen.models.denoiser import AbstractDenoiser, Denoiser
+from scoregen.models.dit import DiT
 from scoregen.models.flat import FlatMLP
 from scoregen.models.guidance import Autoguidance, ClassifierFreeGuidance
 from scoregen.models.interop import from_diffusers
@@ -31,6 +32,7 @@ __all__ = [
     "Denoiser",
     "DenoiserLike",
     "DenoiserWrapper",
+    "DiT",
     "DiffusersNetwork",
     "FlatMLP",
     "Inpainting",
