@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scoregen.loading import load
     from scoregen.jobs import (
         Certify,
         Compare,
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
         Sweep,
         Train,
     )
+    from scoregen.loading import load
 
 __version__ = "0.1.0"
 __all__ = [

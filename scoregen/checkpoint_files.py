@@ -148,7 +148,8 @@ def find(path: Path | str, name: str = "checkpoint") -> Path:
     r"""The checkpoint folder that a path means: itself, or the last whole one of a run folder.
 
     Args:
-        path: a checkpoint folder or a run folder, or the URL of one, of which a copy is made. name: what the path is called in messages.
+        path: a checkpoint folder or a run folder, or the URL of one, of which a copy is made.
+        name: what the path is called in messages.
 
     Raises:
         UserError: it does not exist or is no checkpoint, or none of the run is whole.

@@ -56,7 +56,7 @@ def job_and_arguments(line: str) -> tuple[str, list[str]] | None:
     for k, word in enumerate(words):
         if word in SCRIPTS:
             return SCRIPTS[word], words[k + 1 :]
-        if word == "-m" and words[k + 1] in MODULES[1:]:
+        if word == "-m" and words[k + 1] in MODULES[1:] and not words[k + 2].startswith("verify="):  # which is no job
             return _meant(words[k + 1], words[k + 2 :])
         if (word == "-m" and words[k + 1] == "scoregen") or (word == "scoregen" and words[k - 1] != "-m"):
             job, *rest = words[k + 1 + (word == "-m") :] or ["--help"]
