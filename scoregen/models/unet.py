@@ -13,7 +13,7 @@ from scoregen.models.mlp import label_or_null
 
 # how a denoiser tells the noise: timesteps a unit of c_noise, as diffusers' schedulers hand them over, and the largest
 # frequency of the embedding; None: diffusers' own frequencies, 1 to 1e-4, for timesteps up to about 1000
-_TIMES = {"log": (1.0, 400.0), "index": (1.0, None), "flow": (1000.0, None)}
+_TIMES = {"log": (1.0, 50.0), "index": (1.0, None), "flow": (1000.0, None)}
 _LOG_PERIOD = math.log(10_000)  # of diffusers' embedding
 
 
