@@ -118,7 +118,7 @@ def _check_storage() -> None:
     if optuna.startswith("2.") and not alchemy.startswith("1."):
         raise UserError(
             f"hydra.sweeper.storage: optuna {optuna}, which Hydra's sweeper needs, cannot use SQLAlchemy {alchemy}. "
-            "Install an older one, pip install 'sqlalchemy<2', or leave storage out: the study then ends with the sweep."
+            "Install an older one, pip install 'sqlalchemy<2', or leave storage out: a study then ends with its sweep."
         )
 
 

@@ -148,7 +148,7 @@ HOSTILE = [
     "scoregen.models.unet.math.gcd",
     "scoregen.models.unet.nn.Linear",
     "scoregen.models.unet.Tensor",
-    "scoregen.models.adapter.from_diffusers",
+    "scoregen.models.interop.wrapping.from_diffusers",
     "scoregen.models",
     "scoregen.sde.path.torch.load",
     "scoregen.checkpoint.save",

@@ -150,7 +150,7 @@ def test_every_process_takes_a_step_and_samples(tmp_path, name):
 
 @pytest.mark.parametrize("name", options("sde"))
 def test_processes_take_the_chart_of_the_data(name):
-    config, _ = job("train", "data=digits", f"sde={name}")._resolved()
+    config, _ = job("train", "data=digits", f"sde={name}")._resolved(Path("unused"))
     process = build(config["sde"])
     assert isinstance(process, sde.SDE)
     assert process.to_chart(process.from_chart(process.to_chart(np_half()))).item() == pytest.approx(

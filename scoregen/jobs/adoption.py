@@ -17,11 +17,11 @@ from scoregen.targets import check_targets
 _OPEN = {"model": node_option("model", "auto"), "sde": node_option("sde", "edm")}
 
 
-def adopted(job: Any) -> dict[str, Any] | None:
+def adopted(job: Any, out: Path) -> dict[str, Any] | None:
     r"""The nodes `model` and `sde` of a training from a network of diffusers; None for any other training.
 
     Args:
-        job: the job train.
+        job: the job train. out: its folder.
 
     Raises:
         UserError: a model, process or chart of the user's beside them, or data that do not fit.
@@ -32,7 +32,8 @@ def adopted(job: Any) -> dict[str, Any] | None:
         return None
     from scoregen.loading import describe, find
 
-    first = find(job.init, "init")
+    goes_on = not Path(job.init).exists() and (out / "checkpoints").is_dir()  # without the weights that it began with
+    first = find(out if goes_on else job.init, "init")
     config = describe(first, job.null_label)
     if not _is_foreign(config["model"]):
         return None

@@ -105,7 +105,7 @@ class Train(LoadingJob):
     def plan(self, out: Path) -> TrainPlan:
         from scoregen.training import prepare
 
-        config, picked = self._resolved()
+        config, picked = self._resolved(out)
         parts = self._parts(config, out)
         check_optimizer(parts.trainer, parts.model)
         parts.trainer.check(parts.model, parts.loss)
@@ -135,10 +135,10 @@ class Train(LoadingJob):
         check_loads(config, model, self.trust)
         return TrainingParts(trainer, loss, model)
 
-    def _resolved(self) -> tuple[dict[str, Any], list[str]]:
+    def _resolved(self, out: Path) -> tuple[dict[str, Any], list[str]]:
         r"""The configuration without open choices, as checkpoints keep it; and what was picked, in words."""
         config = {part.name: self.described(part.name) for part in fields(self)} | {"dataset": self.data.identity()}
-        if (found := adopted(self)) is not None:
+        if (found := adopted(self, out)) is not None:
             return config | found, [f"model, sde: those of {self.init}"]
         node, name = chosen_model(self.model, self.data)
         config["model"] = dict(fill_model(node, self.data, self.conditional))

@@ -251,7 +251,7 @@ def _launcher() -> list[str]:
     r"""The command line of the `accelerate launch` that has started this process; empty without one."""
     if "ACCELERATE_MIXED_PRECISION" not in os.environ:
         return []
-    import psutil  # type: ignore[import-untyped]  # it brings no types, and comes with Accelerate
+    import psutil
 
     try:
         words: list[str] = psutil.Process(os.getppid()).cmdline()

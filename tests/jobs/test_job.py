@@ -143,6 +143,10 @@ def both_ways(runs: Path) -> dict[str, tuple[list[str], Job]]:
             [f"checkpoint={runs}/classifier", "data=digits", "n=200", "max_inputs=2", "noise.sigma=0.25"],
             scoregen.Certify(checkpoint=f"{runs}/classifier", data=data, n=200, max_inputs=2, noise=Gaussian(0.25)),
         ),
+        "export": (
+            [f"checkpoint={digits}", "sampler=ddim", "sampler.steps=3", "n=2", "licence=mit"],
+            scoregen.Export(checkpoint=digits, sampler=ddim, n=2, licence="mit"),
+        ),
         "compare": ([f"runs=[{runs}/a,{runs}/b]"], scoregen.Compare(runs=[f"{runs}/a", f"{runs}/b"])),
         "train": (
             [*DIGITS, "trainer.steps=2"],

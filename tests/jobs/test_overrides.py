@@ -105,7 +105,7 @@ def test_a_mistake_is_one_message(case, here, capsys):
         from PIL import Image
 
         for k in range(3):
-            Image.new("RGB", (8, 8), (k, 0, 0)).save(here / "photos" / f"{k}.png")
+            Image.new("RGB", (8, 8), (90 * k, 0, 90)).save(here / "photos" / f"{k}.png")
             (here / "photos" / f"{k}.txt").write_text(f"number {k}")
         argv = [*argv, "data.size=8"]
     keys = {argument.split("=")[0] for argument in argv}

@@ -62,11 +62,15 @@ KINDS = [
         },
     ),
     Kind(Schedule, None, {"InverseSqrt": "another choice for trainer.schedule"}),
-    Kind(Augmentation),
+    Kind(
+        Augmentation,
+        None,
+        {"Crop": "another choice for data.augmentation", "Transforms": "another choice for data.augmentation"},
+    ),
     Kind(Hook),
 ]
 # exported like the others, but given in Python alone
-IN_PYTHON = [Dataset, Estimator, Observation, ODESolver]
+IN_PYTHON = [Estimator, Observation, ODESolver]
 
 
 def each(kinds):
@@ -78,7 +82,7 @@ def test_every_class_is_exported_by_its_package(base):
     assert not [text for found in classes(base).values() if (text := unexported(found))]
 
 
-@pytest.mark.parametrize("base", [kind.base for kind in KINDS] + IN_PYTHON, ids=lambda base: base.__name__)
+@pytest.mark.parametrize("base", [kind.base for kind in KINDS] + [*IN_PYTHON, Dataset], ids=lambda base: base.__name__)
 def test_the_base_of_a_kind_is_exported_too(base):
     assert unexported(base) is None
 

@@ -305,7 +305,7 @@ def test_grids_of_one_and_two_calls_come_from_the_same_noise(tmp_path):
     r"""The first picture is D(80 eps) of the keyed noise; in the second its noise of .821 is drawn anew and removed."""
     model, pictures = Flow(0.5, 0.01), {}
     moment = Moment(7, model, tmp_path, None, lambda name, path: pictures.update({name: path}), None)
-    FewCalls(SimpleNamespace(shape=(1, 2, 2)), every=1, n=4)(moment)
+    FewCalls(SimpleNamespace(shape=(1, 2, 2), range=(0.0, 1.0)), every=1, n=4)(moment)
     eps = randn((4, 1, 2, 2), generators(0, Stream.PREVIEW, 0, range(4)), torch.float64)
     one = 0.5 + 0.1 / math.sqrt(0.01 + 6400) * (80 * eps - 0.5)
     assert set(pictures) == {"calls_1", "calls_2"}

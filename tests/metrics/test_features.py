@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from scoregen.checkpoint import save
+from scoregen.checkpoint import contents_of, save
 from scoregen.config import build
 from scoregen.description import plain
 from scoregen.errors import UserError
@@ -35,9 +35,7 @@ def checkpoint(folder, model):
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     return save(
         folder,
-        model,
-        dict(model.named_parameters()),
-        optimizer,
+        contents_of(model, dict(model.named_parameters()), optimizer),
         config=config,
         state={"step": 1, "skipped": 0, "skipped_in_a_row": 0},
     )
