@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scoregen import moments
 from scoregen.checkpoint_files import (
     FORMAT,
     find,
@@ -37,7 +38,6 @@ from scoregen.errors import UserError
 from scoregen.failures import translated
 from scoregen.models import Denoiser
 from scoregen.optimizer_state import pack, unpack
-from scoregen.sde import SDE
 from scoregen.sizes import build_bounded, header, misfit, refuse_outside
 from scoregen.storage import put_folder, write_yaml
 from scoregen.targets import check_targets, modules
@@ -62,10 +62,8 @@ __all__ = [
     "verify",
 ]
 
-_SDE = "sde."  # moments of the data, which the prior needs, travel with the weights
 _LOSS = "loss."
-_NOT_OF_THE_MODEL = (_SDE, _LOSS)
-_MEAN, _VARIANCE = f"{_SDE}data_mean", f"{_SDE}data_var"
+_NOT_OF_THE_MODEL = (moments.PREFIX, _LOSS)
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def contents_of(
     model: nn.Module, ema: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, loss: nn.Module | None = None
 ) -> Contents:
     r"""The tensors of a training as they are, without a copy."""
-    weights = model.state_dict() | _moments(model)
+    weights = model.state_dict() | moments.of(model)
     weights |= {f"{_LOSS}{name}": value for name, value in (loss.state_dict() if loss else {}).items()}
     return Contents(weights, ema, *pack(optimizer))
 
@@ -222,18 +220,14 @@ def stated_shape(config: Config) -> tuple[int, ...] | None:
 def load_weights(model: nn.Module, file: Path, loss: nn.Module | None = None) -> None:
     r"""Reads a weights file into a model (and the state of a loss), names and shapes checked."""
     tensors = read_tensors(file)
-    moments = {k: tensors.pop(k) for k in list(tensors) if k.startswith(_SDE)}
-    states = {k.removeprefix(_LOSS): tensors.pop(k) for k in list(tensors) if k.startswith(_LOSS)}
+    extras = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_NOT_OF_THE_MODEL)}
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(
             f"checkpoint: the weights of '{file}' do not fit the model: {_reason(error, model, tensors)}."
         ) from error
-    if moments:
-        _give_moments(model, moments, file)
-    if loss is not None:
-        loss.load_state_dict(states)
+    load_extras(model, extras, loss, file)
 
 
 def _reason(error: RuntimeError, model: nn.Module, tensors: dict[str, Tensor]) -> str:
@@ -241,30 +235,13 @@ def _reason(error: RuntimeError, model: nn.Module, tensors: dict[str, Tensor]) -
     return misfit(model.state_dict(), shapes) or " ".join(str(error).split())
 
 
-def _give_moments(model: nn.Module, moments: dict[str, Tensor], file: Path) -> None:
-    r"""Sets the moments of the data of a model's process; both or none of them travel with the weights."""
-    sde: SDE | None = getattr(model, "sde", None)
-    mean, variance = moments.get(_MEAN), moments.get(_VARIANCE)
-    if sde is None or mean is None or variance is None or len(moments) != 2 or mean.shape != variance.shape:
-        found = ", ".join(f"{name} {tuple(moment.shape)}" for name, moment in sorted(moments.items()))
-        of = "none, since its model has no process" if sde is None else f"'{_MEAN}' and '{_VARIANCE}', of one shape"
-        raise UserError(
-            f"checkpoint: the moments of the data in '{file}' must be {of}, got {found}. Use another checkpoint."
-        )
-    try:
-        sde.with_moments(mean, variance)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(
-            f"checkpoint: the moments of the data in '{file}' are no moments: {error} Use another checkpoint."
-        ) from error
-
-
-def load_extras(model: nn.Module, tensors: Mapping[str, Tensor], loss: nn.Module, file: Path) -> None:
+def load_extras(model: nn.Module, tensors: Mapping[str, Tensor], loss: nn.Module | None, file: Path) -> None:
     r"""Gives a model the moments of the data, and a loss its state, which stand beside the weights."""
-    moments = {name: tensor for name, tensor in tensors.items() if name.startswith(_SDE)}
-    if moments:
-        _give_moments(model, moments, file)
-    loss.load_state_dict({name.removeprefix(_LOSS): v for name, v in tensors.items() if name.startswith(_LOSS)})
+    found = {name: tensor for name, tensor in tensors.items() if name.startswith(moments.PREFIX)}
+    if found:
+        moments.give(model, found, file)
+    if loss is not None:
+        loss.load_state_dict({name.removeprefix(_LOSS): v for name, v in tensors.items() if name.startswith(_LOSS)})
 
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
@@ -295,13 +272,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path, state: dict[s
             f"checkpoint: the optimizer state of '{folder}' does not fit ({type(error).__name__}: {error}). Use an "
             "earlier checkpoint, or start a new run with init=."
         ) from error
-
-
-def _moments(model: nn.Module) -> dict[str, Tensor]:
-    sde: SDE | None = getattr(model, "sde", None)
-    if sde is None or not bool((sde.data_var > 0).any() or (sde.data_mean != 0).any()):
-        return {}
-    return {_MEAN: sde.data_mean.contiguous(), _VARIANCE: sde.data_var.contiguous()}
 
 
 def checked_parts(config: Config, trust: Collection[str]) -> dict[str, Any]:
