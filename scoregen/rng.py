@@ -53,6 +53,7 @@ class Stream(IntEnum):
     ESTIMATION = 42
     VOTE = 43
     PROBE = 44
+    EXPLAIN = 45
 
 
 def generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -13,6 +13,7 @@ from scoregen.smoothing.certificate import ABSTAIN, Certificate, conclude
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.classifiers import Classify
 from scoregen.smoothing.engine import Engine, Request, placed, rounded
+from scoregen.smoothing.explanations import Explanation, Question, check_gaussian, explain_input
 from scoregen.smoothing.guard import KNOWN_BY, Guard
 from scoregen.smoothing.methods import AbstractMethod, Tally, Vote
 from scoregen.smoothing.modes import refuse_training
@@ -138,6 +139,45 @@ class SmoothedClassifier:
             for bounds in [vote.bounds(tally)]
         }
         return torch.tensor([labels[i] for i, _ in self._numbered(x, indices)], dtype=torch.int64)
+
+    def explain(
+        self,
+        x: Tensor,
+        n: int = 10_000,
+        alpha: float = 1e-3,
+        *,
+        n0: int = 100,
+        classes: Sequence[int] | None = None,
+        top: int | None = None,
+        generator: torch.Generator | None = None,
+        indices: Sequence[int] | None = None,
+    ) -> list[Explanation]:
+        r"""What raises a class's probability near each input: a gradient, its error, and where it stays an ascent.
+
+        Other arguments as `certify`.
+
+        Args:
+            n: draws for an input; the classifier may be a black box.
+            alpha: failure probability of one statement about one input.
+            classes: to explain, one for each input; None: those that n0 further draws choose.
+            top: certify which entries are among these many largest gradients; needs a backward pass a draw.
+
+        Raises:
+            TypeError: the noise is not Gaussian.
+            ValueError: the classifier is no function of one input, or has no gradient where `top` needs it.
+        """
+        check_gaussian(self.noise)
+        numbered, question = self._numbered(x, indices), Question(n, alpha, n0, top, derive_seed(generator))
+        labels = [None] * len(x) if classes is None else list(classes)
+        if len(labels) != len(x) or not all(c is None or 0 <= c < self.num_classes for c in labels):
+            raise ValueError(f"classes must hold {len(x)} labels below {self.num_classes}, got {labels}.")
+        if not len(x):
+            return []
+        guard = self.examine(spread(numbered))
+        inputs = [(i, self._checked(i, one), label) for (i, one), label in zip(numbered, labels, strict=True)]
+        found = [explain_input(guard.engine, one, i, label, question) for i, one, label in inputs]
+        guard.after()
+        return found
 
     def stream(
         self, inputs: Iterable[tuple[int, Tensor]], method: AbstractMethod, seed: int
