@@ -1,10 +1,12 @@
 r"""Certified robustness by randomized smoothing."""
 
 from scoregen.smoothing.certificate import ABSTAIN, Certificate
+from scoregen.smoothing.dual import DualSmoothing
 from scoregen.smoothing.multiplicative_noise import LogNormal, LogNormalGain, LogNormalGamma
 from scoregen.smoothing.noise import AbstractNoise, Gaussian, Laplace, Uniform
 from scoregen.smoothing.preparation import ClassifierInput, Normalized, Resized
 from scoregen.smoothing.purify import PurifiedClassifier
+from scoregen.smoothing.selector_targets import best_sigma
 from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "AbstractNoise",
     "Certificate",
     "ClassifierInput",
+    "DualSmoothing",
     "Gaussian",
     "Laplace",
     "LogNormal",
@@ -22,4 +25,5 @@ __all__ = [
     "Resized",
     "SmoothedClassifier",
     "Uniform",
+    "best_sigma",
 ]

@@ -32,6 +32,8 @@ class Certificate:
         candidate: the class that was bounded, also when it abstains.
         selection: (num_classes,) int64 counts that chose the candidate; None when the same draws did.
         path: (draws, count of the candidate) at each look.
+        selector: of `DualSmoothing`, the certificate of the choice; None elsewhere. Both parts are then at alpha / 2,
+            the radius is the smaller of theirs, and all else is about the classifier that was chosen.
     """
 
     label: int
@@ -45,6 +47,7 @@ class Certificate:
     candidate: int
     selection: Tensor | None = None
     path: tuple[tuple[int, int], ...] = field(default=())
+    selector: "Certificate | None" = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Certificate) and self.record() == other.record() and self.radius == other.radius
@@ -55,7 +58,8 @@ class Certificate:
     @property
     def draws(self) -> int:
         r"""All forward passes spent on the input."""
-        return self.n + (int(self.selection.sum()) if self.selection is not None else 0)
+        own = self.n + (int(self.selection.sum()) if self.selection is not None else 0)
+        return own + (self.selector.draws if self.selector is not None else 0)
 
     def record(self) -> dict[str, Any]:
         r"""Plain numbers for a results file; the radius rounded down."""
@@ -70,7 +74,7 @@ class Certificate:
             "counts": self.counts.tolist(),
             "selection": None if self.selection is None else self.selection.tolist(),
             "path": [list(look) for look in self.path],
-        }
+        } | ({} if self.selector is None else {"selector": self.selector.record()})
 
 
 def conclude(tally: Tally, method: AbstractMethod, noise: AbstractNoise) -> Certificate:

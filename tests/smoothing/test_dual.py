@@ -1,0 +1,348 @@
+r"""Dual smoothing on half-spaces, whose radii are known, and the sound ways for it to fail."""
+
+import itertools
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from scoregen.rng import generator as keyed
+from scoregen.samplers import DDIM
+from scoregen.sde import VP, Affine
+from scoregen.smoothing import (
+    DualSmoothing,
+    Gaussian,
+    Laplace,
+    LogNormal,
+    LogNormalGain,
+    PurifiedClassifier,
+    SmoothedClassifier,
+    Uniform,
+)
+from scoregen.smoothing.certificate import conclude
+from scoregen.smoothing.dual import joined
+from scoregen.smoothing.guard import Guard
+from scoregen.smoothing.methods import Fixed, Tally
+from scoregen.smoothing.smoothed_classifier import derive_seed
+from tests.oracles import standard_mixture
+
+ALPHA, N = 0.05, 300
+PAGE = Path(__file__).parents[2] / "docs/certification.md"
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def half_space(w, transform=lambda y: y, offset=0.0):
+    r"""Class 1 where w . transform(y) > offset."""
+    direction = torch.tensor(w, dtype=torch.float64)
+
+    def classifier(y):
+        margin = transform(y.double()) @ direction - offset
+        return torch.stack((-margin, margin), 1)
+
+    return classifier
+
+
+def always(label):
+    return lambda y: nn.functional.one_hot(torch.full((len(y),), label), 2).double()
+
+
+def dual(noises, classifiers, batch_size=None):
+    selector, *experts = [
+        SmoothedClassifier(f, noise, 2, batch_size=batch_size) for noise, f in zip(noises, classifiers, strict=True)
+    ]
+    return DualSmoothing(selector, experts)
+
+
+NAMES = {"l2": Gaussian, "log-l2": LogNormal, "gain": LogNormalGain}
+AXES = ([1.0, 0.0], [0.0, 1.0], [0.0, -1.0])
+TILTED = ([0.6, 0.8], [1.0, 0.0], [0.28, -0.96])
+
+
+@pytest.mark.parametrize(
+    ("case", "method"), [("l2", "fixed"), ("l2", "ladder"), ("l2", "top2"), ("log-l2", "ladder"), ("gain", "fixed")]
+)
+def test_radii_exceed_the_smaller_exact_radius_seldom(case, method):
+    # at most the 99.9 % quantile of Bin(inputs, alpha) certificates may be false
+    directions = AXES if case == "gain" else TILTED
+    transform = (lambda y: y - 0.7) if case == "l2" else (lambda y: y.log() - math.log(0.7))
+    x = torch.rand(250, 2, generator=seeded(1), dtype=torch.float64) + 0.2
+    g = dual([NAMES[case](s) for s in (0.5, 0.25, 0.5)], [half_space(w, transform) for w in directions])
+    certificates = g.certify(x, n=N, n0=10, alpha=ALPHA, method=method, generator=seeded(2))
+    m = torch.stack([transform(x) @ torch.tensor(w, dtype=torch.float64) for w in directions], 1).numpy()
+    chosen = (m[:, 0] > 0).astype(int)
+    own = m[np.arange(len(m)), 1 + chosen]
+    exact = np.minimum(abs(m[:, 0]), abs(own))
+    label, radius = (np.array([getattr(c, name) for c in certificates]) for name in ("label", "radius"))
+    false = (label != -1) & ((label != (own > 0)) | (radius > exact))
+    assert false.sum() <= stats.binom.ppf(0.999, len(x), ALPHA)
+    assert radius.mean() > 0.4 * exact.mean()  # they are not idle
+    used = [c.selector.label for c in certificates if c.label != -1]
+    assert set(used) == {0, 1}
+
+
+def test_with_many_draws_the_radius_is_the_smaller_one():
+    x = torch.tensor([[-0.2, 0.0], [-0.5, -0.1], [0.3, 0.4], [0.6, 0.2]], dtype=torch.float64)
+    g = dual([Gaussian(s) for s in (0.5, 0.25, 1.0)], [half_space(w) for w in ([1.0, 0.0], [0.6, 0.8], [0.0, 1.0])])
+    found = g.certify(x, n=20_000, alpha=0.01, method="fixed", generator=seeded())
+    assert [c.label for c in found] == [0, 0, 1, 1]
+    assert [c.radius for c in found] == pytest.approx([0.12, 0.38, 0.3, 0.2], abs=0.025)
+    for c in found:
+        own = g.experts[c.selector.label].noise.radius(c.p_lower, c.p_upper)
+        assert c.radius == min(c.selector.radius, own)
+
+
+def switching(at=0.2):
+    r"""Class 0 below `at`, class 1 above; each expert is sure of its own class everywhere."""
+    return dual([Gaussian(0.5)] * 3, [half_space([1.0], offset=at), always(0), always(1)])
+
+
+def test_without_the_minimum_the_certificate_would_be_false():
+    g, x = switching(), torch.zeros(1, 1, dtype=torch.float64)
+    c = g.certify(x, n=2000, generator=seeded(), method="fixed")[0]
+    experts = Gaussian(0.5).radius(c.p_lower, c.p_upper)
+    assert c.label == 0 and experts > 1.0
+    assert g.predict(x + 0.5, generator=seeded()).tolist() == [1]  # inside the expert's own radius
+    assert 0.1 < c.radius <= 0.2
+    assert g.predict(x + 0.99 * c.radius, n=20_000, generator=seeded()).tolist() == [0]
+
+
+RADII = [0.0, 0.05, 0.2, 0.6, 3.0]
+
+
+@pytest.mark.parametrize(("r0", "r1"), list(itertools.product(RADII, RADII)), ids=str)
+def test_false_certificates_are_at_most_alpha_over_all_counts(r0, r1):
+    r"""Selector: expert 0 below r0. Expert 0: class 0 above -r1. Expert 1: class 1. So at 0 the exact radius of class 0
+    is min(r0, r1), and every choice and count of both parts is enumerated."""
+    noise, n, method = Gaussian(1.0), 60, Fixed(60, 1, ALPHA / 2)
+
+    def outcomes(p):
+        for candidate, chance in enumerate((p, 1 - p)):
+            counts = np.arange(n + 1)
+            for count, mass in zip(counts, stats.binom.pmf(counts, n, p), strict=True):
+                tally = Tally(np.eye(2, dtype=int)[candidate], [np.array([count, n - count])])
+                yield chance * mass, conclude(tally, method, noise)
+
+    experts = [list(outcomes(stats.norm.cdf(r1))), list(outcomes(0.0))]
+    false = unguarded = 0.0
+    for p, selector in outcomes(stats.norm.cdf(r0)):
+        for q, expert in experts[selector.label] if selector.label != -1 else ():
+            c = joined(selector, expert, ALPHA, 2)
+            false += p * q * (c.label != -1 and (c.label == 1 or c.radius > min(r0, r1)))
+            unguarded += p * q * (expert.label != -1 and (expert.label == 1 or expert.radius > min(r0, r1)))
+    assert false <= ALPHA
+    if (r0, r1) == (0.6, 3.0):
+        assert unguarded > 0.5  # the expert's radius alone
+
+
+@pytest.mark.parametrize("method", ["fixed", "ladder", "stitched", "selection_free", "top2"])
+def test_a_part_is_the_plain_certificate_at_half_of_alpha(method):
+    r"""With a selector that is sure of expert 0, label, counts, looks and bounds are those of
+    `experts[0].certify(alpha=alpha / 2)` with the expert's own seed, and so is the radius where it is the smaller."""
+    x = torch.linspace(-0.6, 0.6, 5, dtype=torch.float64)[:, None]
+    g = dual([Gaussian(1.0), Gaussian(0.3), Gaussian(0.3)], [always(0), half_space([1.0]), always(1)])
+    found = g.certify(x, n=1000, alpha=0.01, method=method, generator=seeded())
+    seed = derive_seed(seeded())
+    arguments = {"n": 1000, "alpha": 0.005, "method": method}
+    plain = g.experts[0].certify(x, generator=keyed(seed, 1), **arguments)
+    chosen = g.selector.certify(x, generator=keyed(seed, 0), **arguments)
+    assert [c.selector for c in found] == chosen
+    for c, own in zip(found, plain, strict=True):
+        assert c.record() == own.record() | {"draws": own.draws + c.selector.draws, "selector": c.selector.record()}
+        assert c.radius == own.radius < c.selector.radius
+        assert (c.alpha, c.selector.alpha, own.alpha) == (0.01, 0.005, 0.005)
+    assert -1 in [c.label for c in found] and {0, 1} < {c.label for c in found}
+
+
+def test_half_of_alpha_is_spent_on_each_part():
+    c = switching().certify(torch.zeros(1, 1).double(), n=1000, n_selector=700, alpha=0.02, method="fixed")[0]
+    for part, n in ((c.selector, 700), (c, 1000)):
+        assert part.n == n
+        assert part.p_lower == pytest.approx(stats.beta.ppf(0.01, int(part.counts[0]), n - int(part.counts[0]) + 1))
+    assert c.draws == 1700 + 200
+
+
+@pytest.mark.parametrize("batch_size", [7, 300])
+def test_certificates_do_not_depend_on_batch_size_order_or_company(batch_size):
+    x = torch.linspace(-0.8, 0.8, 7, dtype=torch.float64)[:, None]
+    parts = [half_space([1.0], offset=0.1), half_space([1.0], offset=-0.4), half_space([1.0], offset=0.5)]
+
+    def certify(order, batch_size):
+        g = dual([Gaussian(s) for s in (0.5, 0.25, 0.5)], parts, batch_size)
+        return g.certify(x[order], n=300, n0=30, generator=seeded(), indices=order), g.predict(
+            x[order], n=100, generator=seeded(), indices=order
+        )
+
+    order = list(range(7))
+    reference, labels = certify(order, None)
+    assert {c.label for c in reference} == {-1, 0, 1}
+    found, predicted = certify(order[::-1], batch_size)
+    assert found[::-1] == reference and predicted.flip(0).tolist() == labels.tolist()
+    assert [certify([i], batch_size)[0][0] for i in (0, 3)] == [reference[0], reference[3]]
+
+
+@pytest.mark.parametrize("run", ["certify", "predict"])
+def test_no_two_parts_share_draws(run, monkeypatch):
+    r"""Noise, input and index are the same for all parts. The guards, which classify copies of their own, are away."""
+    for name in ("before", "after"):
+        monkeypatch.setattr(Guard, name, lambda guard: None)
+    monkeypatch.setattr(Guard, "recount", lambda guard, requests, seed, answers: None)
+    seen = []
+
+    def recorded(y):
+        seen.append(y.clone())
+        return half_space([1.0], offset=-2.0)(y)
+
+    g = dual([Gaussian(1.0)] * 3, [recorded] * 3)
+    more = {"method": "fixed"} if run == "certify" else {}
+    found = getattr(g, run)(torch.zeros(1, 1, dtype=torch.float64), n=300, generator=seeded(), **more)
+    draws = torch.cat(seen).flatten()
+    assert len(draws) == (found[0].draws if run == "certify" else 600)
+    assert len(draws.unique()) > len(draws) - 5  # rounded to float32, two may meet; a chunk has 44 and more
+
+
+def test_where_a_part_abstains_nothing_is_claimed():
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    unsure = half_space([1.0])
+    calls = []
+
+    def counted(y):
+        calls.append(len(y))
+        return always(0)(y)
+
+    g = dual([Gaussian(0.5)] * 3, [unsure, counted, counted])
+    c = g.certify(x, n=1000, generator=seeded())[0]
+    assert (c.label, c.radius, c.n, c.candidate, c.counts.tolist()) == (-1, 0.0, 0, -1, [0, 0])
+    assert c.draws == c.selector.draws > 0 and c.selector.label == -1
+    assert g.predict(x, generator=seeded()).tolist() == [-1]
+    assert calls == []  # an expert that is not chosen is not asked
+    g = dual([Gaussian(0.5)] * 3, [always(0), unsure, unsure])
+    c = g.certify(x, n=1000, generator=seeded())[0]
+    assert (c.label, c.radius, c.selector.label) == (-1, 0.0, 0) and c.n > 0
+    assert g.predict(x, generator=seeded()).tolist() == [-1]
+    assert g.certify(x[:0], n=100) == [] and g.predict(x[:0]).tolist() == []
+
+
+def test_max_radius_stops_the_selector_too():
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    g = dual([Gaussian(1.0), Gaussian(0.2), Gaussian(1.0)], [always(0), always(0), always(1)])
+    far, near = (g.certify(x, n=5000, max_radius=r, generator=seeded())[0] for r in (2.0, 0.3))
+    assert near.selector.n < far.selector.n and near.n < far.n
+    assert 0.3 < near.radius < far.radius
+    assert far.radius > 0.5  # experts[0], which cannot reach 2.0 with 5,000 draws, went as far as it could
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n": 20_000, "n_selector": 100, "max_radius": 2.0}, r"^selector \(n is n_selector\): n must be .* got n=100"),
+        ({"n": 100, "n_selector": 20_000, "max_radius": 2.0}, r"^experts\[1\]: n must be at least .* got n=100"),
+        ({"n": 9, "n_selector": 100}, r"^experts\[0\]: n must be at least 11 to certify anything"),
+        ({"alpha": 0.7}, "alpha must lie in"),
+        ({"method": "ladderr"}, "Did you mean 'ladder'"),
+        ({"n": 100, "indices": [1, 1]}, "2 different numbers"),
+    ],
+)
+def test_bad_requests_are_refused_before_any_draw(arguments, message):
+    calls = []
+
+    def counted(y):
+        calls.append(len(y))
+        return always(0)(y)
+
+    g = dual([Gaussian(1.0), Gaussian(0.2), Gaussian(1.0)], [counted] * 3)
+    with pytest.raises(ValueError, match=message):
+        g.certify(torch.zeros(2, 1), **arguments)
+    assert calls == []
+
+
+def test_parts_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"must measure one distance, got l2 for the selector and l2, l1 for the exp"):
+        dual([Gaussian(0.5), Gaussian(0.5), Laplace(0.5)], [always(0)] * 3)
+    with pytest.raises(ValueError, match=r"one distance, got l2 of log\(x \+ 0.1\) for .* l2 of log\(x \+ 0.2\)"):
+        dual([LogNormal(0.5, 0.1), LogNormal(0.5, 0.1), LogNormal(0.5, 0.2)], [always(0)] * 3)
+    dual([Uniform(0.5), Laplace(0.5), Laplace(0.5)], [always(0)] * 3)  # both radii are in l1
+    with pytest.raises(ValueError, match="one class for each expert, got num_classes=2 and 1 experts"):
+        dual([Gaussian(0.5)] * 2, [always(0)] * 2)
+    g = SmoothedClassifier(always(0), Gaussian(0.5), 2)
+    with pytest.raises(ValueError, match=r"the same classes, got num_classes=\[2, 3\]"):
+        DualSmoothing(g, [g, SmoothedClassifier(always(0), Gaussian(0.5), 3)])
+
+
+def neighbour(y):
+    r"""A classifier that answers for the next row of its batch."""
+    return half_space([1.0])(y.roll(1, 0))
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_every_part_that_is_used_is_asked_whether_it_is_a_function(part):
+    classifiers = [half_space([1.0])] * 3
+    classifiers[part] = neighbour
+    x = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    g = dual([Gaussian(0.5)] * 3, classifiers)
+    for run in (g.certify, g.predict):
+        with pytest.raises(ValueError, match="changed with the other inputs in the batch"):
+            run(x, n=200, generator=seeded())
+
+
+class Chooser(nn.Module):
+    sign = 1.0
+
+    def forward(self, y):
+        return half_space([1.0])(self.sign * y)
+
+
+class Meddling(nn.Module):
+    r"""An expert that turns the selector it shares."""
+
+    def __init__(self, selector):
+        super().__init__()
+        self.selector = selector
+
+    def forward(self, y):
+        self.selector.sign = -1.0
+        return always(0)(y)
+
+
+def test_an_expert_that_changes_the_selector_is_found():
+    for run in ("certify", "predict"):
+        chooser = Chooser().eval()
+        g = dual([Gaussian(0.5)] * 3, [chooser, Meddling(chooser).eval(), always(1)])
+        with pytest.raises(ValueError, match="the inputs of the beginning were answered in another way"):
+            getattr(g, run)(torch.full((1, 1), -1.0), n=200, generator=seeded())
+
+
+def test_experts_may_be_one_classifier_purified_at_each_sigma():
+    denoiser = standard_mixture(VP(chart=Affine(2.0, -1.0)))
+    sigmas = (0.2, 0.4)
+    experts = [
+        SmoothedClassifier(
+            PurifiedClassifier(half_space([1.0, 0.0], offset=0.5), denoiser, DDIM(steps=1), s), Gaussian(s), 2
+        )
+        for s in sigmas
+    ]
+    selector = SmoothedClassifier(half_space([0.0, 1.0], offset=0.5), Gaussian(0.4), 2)
+    x = torch.tensor([[0.1, 0.1], [0.9, 0.9]], dtype=torch.float64)
+    found = DualSmoothing(selector, experts).certify(x, n=500, generator=seeded())
+    assert [(c.selector.label, c.label) for c in found] == [(0, 0), (1, 1)]
+    assert all(0.0 < c.radius <= c.selector.radius for c in found)
+
+
+def test_the_example_of_the_page_runs():
+    text = PAGE.read_text()
+    (code,) = re.findall(r"## Dual smoothing\n.*?```python\n(.*?)```", text, re.S)
+    names = {
+        "selector": half_space([1.0], offset=0.5),
+        "classifiers": [half_space([1.0], offset=0.3), half_space([1.0], offset=0.6)],
+        "x": torch.tensor([[0.0], [1.5]]),
+        "generator": seeded(),
+    }
+    exec(compile(code.replace("num_classes=10", "num_classes=2").replace("10_000", "500"), str(PAGE), "exec"), names)
+    assert [c.label for c in names["certificates"]] == names["labels"].tolist() == [0, 1]
