@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from scoregen.checks import whole
 from scoregen.data import Source
 from scoregen.description import built_option
 from scoregen.errors import UserError
@@ -40,12 +41,13 @@ class Certify(FastJob):
         batch_size: draws in a forward pass; None: 128 on a CPU, 1024 elsewhere; does not change the noise.
         precision: "bf16" or "fp16": of the forward pass; then that rounded classifier is certified.
         strict: noise in float64; False is faster and no proof against a hostile classifier.
+        explain: draws of the maps in report.html, for each input shown; 0: no maps. Gaussian noise only.
         export: "csv" or "cohen": also certificates.csv, or certificates.tsv in the published format.
         purify: a denoiser before the classifier. sampler: of the denoiser.
     """
 
     known: ClassVar = ("certificates.jsonl", "table.md", "curve.png", "report.html")
-    free: ClassVar = (*FastJob.free, "export")
+    free: ClassVar = (*FastJob.free, "export", "explain")
     checkpoint: str | None = None
     weights: Weights = "ema"
     classifier: str | Callable[..., Any] | None = None
@@ -64,6 +66,7 @@ class Certify(FastJob):
     batch_size: int | None = None
     precision: Literal["bf16", "fp16"] | None = None
     strict: bool = True
+    explain: int = 0
     export: Literal["csv", "cohen"] | None = None
     purify: Purify = field(default_factory=Purify)
     sampler: Sampler = field(default_factory=built_option("sampler", "one_shot"))
@@ -82,6 +85,12 @@ class Certify(FastJob):
             self.refuse_ignored({"classifier_weights": reason, "classifier_input": reason})
         if self.classifier_weights is not None and not isinstance(self.classifier, str):
             raise UserError("classifier_weights: needs classifier=SOURCE as a text. Load them into your module.")
+        if self.explain:
+            from scoregen.smoothing.explanations import LEAST, check_gaussian
+
+            with user_errors():
+                whole(LEAST, explain=self.explain)
+                check_gaussian(self.noise)
         if self.purify.checkpoint is None:
             self._refuse_purification()
 
@@ -183,11 +192,11 @@ class Certify(FastJob):
                 "must be a folder that they share."
             )
         if parallel.rank() == 0:
-            self._report(found, out)
+            self._report(g, found, out)
             if fresh:  # a run that went on says nothing about the whole
                 print(f"{seconds / len(indices):.3g} s an input on {parallel.world_size()} process(es)")
 
-    def _report(self, run: Any, out: Path) -> None:
+    def _report(self, g: Any, run: Any, out: Path) -> None:
         from scoregen.smoothing.export import export
         from scoregen.smoothing.page import write_page
         from scoregen.smoothing.report import curve, table
@@ -199,9 +208,21 @@ class Certify(FastJob):
         if self.export is not None:
             export(run, out, self.export)
         told: dict[str, Any] = {"class_names": self.data.class_names, "data_range": self.data.range}
+        told["explanations"] = self._explained(g, run, out) if self.explain else None
         write_page(out / "report.html", run, _On(self.data.test, "cpu"), self.noise, **told)
         print(text)
         print(f"\n{out / 'report.html'}")
+
+    def _explained(self, g: Any, run: Any, out: Path) -> dict[int, Any]:
+        from scoregen import parallel
+        from scoregen.smoothing.maps import explain_records, write_maps
+        from scoregen.smoothing.page import SHOWN, extremes
+
+        records = [record for some in extremes(run, SHOWN) for record in some]
+        inputs = _On(self.data.test, parallel.device())
+        found = explain_records(g, inputs, records, self.explain, self.alpha, self.seed)
+        write_maps(out / "explanations.npz", found)
+        return found
 
     def result(self, out: Path) -> float | None:
         from scoregen.smoothing.report import summary

@@ -1,7 +1,7 @@
 r"""report.html: a run in one self-contained page, with its most and least certain inputs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ from scoregen.report import write_html
 from scoregen.rng import Stream, generator
 from scoregen.smoothing.certificate import ABSTAIN
 from scoregen.smoothing.dataset import LabelledData
+from scoregen.smoothing.explanations import Explanation
+from scoregen.smoothing.maps import caption, map_png
 from scoregen.smoothing.noise import AbstractNoise
 from scoregen.smoothing.report import RHO, drawing, explained, table_rows
 from scoregen.smoothing.results import Run
 
+SHOWN = 8  # inputs of either kind
 _PAGE = """{% extends "base.html" %}
 {% from "parts.html" import numbers, picture, settings %}
 {% block style %}
-.inputs{display:grid;grid-template-columns:repeat(auto-fill,minmax(13rem,1fr));gap:1.5rem}
+.inputs{display:grid;grid-template-columns:repeat(auto-fill,minmax({{ 20 if draws else 13 }}rem,1fr));gap:1.5rem}
 .inputs .pair{display:flex;gap:.4rem}
 .inputs img{width:6rem;height:6rem;object-fit:contain;image-rendering:pixelated}
 .inputs span{color:var(--text)}
@@ -33,9 +36,10 @@ _PAGE = """{% extends "base.html" %}
 {% macro gallery(inputs) %}
 <div class="inputs">
 {% for x in inputs %}<figure>
-<div class="pair">{{ view(x.clean, "input " ~ x.index) }}{{ view(x.noisy, "input " ~ x.index ~ " with noise") }}</div>
+<div class="pair">{{ view(x.clean, "input " ~ x.index) }}{{ view(x.noisy, "input " ~ x.index ~ " with noise") }}
+{% if x.map is not none %}{{ view(x.map, "map of input " ~ x.index) }}{% endif %}</div>
 <figcaption><span{% if x.wrong %} class="wrong"{% endif %}>{{ x.predicted }}</span>, true {{ x.label }}<br>
-{{ x.radius }}<br>{{ x.votes }}<br>input {{ x.index }}</figcaption>
+{{ x.radius }}<br>{{ x.votes }}<br>{% if x.explained %}{{ x.explained }}<br>{% endif %}input {{ x.index }}</figcaption>
 </figure>
 {% endfor %}</div>
 {% endmacro %}
@@ -48,6 +52,10 @@ network alone.</p>
 <p>In parentheses: a lower bound of the accuracy that holds with probability {{ together }} for all
 inputs and rows at once.</p>
 <figure>{{ picture(curve, "certified accuracy against radius") }}</figure>
+{% if draws %}<p>Maps: red raises the probability of the label under noise, blue lowers it. A value below two
+standard errors is faded. Where a radius is given, the smoothed probability grows along the map at every input within
+it (l2), with probability at least {{ confidence }} for an input. {{ draws }} draws an input.</p>{% endif %}
+
 <h2>Most certain</h2>
 {{ gallery(most) }}
 <h2>Least certain</h2>
@@ -71,6 +79,8 @@ class _Shown:
     wrong: bool
     radius: str
     votes: str
+    map: bytes | str | None = None
+    explained: str = ""
 
 
 def extremes(run: Run, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -85,9 +95,10 @@ def write_page(
     data: LabelledData,
     noise: AbstractNoise,
     *,
-    count: int = 8,
+    count: int = SHOWN,
     class_names: Sequence[str] | None = None,
     data_range: Range | None = UNIT,
+    explanations: Mapping[int, Explanation] | None = None,
 ) -> None:
     r"""Writes the page, whole or not at all.
 
@@ -98,6 +109,7 @@ def write_page(
         noise: that they were certified under.
         count: inputs of either kind.
         class_names: instead of numbers. data_range: of the units of images; they are numbers where it has no ends.
+        explanations: by the index of the input, of those that are shown with a map.
     """
     header = run.header
     names = list(class_names or ()) + [str(k) for k in range(len(class_names or ()), header["num_classes"])]
@@ -105,7 +117,8 @@ def write_page(
     def shown(record: Mapping[str, Any]) -> _Shown:
         x = data[record["index"]][0]
         noisy = noise.sample(x, 1, generator(header["seed"], Stream.ESTIMATION, record["index"], 0))[0]
-        return _shown(record, _look(x, data_range), _look(noisy, data_range), names, noise)
+        shown = _shown(record, _look(x, data_range), _look(noisy, data_range), names, noise)
+        return _with_map(shown, (explanations or {}).get(record["index"]), names)
 
     most, least = (list(map(shown, records)) for records in extremes(run, count))
     write_html(
@@ -121,6 +134,7 @@ def write_page(
         least=least,
         facts=list(_settings(header)),
         inputs=_ranges(header["indices"]),
+        draws=f"{next(iter(explanations.values())).n:,}" if explanations else "",
     )
 
 
@@ -153,6 +167,13 @@ def _shown(
         radius=explained(f"radius {record['radius']:.12g}", noise.implies(record["radius"])),
         votes=f"{votes} of {record['n']:,}",
     )
+
+
+def _with_map(shown: _Shown, found: Explanation | None, names: Sequence[str]) -> _Shown:
+    if found is None:
+        return shown
+    drawn = map_png(found) if isinstance(shown.clean, bytes) else _look(found.direction, None)
+    return replace(shown, map=drawn, explained=caption(found, f"label {names[found.label]}"))
 
 
 def _look(x: Tensor, data_range: Range | None) -> bytes | str:
