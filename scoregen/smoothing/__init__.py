@@ -2,6 +2,7 @@ r"""Certified robustness by randomized smoothing."""
 
 from scoregen.smoothing.certificate import ABSTAIN, Certificate
 from scoregen.smoothing.dual import DualSmoothing
+from scoregen.smoothing.explanations import Explanation
 from scoregen.smoothing.multiplicative_noise import LogNormal, LogNormalGain, LogNormalGamma
 from scoregen.smoothing.noise import AbstractNoise, Gaussian, Laplace, Uniform
 from scoregen.smoothing.preparation import ClassifierInput, Normalized, Resized
@@ -15,6 +16,7 @@ __all__ = [
     "Certificate",
     "ClassifierInput",
     "DualSmoothing",
+    "Explanation",
     "Gaussian",
     "Laplace",
     "LogNormal",

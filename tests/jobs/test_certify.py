@@ -80,6 +80,21 @@ def test_a_run_leaves_certificates_table_curve_and_page_and_goes_on_where_it_sto
         run(tmp_path, "alpha=0.01")
 
 
+def test_maps_are_added_to_a_finished_run_and_change_no_certificate(tmp_path):
+    run(tmp_path)
+    first = (tmp_path / "certificates.jsonl").read_text()
+    assert "map of" not in (tmp_path / "report.html").read_text()
+    run(tmp_path, "explain=300")
+    assert (tmp_path / "certificates.jsonl").read_text() == first
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('alt="map of input') == page.count("map of label") == 2 * 5
+    with np.load(tmp_path / "explanations.npz") as found:
+        assert sorted(found["index"]) == [0, 36, 72, 108, 144]
+        assert found["gradient"].shape == found["direction"].shape == (5, 1, 8, 8)
+        candidates = {record["index"]: record["candidate"] for record in load(tmp_path).records}
+        assert dict(zip(found["index"].tolist(), found["label"].tolist(), strict=True)) == candidates
+
+
 def test_runs_are_compared_in_one_table(tmp_path, capsys):
     for name, method in (("a", "ladder"), ("b", "fixed")):
         run(tmp_path / name, f"method={method}")
@@ -130,6 +145,8 @@ PURIFY = {"_target_": "scoregen.jobs.Purify"}
         ({"step": 1e-9}, "step must leave at most 1000 rungs"),
         ({"n": 5}, "n must be at least"),
         ({"method": "ladderr"}, "Did you mean 'ladder'"),
+        ({"explain": 3}, "explain must be a whole number >= 4, got explain=3"),
+        ({"explain": 100, "noise": option("noise", "laplace")}, "noise must be Gaussian, whose Stein identity"),
         ({"alpha": "abc"}, "alpha: must be a number, got 'abc'"),
         ({"n": None}, "n: must be an integer, got null"),
         ({"seed": 0.5}, "seed: must be an integer"),

@@ -1,15 +1,26 @@
 r"""Explanations, on classifiers whose smoothed probability and its gradient are known in closed form."""
 
+import io
 import math
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 from torch import nn
 
 from scoregen.smoothing import Gaussian, Laplace, LogNormal, SmoothedClassifier
-from scoregen.smoothing.explanations import CLIP, CLIPPED, LIPSCHITZ, Moments, bernstein, memberships
+from scoregen.smoothing.explanations import (
+    CLIP,
+    CLIPPED,
+    LIPSCHITZ,
+    Explanation,
+    Moments,
+    bernstein,
+    memberships,
+)
+from scoregen.smoothing.maps import caption, map_png
 
 SIGMA, SIDE = 0.5, 20
 W = torch.linspace(-1, 2, SIDE, dtype=torch.float64)
@@ -123,19 +134,21 @@ def test_bernstein_covers_the_mean_and_clipping_costs_what_is_taken_off():
 
 
 def test_direction_radius_and_cosine_are_never_above_the_truth_and_not_far_below():
-    r"""Half-space: <grad F(x + d), v> = phi((m + w.d)/sigma) w.v / sigma, m its margin; alpha .05, 100 inputs."""
+    r"""Half-space: <grad F(x + d), v> = phi((m + w.d)/sigma) w.v / sigma, m its margin; alpha .05, 60 inputs."""
     g = smoothed(batch_size=2048)
-    found = g.explain(POINT.expand(100, SIDE), 2000, alpha=0.05, generator=seeded(3))
+    found = g.explain(POINT.expand(60, SIDE), 2000, alpha=0.05, generator=seeded(3))
     slope = stats.norm.pdf(0.786 / SIGMA) / SIGMA
     along = np.array([float(one.direction @ W) for one in found])
     radii, cosines = (np.array([getattr(one, name) for one in found]) for name in ("direction_radius", "cosine_lower"))
     lows = radii * LIPSCHITZ / SIGMA**2
-    assert (lows > slope * along).sum() <= 5
-    assert (cosines > along).sum() <= 10
+    assert (lows > slope * along).sum() <= 3
+    assert (cosines > along).sum() <= 6
     assert 0 < radii.max() < 0.82 * SIGMA
-    sharp = g.explain(POINT[None], 60_000, alpha=0.05, generator=seeded(3))[0]
-    assert sharp.direction_radius * LIPSCHITZ / SIGMA**2 == pytest.approx(slope, rel=0.15)  # below, as is the cosine
-    assert 0.85 < sharp.cosine_lower < 1
+    sharp = g.explain(POINT[None], 30_000, alpha=0.05, generator=seeded(3))[0]
+    assert sharp.direction_radius * LIPSCHITZ / SIGMA**2 == pytest.approx(
+        0.9 * slope, rel=0.1
+    )  # below, as is the cosine
+    assert 0.8 < sharp.cosine_lower < 1
 
 
 def test_the_bound_of_the_slope_uses_draws_that_did_not_choose_the_direction():
@@ -221,11 +234,11 @@ def same(a, b):
 
 def test_batch_size_and_order_change_no_bit_and_certificates_do_not_change():
     x = torch.stack((POINT, 0.3 * W, -0.2 * W))
-    found = smoothed(batch_size=128).explain(x, 1000, generator=seeded(5), indices=[4, 9, 2])
-    for size in (7, 300, 4096):
-        other = smoothed(batch_size=size).explain(x.flip(0), 1000, generator=seeded(5), indices=[2, 9, 4])
+    found = smoothed(batch_size=128).explain(x, 500, generator=seeded(5), indices=[4, 9, 2])
+    for size in (7, 300):
+        other = smoothed(batch_size=size).explain(x.flip(0), 500, generator=seeded(5), indices=[2, 9, 4])
         assert all(map(same, found, other[::-1]))
-    assert not torch.equal(found[0].gradient, smoothed().explain(x, 1000, generator=seeded(6))[0].gradient)
+    assert not torch.equal(found[0].gradient, smoothed().explain(x, 500, generator=seeded(6))[0].gradient)
     g = smoothed()
     before = g.certify(x, 500, generator=seeded(7))
     g.explain(x, 200, generator=seeded(7))
@@ -276,3 +289,15 @@ def test_answers_that_are_no_numbers_and_classifiers_of_the_batch_are_refused():
         explained(20_000, broken)
     with pytest.raises(ValueError, match="must treat each input by itself"):
         explained(200, lambda y: half_space(y - 3 * y.mean(0)))
+
+
+def test_a_map_is_red_where_the_probability_rises_and_pale_below_two_errors():
+    direction = torch.tensor([[[0.5, -0.5], [0.5, -0.25]], [[0.3, 0.0], [0.3, 0.0]]]).double()  # two channels
+    gradient, error = 3 * direction, torch.full((2, 2, 2), 0.1).double()
+    error[:, 1, 0] = 2.0
+    found = Explanation(1, 0.9, 0.8, gradient, error, direction, 0.12349, 0.6789, 100, 1e-3)
+    pixels = np.array(Image.open(io.BytesIO(map_png(found))))
+    assert pixels.tolist() == [[[255, 0, 0], [96, 96, 255]], [[255, 204, 204], [175, 175, 255]]]
+    assert caption(found, "label 1") == "map of label 1: an ascent direction within 0.123, cosine at least 0.67"
+    nothing = explained(200, x=100 * W)
+    assert caption(nothing, "label 1") == "map of label 1: no direction is proved"
