@@ -161,6 +161,16 @@ def test_a_part_is_the_plain_certificate_at_half_of_alpha(method):
     assert -1 in [c.label for c in found] and {0, 1} < {c.label for c in found}
 
 
+@pytest.mark.parametrize("part", [0, 1])
+def test_predictions_are_the_plain_ones_at_half_of_alpha(part):
+    x = torch.linspace(0.0, 0.3, 60, dtype=torch.float64)[:, None]
+    unsure = half_space([-1.0])  # class 0 at all x > 0
+    g = dual([Gaussian(0.5)] * 3, [unsure if part == 0 else always(0), unsure if part == 1 else always(0), always(1)])
+    own, seed = (g.selector, *g.experts)[part], derive_seed(seeded())
+    half, full = (own.predict(x, 100, alpha, keyed(seed, part)).tolist() for alpha in (0.01, 0.02))
+    assert g.predict(x, 100, 0.02, seeded()).tolist() == half != full
+
+
 def test_half_of_alpha_is_spent_on_each_part():
     c = switching().certify(torch.zeros(1, 1).double(), n=1000, n_selector=700, alpha=0.02, method="fixed")[0]
     for part, n in ((c.selector, 700), (c, 1000)):
@@ -300,23 +310,25 @@ class Chooser(nn.Module):
 
 
 class Meddling(nn.Module):
-    r"""An expert that turns the selector it shares."""
+    r"""An expert that turns another part, which it shares."""
 
-    def __init__(self, selector):
+    def __init__(self, other):
         super().__init__()
-        self.selector = selector
+        self.other = other
 
     def forward(self, y):
-        self.selector.sign = -1.0
+        self.other.sign = -1.0
         return always(0)(y)
 
 
-def test_an_expert_that_changes_the_selector_is_found():
-    for run in ("certify", "predict"):
-        chooser = Chooser().eval()
-        g = dual([Gaussian(0.5)] * 3, [chooser, Meddling(chooser).eval(), always(1)])
-        with pytest.raises(ValueError, match="the inputs of the beginning were answered in another way"):
-            getattr(g, run)(torch.full((1, 1), -1.0), n=200, generator=seeded())
+@pytest.mark.parametrize("turned", ["selector", "an expert before it"])
+@pytest.mark.parametrize("run", ["certify", "predict"])
+def test_a_part_that_another_one_changes_is_found(turned, run):
+    chooser = Chooser().eval()
+    parts = [chooser, always(0)] if turned == "selector" else [half_space([1.0]), chooser]
+    g = dual([Gaussian(0.5)] * 3, [*parts, Meddling(chooser).eval()])
+    with pytest.raises(ValueError, match="the inputs of the beginning were answered in another way"):
+        getattr(g, run)(torch.tensor([[-1.0], [1.0]]), n=200, generator=seeded())
 
 
 def test_experts_may_be_one_classifier_purified_at_each_sigma():
