@@ -126,6 +126,7 @@ def test_smooth_lora_keeps_only_adapters_and_logs_the_jacobian(smooth):
     assert sorted(p.name for p in smooth.iterdir()) == [
         "checkpoints",
         "config.yaml",
+        "data.json.gz",
         "lora",
         "metrics.jsonl",
         "samples",

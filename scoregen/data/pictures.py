@@ -67,10 +67,13 @@ class Pictures(LazyDataset):
             try:
                 found = found or Alike.to(self.picture(place), self.wanted)
                 found.check(self.picture(place))
-            except Damaged:
+            except Damaged as error:
                 damaged += 1
                 if damaged > share * len(self):
-                    raise
+                    raise Damaged(
+                        f"{error} That makes {damaged} of {len(self):,} pictures that cannot be read, above the share "
+                        f"of data.max_corrupt={share:g}. Repair or remove them, or raise it."
+                    ) from error
         assert found is not None  # one was whole, or there are too many damaged ones
         self.alike = found
         with suppress(Damaged):  # a training counts them

@@ -55,7 +55,8 @@ def lora_card(job: "Export", checkpoint: Path) -> str:
 
 def _page(job: "Export", sections: Mapping[str, str]) -> str:
     name = (job.hub or Path(str(job.checkpoint)).name).rpartition("/")[2]
-    front = {"library_name": "diffusers", "license": job.licence or "unknown", "tags": ["diffusion", "scoregen"]}
+    library = "diffusers" if "diffusers" in sections["Use"] else "torch"
+    front = {"library_name": library, "license": job.licence or "unknown", "tags": ["diffusion", "scoregen"]}
     head = f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name}\n"
     about = f"\n{job.about}\n" if job.about else ""
     return head + about + "".join(f"\n## {title}\n\n{text.strip()}\n" for title, text in sections.items() if text)
@@ -101,7 +102,7 @@ def _steps(checkpoint: Path, trainer: Mapping[str, Any]) -> str | None:
     if not file.is_file():
         return None
     step, batch = json.loads(file.read_text())["step"], trainer.get("batch_size")
-    return f"{step:,} of {batch} images" if batch else f"{step:,}"
+    return f"{step:,}, each of {batch} samples" if batch else f"{step:,}"
 
 
 def _time(run: Path, trainer: Mapping[str, Any]) -> str | None:

@@ -49,8 +49,11 @@ def save_program(denoiser: Any, path: Path) -> str:
                 f"import torch\n\n# ({arguments}) -> E[y_0 | u], u = y_0 + s eps, in batches of {least} to {most}\n"
                 'denoise = torch.export.load(FOLDER + "/program.pt2").module()\n'
             )
-    told = " ".join(str(reason).split())[:300]
-    raise UserError(f"program: torch.export refuses this {type(denoiser).__name__} ({told}).") from reason
+    told = str(reason).strip().splitlines()[0]
+    raise UserError(
+        f"program: torch.export refuses this {type(denoiser).__name__} ({told}). A network must not look at values, "
+        "and must take the size of a batch from z.shape[0], not from len(z)."
+    ) from reason
 
 
 def _exported(denoiser: nn.Module, example: tuple[Tensor, ...], least: int, most: int) -> Any:

@@ -134,9 +134,12 @@ MISTAKES = {
     "range-every": (["preview.every=0"], "preview: every must be >= 1, got every=0"),
     "choice": (
         ["model.prediction=epss"],
-        r"model: prediction must be edm, x0, eps or v, got prediction='epss'. Did you mean 'eps'\?",
+        r"model: prediction must be edm, x0, eps, v, flow or consistency, got prediction='epss'. Did you mean 'eps'\?",
     ),
-    "choice-precision": (["trainer.precision=b16"], "trainer: precision must be auto, bf16 or no, got precision='b16'"),
+    "choice-precision": (
+        ["trainer.precision=b16"],
+        "trainer: precision must be auto, bf16, fp16 or no, got precision='b16'",
+    ),
     "choice-moments": (
         ["data_moments=pixels"],
         r"data_moments: must be scalar, pixel or null, .*Did you mean 'pixel'\?",
@@ -174,7 +177,7 @@ def test_images_of_mixed_channels_are_refused_by_name(here, capsys):
     image_folder(here / "images", modes=("L", "RGB", "L"))
     text = refused("train", capsys, "data=folder", "data.path=images")
     assert re.search(
-        "data.path: images must have the same channels.*'0.png' has 1 channels.*'1.png' has 3 .*Convert", text
+        "data.path: pictures must have the same channels, but .*0.png' has 1, .*1.png' 3. Give data.channels=3", text
     )
 
 
@@ -211,7 +214,7 @@ def test_a_run_by_the_command_line_holds_what_is_promised(here, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"done: {here}/run/report.html"
     names = {path.name for path in (here / "run").iterdir()}
     pictures = {"samples", "samples.png", "real.png", "loss.png"}
-    assert names == {".hydra", "config.yaml", "metrics.jsonl", "checkpoints", "report.html", *pictures}
+    assert names == {".hydra", "config.yaml", "data.json.gz", "metrics.jsonl", "checkpoints", "report.html", *pictures}
     assert set(numbers(here / "run")[0]) == {"step", "loss", "grad_norm", "lr", "skipped", "images"}
     report = (here / "run" / "report.html").read_text()
     assert "data:image/png;base64," in report and "http" not in report.replace("http-equiv", "")
@@ -351,7 +354,7 @@ BAD_SAMPLING = {
     "label-list": (["RUN", "label=[]"], "label: must not be an empty list"),
     "label-text": (
         ["RUN", "label=three"],
-        "label: must be an integer, a list of integers, all, random or null, got 'three'",
+        "label: must lie in 0..9 .*, got 'three'; the classes of this checkpoint have no names",
     ),
     "guidance": (["RUN", "guidance=2"], "guidance: needs labels, got guidance=2.0 without. Give label=all"),
     "guidance-inf": (["RUN", "guidance=inf", "label=1"], "guidance: scale must be finite"),

@@ -76,7 +76,7 @@ def test_the_card_says_what_is_known(edm, tmp_path):
     for part in (
         "license: cc0-1.0",
         "Digits.",
-        "3 of 8 images",
+        "3, each of 8 samples",
         "seed: 0",
         "none was left out",
         "The nearest of the 1,6",

@@ -226,6 +226,34 @@ def test_equal_gradients_are_all_in_and_zero_ones_never():
     assert explained(300, two, POINT, top=7).top.in_top.nonzero().flatten().tolist() == [0, 1]
 
 
+def test_top_entries_are_those_of_the_logit_of_the_class():
+    def one_each(y):
+        return 5 + y[:, :3]
+
+    for label in range(3):
+        top = smoothed(one_each, 3).explain(POINT[None], 100, top=1, classes=[label], generator=seeded())[0].top
+        assert top.in_top.nonzero().flatten().tolist() == [label]
+
+
+def test_draws_are_none_of_those_that_certify_or_choose_the_class():
+    rows = []
+
+    def logging(y):
+        rows.extend(map(tuple, y[:, :3].tolist()))
+        return half_space(y)
+
+    def asked(call):
+        rows.clear()
+        call()
+        return set(rows)
+
+    g, x = smoothed(logging), POINT[None]
+    guard = asked(lambda: g.examine([(0, x[0])]))
+    certified = asked(lambda: g.certify(x, 300, method="fixed", generator=seeded())) - guard
+    found = asked(lambda: g.explain(x, 300, classes=[1], generator=seeded())) - guard
+    assert len(certified) == 400 and len(found) == 300 and not certified & found
+
+
 def same(a, b):
     return all(
         torch.equal(getattr(a, name), getattr(b, name)) for name in ("gradient", "standard_error", "direction")
