@@ -15,6 +15,8 @@ OPTIONS = {
     "hydra/launcher=submitit_local": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "hydra/sweeper=optuna": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
 }
+for _plugin in ("joblib_launcher", "submitit_launcher", "optuna_sweeper"):
+    pytest.importorskip(f"hydra_plugins.hydra_{_plugin}")
 SHORT = [*TOY, "trainer.steps=2"]
 
 

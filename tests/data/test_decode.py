@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 from PIL import Image
 
@@ -13,6 +12,7 @@ from scoregen.data.files import picture_kind, read_deep, read_exact, read_pictur
 from scoregen.data.opening import Damaged
 from scoregen.errors import UserError
 
+tifffile = pytest.importorskip("tifffile")
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (4, 6), dtype=np.uint8)
 COLOUR = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)

@@ -80,6 +80,7 @@ def shards(folder: Path) -> dict[str, Any]:
 
 
 def hugging_face(folder: Path) -> dict[str, Any]:
+    pytest.importorskip("datasets")
     repair_torchvision()
     from datasets import Dataset, DatasetDict, disable_progress_bars
 
