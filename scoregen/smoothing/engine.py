@@ -115,7 +115,7 @@ class Engine:
     @property
     def half(self) -> bool:
         r"""Whether the forward pass rounds to 16 bits."""
-        weights = itertools.chain(self.classifier.parameters()) if isinstance(self.classifier, nn.Module) else ()
+        weights = self.classifier.parameters() if isinstance(self.classifier, nn.Module) else ()
         kept = next((w.dtype for w in weights if w.is_floating_point()), torch.float32)
         return self.precision is not None or torch.finfo(kept).bits < 32
 

@@ -133,12 +133,9 @@ class Guard:
         ).double()
         largest, given = logits.max(1).values, logits.gather(1, answers[:, None])[:, 0]
         self._again += len(answers)
-        self._differing += int((~(largest - given <= self._allowed(largest - given))).sum())
+        self._differing += int((~(largest - given <= _ROUNDING * self._rounding)).sum())
         if self._differing > max(1, _BESIDE * self._again):
             raise NotAFunction(COMPANY)
-
-    def _allowed(self, like: Tensor) -> Tensor:
-        return torch.full_like(like, _ROUNDING * self._rounding)
 
     def _differ(self, logits: Tensor, others: Tensor) -> bool:
         r"""Whether more than one row differs by more than rounding."""
