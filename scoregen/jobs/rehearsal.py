@@ -60,10 +60,12 @@ def _check_apart(model: Any) -> None:
             )
 
 
-def check_optimizer(trainer: Any, model: Any) -> None:
+def check_optimizer(trainer: Any, model: Any, loss: Any = None) -> None:
     r"""Makes the optimizer once, so that a value out of range is an error before any work."""
     try:
-        rates = [group["lr"] for group in trainer.make_optimizer(model).param_groups]
+        rates = [group["lr"] for group in trainer.make_optimizer(model, loss).param_groups]
+    except UserError:
+        raise
     except (ValueError, TypeError) as error:
         raise UserError(f"trainer.optimizer: a value is out of range or of another type: {error}.") from error
     for rate in rates:

@@ -107,7 +107,7 @@ class Train(LoadingJob):
 
         config, picked = self._resolved(out)
         parts = self._parts(config, out)
-        check_optimizer(parts.trainer, parts.model)
+        check_optimizer(parts.trainer, parts.model, parts.loss)
         parts.trainer.check(parts.model, parts.loss)
         config["trainer"] = parts.trainer.settled(config["trainer"])
         check_loss(parts.loss, parts.model, self.data, parts.trainer.steps)

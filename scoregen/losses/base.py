@@ -74,6 +74,10 @@ class Loss(nn.Module, ABC):
     def at(self, step: int, steps: int) -> None:
         r"""Called before each of the trainer's `steps` steps. Schedules must be pure functions of step and steps."""
 
+    def trained(self) -> list[nn.Parameter]:
+        r"""Called once for the optimizer; return parameters of the loss that are trained with the model's."""
+        return []
+
     def metrics(self) -> dict[str, float]:
         r"""Called at log steps on every process; return further values for the log, such as means since the last call.
 
@@ -106,6 +110,9 @@ class WrappedLoss(Loss):
 
     def at(self, step: int, steps: int) -> None:
         self.base_loss.at(step, steps)
+
+    def trained(self) -> list[nn.Parameter]:
+        return self.base_loss.trained()
 
     def metrics(self) -> dict[str, float]:
         return self.base_loss.metrics()

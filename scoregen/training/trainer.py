@@ -17,11 +17,13 @@ from torch import nn
 from scoregen import checkpoint
 from scoregen.config import Config
 from scoregen.data import Source
+from scoregen.errors import UserError
 from scoregen.losses import Loss
 from scoregen.parallel import device, say_once, world_size
 from scoregen.training.copies import make_accelerator
 from scoregen.training.ema import EMA
 from scoregen.training.ending import Ending
+from scoregen.training.exponentiated_gradient import ExponentiatedGradient
 from scoregen.training.hooks import Hook
 from scoregen.training.loggers import Logger
 from scoregen.training.loop import Loop
@@ -80,7 +82,7 @@ class Trainer(Settings):
         if self.sharding is not None and world_size() > 1:
             shard_model(model, self.sharding, accelerator.device)
         loss.to(accelerator.device)
-        optimizer = self.make_optimizer(model)
+        optimizer = self.make_optimizer(model, loss)
         rates = [group["lr"] * group.get("rate", 1.0) for group in optimizer.param_groups]
         ema = EMA(model, self.ema_halflife, self.ema_warmup)
         if start is not None:
@@ -134,15 +136,20 @@ class Trainer(Settings):
             say_once("trainer.ddp: there is one process, so that the model has no copies.")
         compiler_of(loss, self, device())
 
-    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+    def make_optimizer(self, model: nn.Module, loss: Loss | None = None) -> torch.optim.Optimizer:
         r"""The optimizer of a model's trainable parameters, in a group a layer where rates decay with the depth.
 
+        Parameters of the loss follow in a group of their own, without weight decay.
+
         Raises:
-            ValueError: a layer_decay for a model that does not name its layers.
+            ValueError: a layer_decay for a model that does not name its layers, or an optimizer under which the
+                parameters of the loss would stay 0.
         """
-        make = self.optimizer or _adamw
+        make, own = self.optimizer or _adamw, [] if loss is None else loss.trained()
+        beside: list[dict[str, Any]] = [{"params": own, "weight_decay": 0.0}] if own else []
         if self.layer_decay is None:
-            return make([p for p in model.parameters() if p.requires_grad])
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            return _multiplicative_refused(make([{"params": parameters}, *beside]) if own else make(parameters), own)
         layers: Callable[[], Sequence[Iterable[nn.Parameter]]] | None = getattr(model, "layers", None)
         if layers is None:
             raise ValueError(
@@ -154,7 +161,17 @@ class Trainer(Settings):
             parameters = [p for p in layer if p.requires_grad]
             if parameters:
                 groups.append({"params": parameters, "rate": self.layer_decay**depth})
-        return make(groups)
+        return _multiplicative_refused(make([*groups, *beside]), own)
+
+
+def _multiplicative_refused(optimizer: torch.optim.Optimizer, own: list[nn.Parameter]) -> torch.optim.Optimizer:
+    r"""The optimizer, unless its steps are factors and parameters of the loss start at 0."""
+    if own and isinstance(optimizer, ExponentiatedGradient):
+        raise UserError(
+            "loss.uncertainty: must be false with trainer.optimizer ExponentiatedGradient, got true. Its steps are "
+            "factors, so that u(s) would stay 0. Choose another optimizer."
+        )
+    return optimizer
 
 
 def _adamw(parameters: Any) -> torch.optim.Optimizer:
