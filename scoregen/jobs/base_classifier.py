@@ -79,21 +79,28 @@ def _check_images(name: str, wants: ClassifierInput, given: ClassifierInput, sou
         )
 
 
-def purified(job: Any, classifier: Any) -> Any:
-    r"""A classifier behind the denoiser of a certification."""
-    from scoregen.smoothing.purify import PurifiedClassifier, check_chart
-
-    purify, noise = job.purify, job.noise
+def denoiser_of(job: Any, classifier: Any) -> Any:
+    r"""The denoiser of a certification, before a classifier that is not told the noise."""
+    purify = job.purify
     if hasattr(classifier, "noise_sigma"):
         raise UserError(
             f"purify.checkpoint: must be null for a {type(classifier).__name__}, which is told the noise that a "
             f"denoiser takes away, got '{purify.checkpoint}'."
         )
-    denoiser: Any = job.loaded(str(purify.checkpoint), purify.weights, purify.null_label)
+    return job.loaded(str(purify.checkpoint), purify.weights, purify.null_label)
+
+
+def purified(job: Any, classifier: Any, denoiser: Any, noise: AbstractNoise) -> Any:
+    r"""A classifier behind the denoiser of a certification, at the level of a noise."""
+    from scoregen.smoothing.multiplicative_noise import LogNormal
+    from scoregen.smoothing.purify import PurifiedClassifier, check_chart
+
+    purify = job.purify
     try:
         check_chart(noise, denoiser.sde)
     except ValueError as error:
         raise UserError(f"noise, purify.checkpoint: {error}") from error
+    assert isinstance(noise, Gaussian | LogNormal)  # no other noise passes the check
     average = _averaged(purify, denoiser, job.data, noise)
     options = {"votes": purify.votes, "seed": purify.seed, "average": average}
     return PurifiedClassifier(classifier, denoiser, job.sampler, noise.sigma, **options).eval()

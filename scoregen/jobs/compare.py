@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from scoregen.errors import UserError
-from scoregen.jobs.certify import user_errors
+from scoregen.jobs.certifying import user_errors
 from scoregen.jobs.job import Job, Plan
 
 
