@@ -30,6 +30,7 @@ from scoregen.metrics.reference import reference_features
 from scoregen.metrics.report import Number, Report
 from scoregen.metrics.samples import read_record, read_samples
 from scoregen.metrics.smoothness import Smoothness, constant_speed_path, istd
+from scoregen.metrics.speckle import EquivalentLooks, RatioImage, equivalent_looks, ratio_image, ratio_statistics
 
 __all__ = [
     "CheckpointFeatures",
@@ -37,6 +38,7 @@ __all__ = [
     "ClassifierFeatures",
     "DDIMInversion",
     "DensityCoverage",
+    "EquivalentLooks",
     "Estimate",
     "FeatureExtractor",
     "Inception",
@@ -47,6 +49,7 @@ __all__ = [
     "Pixels",
     "PrecisionRecall",
     "RandomConvolution",
+    "RatioImage",
     "Reconstruction",
     "Report",
     "Settings",
@@ -59,6 +62,7 @@ __all__ = [
     "density_coverage",
     "dequantise",
     "energy_distance",
+    "equivalent_looks",
     "evaluate",
     "extract_features",
     "frechet_distance",
@@ -68,6 +72,8 @@ __all__ = [
     "kernel_distance",
     "nearest_neighbours",
     "precision_recall",
+    "ratio_image",
+    "ratio_statistics",
     "read_record",
     "read_samples",
     "reconstruction_error",
