@@ -16,7 +16,7 @@ from torch import Tensor
 from scoregen.data.bounds import MOST_PIXELS
 from scoregen.data.files import as_fraction, picture_shape, read_archive, read_exact
 from scoregen.errors import UserError, absent
-from scoregen.jobs.whole import is_archive, is_array, is_picture
+from scoregen.whole import is_archive, is_array, is_picture
 from scoregen.storage import write_atomically
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}

@@ -14,8 +14,8 @@ from scoregen.jobs.conditioning import announced, find_checkpoint, image_shape
 from scoregen.jobs.fast import FastJob
 from scoregen.jobs.intensities import Intensities, open_intensities
 from scoregen.jobs.job import Job, Plan, Weights, origin
-from scoregen.jobs.whole import said
 from scoregen.samplers import Despeckler, Sampler, Tiled
+from scoregen.whole import said
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,10 +23,10 @@ from scoregen.jobs.conditioning import (
 )
 from scoregen.jobs.fast import FastJob
 from scoregen.jobs.job import Job, Plan, Weights, origin
-from scoregen.jobs.whole import is_array, is_png, said
 from scoregen.pictures import has_ends
 from scoregen.samplers import Sampler
 from scoregen.storage import write_atomically
+from scoregen.whole import is_array, is_png, said
 
 
 @dataclass(frozen=True, kw_only=True)
