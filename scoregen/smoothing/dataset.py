@@ -11,11 +11,10 @@ from scoregen.checks import whole
 from scoregen.interruption import check_folder, end_if_asked
 from scoregen.parallel import barrier, gather, shard, world_size
 from scoregen.progress import progress
-from scoregen.smoothing.bounds import percent, significant
+from scoregen.smoothing.bounds import percent
 from scoregen.smoothing.guard import KNOWN_BY, NotAFunction
 from scoregen.smoothing.methods import AbstractMethod
-from scoregen.smoothing.results import Results, Run, fingerprint, hashed, load
-from scoregen.smoothing.sequential import Ladder
+from scoregen.smoothing.results import Results, Run, hashed, load
 from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 
 
@@ -68,7 +67,14 @@ def certify_dataset(
         raise ValueError(f"indices must hold one or more different numbers, got {list(indices)[:10]}.")
     known = [(indices[i], data[indices[i]][0]) for i in every_kth(len(indices), KNOWN_BY)]
     g.examine(known)
-    header = {"description": dict(description or {}), **_header(g, data, known, indices, method, seed)}
+    header = {
+        "description": dict(description or {}),
+        "seed": seed,
+        "indices": list(indices),
+        "labels": labels_hash(data, indices),
+        "inputs": hashed(b"".join(x.cpu().numpy().tobytes() for _, x in known)),
+        **g.header(method, known),
+    }
     with Results(out, header) as results:
         try:
             _certify_into(results, g, data, indices, method, seed)
@@ -100,43 +106,6 @@ def _certify_into(
             bar.update()
             bar.set_postfix_str(score.add(record["predicted"] == record["label"]))
             end_if_asked()
-
-
-def _header(
-    g: SmoothedClassifier,
-    data: LabelledData,
-    known: Sequence[tuple[int, Tensor]],
-    indices: Sequence[int],
-    method: AbstractMethod,
-    seed: int,
-) -> dict[str, Any]:
-    r"""What determines the certificates: two jobs are the same if all of it is."""
-    return {
-        "noise": repr(g.noise),
-        "alpha": method.alpha,
-        "n": method.n,
-        "method": repr(method),
-        "num_classes": g.num_classes,
-        "strict": g.strict,
-        "precision": str(g.precision),
-        "seed": seed,
-        "indices": list(indices),
-        "norm": g.noise.distance,
-        "step": g.noise.step,
-        "radii": _rungs(g, method),
-        "reach": None if (p := method.sufficient) is None else significant(g.noise.radius(p, 1.0 - p)),
-        "labels": labels_hash(data, indices),
-        "inputs": hashed(b"".join(x.cpu().numpy().tobytes() for _, x in known)),
-        "classifier": fingerprint(g.classifier),  # the hashes last: what precedes them says more where jobs differ
-        "answers": g.answers(known),
-    }
-
-
-def _rungs(g: SmoothedClassifier, method: AbstractMethod) -> list[float] | None:
-    r"""The radii of a ladder's rungs; None for other methods."""
-    if not isinstance(method, Ladder):
-        return None
-    return [significant(g.noise.radius(p, 1.0 - p)) for p in method.targets]
 
 
 def _inputs(data: LabelledData, indices: Sequence[int], labels: dict[int, int]) -> Iterator[tuple[int, Tensor]]:

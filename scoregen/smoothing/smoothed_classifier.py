@@ -1,26 +1,25 @@
 r"""The smoothed classifier: g(x) = argmax_c P(f(noisy x) = c), its prediction and its certificate."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scoregen.checks import whole
-from scoregen.rng import Stream
-from scoregen.rng import generator as keyed_generator
-from scoregen.smoothing.certificate import ABSTAIN, Certificate, conclude
+from scoregen.smoothing.certificate import Certificate, conclude
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.classifiers import Classify
-from scoregen.smoothing.engine import Engine, Request, placed, rounded
+from scoregen.smoothing.engine import Engine, Request, placed
 from scoregen.smoothing.explanations import Explanation, Question, check_gaussian, explain_input
-from scoregen.smoothing.guard import KNOWN_BY, Guard
-from scoregen.smoothing.methods import AbstractMethod, Tally, Vote
+from scoregen.smoothing.guard import Guard
+from scoregen.smoothing.header import header
+from scoregen.smoothing.inputs import checked, numbered, spread
+from scoregen.smoothing.methods import AbstractMethod, Tally
 from scoregen.smoothing.modes import refuse_training
 from scoregen.smoothing.noise import AbstractNoise
-from scoregen.smoothing.results import answers
+from scoregen.smoothing.prediction import Prediction, decide, make_vote
 
-Item = TypeVar("Item")
 ROUND = 16  # batches between two transfers of counts, where several inputs can share them
 
 
@@ -28,12 +27,6 @@ def derive_seed(generator: torch.Generator | None) -> int:
     r"""One 63-bit seed from a generator (None: torch's global one)."""
     device = generator.device if generator is not None else "cpu"
     return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
-
-
-def spread(inputs: Sequence[Item]) -> list[Item]:
-    r"""At most `KNOWN_BY` of the inputs, evenly spread."""
-    count = min(KNOWN_BY, len(inputs))
-    return [inputs[i * len(inputs) // count] for i in range(count)]
 
 
 class SmoothedClassifier:
@@ -96,24 +89,24 @@ class SmoothedClassifier:
 
         Args:
             x: inputs (B, *S), in their own units.
-            n: draws for an input (ladder, stitched: at most).
+            n: draws for an input (ladders, stitched: at most).
             alpha: failure probability of each certificate.
             n0: draws that choose the class.
-            method: ladder (a grid of radii, the cheapest), fixed, selection_free, top2 or stitched.
+            method: ladder (a grid of radii, the cheapest), fixed, selection_free, top2, stitched or ladder_top2.
             generator: gives one seed; seed and index of an input determine its noise. None: torch's global one.
             indices: the inputs' numbers in the data set, the keys of their noise (None: 0, 1, ...).
-            max_radius: the largest radius of interest, at which ladder and stitched stop; n must be able to certify it.
-                None: twice the noise's size, as far as n allows.
-            step: distance of the ladder's radii.
+            max_radius: the largest radius of interest, at which ladders and stitched stop; n must be able to certify
+                it. None: twice the noise's size, as far as n allows.
+            step: distance of a ladder's radii.
 
         Raises:
             ValueError: n is too small, or the noise does not suit an input.
         """
         rule = make_method(method, self.noise, n, n0=n0, alpha=alpha, max_radius=max_radius, step=step)
         if len(x):
-            self.examine(spread(self._numbered(x, indices)))
-        found = dict(self.stream(self._numbered(x, indices), rule, derive_seed(generator)))
-        return [found[i] for i, _ in self._numbered(x, indices)]
+            self.examine(spread(numbered(x, indices)))
+        found = dict(self.stream(numbered(x, indices), rule, derive_seed(generator)))
+        return [found[i] for i, _ in numbered(x, indices)]
 
     def predict(
         self,
@@ -122,23 +115,25 @@ class SmoothedClassifier:
         alpha: float = 1e-3,
         generator: torch.Generator | None = None,
         indices: Sequence[int] | None = None,
+        *,
+        method: str = "sequential",
     ) -> Tensor:
         r"""The labels g(x), each right with probability 1 - alpha; -1 (abstain) if n draws are inconclusive.
 
         Arguments as `certify`.
 
+        Args:
+            n: draws for an input (sequential: at most).
+            method: "sequential" stops where the test is sure or will not be; "fixed" always draws n (Cohen's PREDICT).
+
         Returns:
             (B,) int64 on the CPU.
         """
-        vote = Vote(n, alpha)
+        vote, inputs = make_vote(method, n, alpha), numbered(x, indices)
         if len(x):
-            self.examine(spread(self._numbered(x, indices)))
-        labels = {
-            i: bounds.candidate if bounds.lower else ABSTAIN
-            for i, tally in self.tallies(self._numbered(x, indices), vote, derive_seed(generator))
-            for bounds in [vote.bounds(tally)]
-        }
-        return torch.tensor([labels[i] for i, _ in self._numbered(x, indices)], dtype=torch.int64)
+            self.examine(spread(inputs))
+        found = dict(self.predictions(inputs, vote, derive_seed(generator)))
+        return torch.tensor([found[i].label for i, _ in inputs], dtype=torch.int64)
 
     def explain(
         self,
@@ -167,15 +162,15 @@ class SmoothedClassifier:
             ValueError: the classifier is no function of one input, or has no gradient where `top` needs it.
         """
         check_gaussian(self.noise)
-        numbered, question = self._numbered(x, indices), Question(n, alpha, n0, top, derive_seed(generator))
+        inputs, question = numbered(x, indices), Question(n, alpha, n0, top, derive_seed(generator))
         labels = [None] * len(x) if classes is None else list(classes)
         if len(labels) != len(x) or not all(c is None or 0 <= c < self.num_classes for c in labels):
             raise ValueError(f"classes must hold {len(x)} labels below {self.num_classes}, got {labels}.")
         if not len(x):
             return []
-        guard = self.examine(spread(numbered))
-        inputs = [(i, self._checked(i, one), label) for (i, one), label in zip(numbered, labels, strict=True)]
-        found = [explain_input(guard.engine, one, i, label, question) for i, one, label in inputs]
+        guard = self.examine(spread(inputs))
+        wanted = [(i, checked(i, one, self.noise), label) for (i, one), label in zip(inputs, labels, strict=True)]
+        found = [explain_input(guard.engine, one, i, label, question) for i, one, label in wanted]
         guard.after()
         return found
 
@@ -192,15 +187,35 @@ class SmoothedClassifier:
         for index, tally in self.tallies(inputs, method, seed):
             yield index, conclude(tally, method, self.noise)
 
+    def predictions(
+        self, inputs: Iterable[tuple[int, Tensor]], vote: AbstractMethod, seed: int
+    ) -> Iterator[tuple[int, Prediction]]:
+        r"""Labels as they are decided; arguments as `stream`, with a vote of `make_vote`."""
+        for index, tally in self.tallies(inputs, vote, seed):
+            yield index, decide(tally, vote)
+
     def tallies(
         self, inputs: Iterable[tuple[int, Tensor]], method: AbstractMethod, seed: int
     ) -> Iterator[tuple[int, Tally]]:
         r"""The finished counts of each input; arguments as `stream`.
 
+        A `Guard` asks before, meanwhile and at the end whether the classifier is a function of one input: of what is
+        certified nothing holds before the last tally was taken.
+        """
+        asked = False
+        for found in self.rounds(inputs, method, seed):
+            asked = True
+            yield found
+        if asked and self._guard is not None:
+            self._guard.after()
+
+    def rounds(
+        self, inputs: Iterable[tuple[int, Tensor]], method: AbstractMethod, seed: int
+    ) -> Iterator[tuple[int, Tally]]:
+        r"""As `tallies`, but the classifier is not asked at the end: whoever takes the tallies must do so (`examine`).
+
         Each round collects the next requests of the open inputs and opens new inputs until there are draws for `ROUND`
-        batches. It counts them all in shared batches and transfers the counts once. A `Guard` asks before, meanwhile
-        and at the end whether the classifier is a function of one input: of what is certified nothing holds before
-        the last tally was taken.
+        batches. It counts them all in shared batches and transfers the counts once.
         """
         refuse_training(self.classifier)
         waiting = iter(inputs)
@@ -210,7 +225,7 @@ class SmoothedClassifier:
             wanted = [self._want(i, x, tally, method) for i, (x, tally) in open_inputs.items()]
             budget = ROUND * (guard.engine.batch_size if guard else 1) - sum(request.draws for request in wanted)
             while budget > 0 and (arrival := next(waiting, None)) is not None:
-                index, x = arrival[0], self._checked(*arrival)
+                index, x = arrival[0], checked(*arrival, self.noise)
                 guard = guard or self.examine([(index, x)])
                 open_inputs[index] = (x, Tally())
                 wanted.append(self._want(index, *open_inputs[index], method))
@@ -227,23 +242,15 @@ class SmoothedClassifier:
                     del open_inputs[request.index]
                     done.append((request.index, tally))
             yield from done
-        if guard is not None:
-            guard.after()
 
     def _want(self, index: int, x: Tensor, tally: Tally, method: AbstractMethod) -> Request:
         wanted = method.request(tally)
         assert wanted is not None  # a finished input is closed
         return Request(x, index, wanted[0], tally.drawn, wanted[1])
 
-    def answers(self, inputs: Sequence[tuple[int, Tensor]]) -> str:
-        r"""A hash of the classifier's answers to noisy copies of (index, x (*S)); tells functions of one name apart."""
-        copies = [
-            self.noise.sample(self._checked(i, x).cpu(), 4, keyed_generator(0, Stream.PROBE, i), self.strict)
-            for i, x in inputs
-        ]
-        device, dtype = placed(self.classifier, inputs[0][1])
-        noisy = rounded(torch.cat(copies), dtype).to(device)
-        return answers(self.classifier, torch.split(noisy, self.batch_size or len(noisy)))
+    def header(self, method: AbstractMethod, known: Sequence[tuple[int, Tensor]]) -> dict[str, Any]:
+        r"""What determines the certificates of a method, as plain data; `known`: inputs that tell classifiers apart."""
+        return header(self, method, known)
 
     def examine(self, inputs: Sequence[tuple[int, Tensor]]) -> Guard:
         r"""Asks on noisy copies of (index, x (*S)) whether the classifier is a function of one input; asks once.
@@ -260,7 +267,7 @@ class SmoothedClassifier:
         refuse_training(self.classifier)
         engine = self._engine(inputs[0][1])
         if self._guard is None or not self._guard.serves(engine, inputs[0][1]):
-            self._guard = Guard(engine, [(index, self._checked(index, x)) for index, x in inputs])
+            self._guard = Guard(engine, [(index, checked(index, x, self.noise)) for index, x in inputs])
         self._guard.before()
         return self._guard
 
@@ -274,23 +281,3 @@ class SmoothedClassifier:
             strict=self.strict,
             precision=self.precision,
         )
-
-    def _checked(self, index: int, x: Tensor) -> Tensor:
-        if not x.is_floating_point():
-            raise TypeError(
-                f"x must be floating-point, in the data's own units, got {x.dtype}. For images use x.float() / 255."
-            )
-        if not bool(torch.isfinite(x).all()):
-            raise ValueError(f"x must be finite, got input {index} with NaN or infinity. Remove it.")
-        try:
-            self.noise.check(x)
-        except ValueError as error:
-            raise ValueError(f"input {index}: {error}") from error
-        return x.detach()
-
-    @staticmethod
-    def _numbered(x: Tensor, indices: Sequence[int] | None) -> list[tuple[int, Tensor]]:
-        numbers = list(range(len(x))) if indices is None else [int(i) for i in indices]
-        if len(numbers) != len(x) or len(set(numbers)) != len(numbers):
-            raise ValueError(f"indices must hold {len(x)} different numbers, one for each input, got {numbers}.")
-        return list(zip(numbers, x, strict=True))
