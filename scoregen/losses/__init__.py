@@ -7,14 +7,18 @@ from scoregen.losses.data_units import DataUnitMatching
 from scoregen.losses.hyvarinen import ExplicitScoreMatching, NonNegativeScoreMatching
 from scoregen.losses.jacobian import VJP, Estimator, FiniteDifference
 from scoregen.losses.latent import LatentLoss
+from scoregen.losses.macer import MACER
 from scoregen.losses.noise_levels import LogNormal, LogUniform, NoiseLevels, UniformTime
 from scoregen.losses.pairing import OptimalTransportPairing
 from scoregen.losses.representation import Momentum, RepresentationConsistency, Resolution
 from scoregen.losses.score_matching import DenoisingScoreMatching, ScoreMatching
+from scoregen.losses.smooth_adv import SmoothAdv
+from scoregen.losses.smooth_mix import SmoothMix
 from scoregen.losses.smoothness import JacobianPenalty, StepwiseVariation
 from scoregen.losses.weightings import DataWeighting, EDMWeighting, NoiseWeighting, VelocityWeighting, Weighting
 
 __all__ = [
+    "MACER",
     "VJP",
     "ConsistencyDistillation",
     "ConsistencyRegularization",
@@ -41,6 +45,8 @@ __all__ = [
     "RepresentationConsistency",
     "Resolution",
     "ScoreMatching",
+    "SmoothAdv",
+    "SmoothMix",
     "StepwiseVariation",
     "TrainableDenoiser",
     "UniformTime",

@@ -8,17 +8,22 @@ The noise is in the units of x, before any normalisation of the classifier.
 """
 
 import math
-from collections.abc import Callable
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from scoregen import checks
 from scoregen.losses.base import Loss
-from scoregen.rng import Generators, randn
-
-Classifier = Callable[[Tensor], Tensor]  # logits (B, K) of inputs (B, *S)
+from scoregen.losses.noisy_copies import (
+    Classifier,
+    at_least_float32,
+    check_noise,
+    log_loss,
+    log_probabilities,
+    noise_of,
+    required,
+)
+from scoregen.rng import Generators
 
 
 class CrossEntropy(Loss):
@@ -47,8 +52,9 @@ class CrossEntropy(Loss):
         generator: Generators = None,
         quantile: Tensor | None = None,
     ) -> Tensor:
-        label = _required(label)
-        logits = _at_least_float32(model(_noisy(x_0, self.noise_sigma, 1, generator)))
+        label = required(label)
+        noisy = x_0 + noise_of(x_0, self.noise_sigma, 1, generator)[0] if self.noise_sigma else x_0
+        logits = at_least_float32(model(noisy))
         return functional.cross_entropy(logits, label, reduction="none", label_smoothing=self.label_smoothing)
 
 
@@ -71,10 +77,7 @@ class ConsistencyRegularization(Loss):
 
     def __init__(self, noise_sigma: float, num_noises: int = 2, lbd: float = 5.0, eta: float = 0.5) -> None:
         super().__init__()
-        if noise_sigma == 0:
-            raise ValueError("noise_sigma must be > 0 and finite, got noise_sigma=0. Use CrossEntropy without noise.")
-        checks.positive(noise_sigma=noise_sigma)
-        checks.whole(2, num_noises=num_noises)
+        check_noise(noise_sigma, num_noises, least=2)
         checks.at_least(0, lbd=lbd, eta=eta)
         self.noise_sigma, self.num_noises, self.lbd, self.eta = noise_sigma, int(num_noises), lbd, eta
 
@@ -86,33 +89,11 @@ class ConsistencyRegularization(Loss):
         generator: Generators = None,
         quantile: Tensor | None = None,
     ) -> Tensor:
-        label = _required(label)
-        noisy = _noisy(x_0, self.noise_sigma, self.num_noises, generator)
-        logits = _at_least_float32(model(noisy)).reshape(self.num_noises, len(x_0), -1)
-        log_p = logits.log_softmax(-1)
+        label = required(label)
+        log_p = log_probabilities(model, x_0, noise_of(x_0, self.noise_sigma, self.num_noises, generator))
         log_mean = log_p.logsumexp(0) - math.log(self.num_noises)
         mean = log_mean.exp()
-        cross_entropy = -log_p.mean(0).gather(-1, label[:, None]).squeeze(-1)
         divergence = (mean * (log_mean - log_p.mean(0))).sum(-1)
         entropy = -(mean * log_mean).sum(-1)
-        loss: Tensor = cross_entropy + self.lbd * divergence + self.eta * entropy
+        loss: Tensor = log_loss(log_p, label) + self.lbd * divergence + self.eta * entropy
         return loss
-
-
-def _noisy(x: Tensor, sigma: float, draws: int, generator: Generators) -> Tensor:
-    r"""x + sigma eps for each draw, shape (draws * B, *S), draw by draw."""
-    if sigma == 0:
-        return x
-    eps = randn((len(x), draws, *x.shape[1:]), generator, x.dtype, x.device)
-    return (x[:, None] + sigma * eps).transpose(0, 1).flatten(0, 1)
-
-
-def _at_least_float32(logits: Tensor) -> Tensor:
-    r"""Logits in float32 at least: bfloat16 ones of an autocast network lose small probabilities."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _required(label: Tensor | None) -> Tensor:
-    if label is None:
-        raise ValueError("label must be given to train a classifier, got None. Choose data with labels.")
-    return label.long()

@@ -40,6 +40,16 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, overrides
     assert_same_run(whole, resumed)
 
 
+def test_a_strength_that_grows_goes_on_where_it_was(tmp_path):
+    r"""Of a loss that attacks: its noise, its mixtures and its weight are functions of the step."""
+    overrides = ["data=digits", "model=classifier", "loss=smooth_mix", "loss.warmup=1", *TOY[4:]]
+    overrides += ["trainer.steps=4", "trainer.checkpoint_every=2", "trainer.keep_last=9"]
+    whole = train(tmp_path / "whole", *overrides)
+    copy = shutil.copytree(whole, tmp_path / "copy", symlinks=True)
+    resumed = train(copy, *overrides, f"trainer.resume={copy}/checkpoints/step_00000002")
+    assert_same_run(whole, resumed)
+
+
 def test_a_monitor_that_fails_costs_no_step(tmp_path):
     overrides = [*TOY, "trainer.steps=4", "trainer.checkpoint_every=4"]
     whole = train(tmp_path / "whole", *overrides)
