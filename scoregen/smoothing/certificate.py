@@ -31,7 +31,7 @@ class Certificate:
         alpha: failure probability.
         candidate: the class that was bounded, also when it abstains.
         selection: (num_classes,) int64 counts that chose the candidate; None when the same draws did.
-        path: (draws, count of the candidate) at each look.
+        path: (draws, count of the candidate) at each look, and the runner-up's count where it was bounded.
         selector: of `DualSmoothing`, the certificate of the choice; None elsewhere. Both parts are then at alpha / 2,
             the radius is the smaller of theirs, and all else is about the classifier that was chosen.
     """
@@ -46,7 +46,7 @@ class Certificate:
     alpha: float
     candidate: int
     selection: Tensor | None = None
-    path: tuple[tuple[int, int], ...] = field(default=())
+    path: tuple[tuple[int, ...], ...] = field(default=())
     selector: "Certificate | None" = None
 
     def __eq__(self, other: object) -> bool:
@@ -92,5 +92,5 @@ def conclude(tally: Tally, method: AbstractMethod, noise: AbstractNoise) -> Cert
         alpha=method.alpha,
         candidate=bounds.candidate,
         selection=None if tally.selection is None else torch.as_tensor(np.array(tally.selection)),
-        path=tuple((int(look.sum()), int(look[bounds.candidate])) for look in tally.looks),
+        path=method.path(tally),
     )

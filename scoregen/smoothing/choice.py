@@ -8,6 +8,7 @@ from scoregen.checks import at_least, one_of, positive
 from scoregen.smoothing.methods import AbstractMethod, Fixed, SelectionFree, TopTwo
 from scoregen.smoothing.noise import AbstractNoise
 from scoregen.smoothing.sequential import Ladder, Stitched
+from scoregen.smoothing.sequential_top_two import LadderTopTwo
 
 
 def radius_grid(noise: AbstractNoise, max_radius: float, step: float | None = None) -> list[float]:
@@ -64,9 +65,16 @@ class Question:
 
     def ladder(self) -> Ladder:
         r"""`Ladder` with rungs up to the reach."""
-        reach = self.reach(Ladder(self.n, self.n0, self.alpha))
-        rungs = radius_grid(self.noise, reach, self.step)
-        return Ladder(self.n, self.n0, self.alpha, tuple(self.noise.probability_for(r) for r in rungs))
+        return Ladder(self.n, self.n0, self.alpha, self._rungs(Ladder(self.n, self.n0, self.alpha)))
+
+    def ladder_top2(self) -> LadderTopTwo:
+        r"""`LadderTopTwo` with rungs up to the reach."""
+        targets = self._rungs(LadderTopTwo(self.n, self.n0, self.alpha))
+        return LadderTopTwo(self.n, self.n0, self.alpha, targets, noise=self.noise)
+
+    def _rungs(self, method: AbstractMethod) -> tuple[float, ...]:
+        rungs = radius_grid(self.noise, self.reach(method), self.step)
+        return tuple(self.noise.probability_for(r) for r in rungs)
 
 
 MOST_RUNGS = 1000
@@ -77,7 +85,9 @@ METHODS: dict[str, Callable[[Question], AbstractMethod]] = {
     "top2": lambda q: q.possible(TopTwo(q.n, q.n0, q.alpha)),
     "stitched": Question.stitched,
     "ladder": Question.ladder,
+    "ladder_top2": Question.ladder_top2,
 }
+LADDERS = ("ladder", "ladder_top2")
 
 
 def make_method(
@@ -93,19 +103,21 @@ def make_method(
     r"""The method of a public name.
 
     Args:
-        name: fixed, selection_free, top2, stitched or ladder.
+        name: fixed, selection_free, top2, stitched, ladder or ladder_top2.
         noise: of the smoothing, which gives the radii.
         n: draws for an input (sequential methods: at most).
         n0: draws that choose the class.
         alpha: failure probability for each input.
-        max_radius: the largest radius of interest, at which stitched and ladder stop; n must be able to certify it.
+        max_radius: the largest radius of interest, at which stitched and ladders stop; n must be able to certify it.
             None: the noise's `reach`, as far as n allows.
-        step: distance of the ladder's rungs; None: the noise's `step`.
+        step: distance of a ladder's rungs; None: the noise's `step`.
 
     Raises:
         ValueError: an unknown name, a step without a ladder, or n too small for alpha or the radius.
     """
     one_of(METHODS, method=name)
-    if step is not None and name != "ladder":
-        raise ValueError(f"step needs method='ladder', whose rungs it spaces, got step={step} with method={name!r}.")
+    if step is not None and name not in LADDERS:
+        raise ValueError(
+            f"step needs method='ladder' or 'ladder_top2', whose rungs it spaces, got step={step} with method={name!r}."
+        )
     return METHODS[name](Question(noise, n, n0, alpha, max_radius, step))

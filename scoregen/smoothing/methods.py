@@ -88,6 +88,11 @@ class AbstractMethod(ABC):
     def bounds(self, tally: Tally) -> Bounds:
         r"""What the counts prove."""
 
+    def path(self, tally: Tally) -> tuple[tuple[int, ...], ...]:
+        r"""What the bounds need of each look: its draws, and the count of the class."""
+        candidate = self.bounds(tally).candidate
+        return tuple((int(look.sum()), int(look[candidate])) for look in tally.looks)
+
     @abstractmethod
     def level(self, n: int) -> float:
         r"""The failure probability that one bound may spend when there are n draws."""
@@ -204,13 +209,23 @@ class Vote(AbstractMethod):
         return self.alpha / 2
 
     def ceiling(self) -> float:
-        return float((self.alpha / 2) ** (1.0 / self.n)) + 1e-12  # the test admits equality: 2 * 2^-n = alpha
+        return vote_ceiling(self.level(self.n), self.n)
 
     def request(self, tally: Tally) -> tuple[Stream, int] | None:
         return None if tally.looks else (Stream.VOTE, self.n)
 
     def bounds(self, tally: Tally) -> Bounds:
-        order = np.argsort(-tally.counts, kind="stable")
-        first, second = int(tally.counts[order[0]]), int(tally.counts[order[1]])
-        sure = float(two_sided_p_value(first, first + second) <= self.alpha)
-        return Bounds(int(order[0]), sure, 1.0 - sure)
+        return voted(tally.counts, self.alpha)
+
+
+def vote_ceiling(level: float, n: int) -> float:
+    r"""The p whose n agreeing draws a vote at a level is sure of; its test admits equality: 2 * 2^-n = alpha."""
+    return float(level ** (1.0 / n)) + 1e-12
+
+
+def voted(counts: np.ndarray, alpha: float) -> Bounds:
+    r"""The top class, with lower = 1 where the two-sided binomial test tells it from the runner-up at alpha, else 0."""
+    order = np.argsort(-counts, kind="stable")
+    first, second = int(counts[order[0]]), int(counts[order[1]])
+    sure = float(two_sided_p_value(first, first + second) <= alpha)
+    return Bounds(int(order[0]), sure, 1.0 - sure)

@@ -17,7 +17,7 @@ import numpy as np
 
 from scoregen import smoothing
 from scoregen.errors import UserError
-from scoregen.smoothing import methods, sequential
+from scoregen.smoothing import methods, sequential, sequential_top_two
 from scoregen.smoothing.certificate import conclude
 from scoregen.smoothing.methods import AbstractMethod, Tally
 from scoregen.smoothing.noise import AbstractNoise
@@ -25,7 +25,11 @@ from scoregen.smoothing.results import read_lines
 from scoregen.smoothing.sequential import AbstractSequential
 
 _NOISES = ("Gaussian", "Uniform", "Laplace", "LogNormal", "LogNormalGain", "LogNormalGamma")
-_METHODS = {"Fixed": methods, "SelectionFree": methods, "TopTwo": methods, "Stitched": sequential, "Ladder": sequential}
+_METHODS = {
+    **dict.fromkeys(("Fixed", "SelectionFree", "TopTwo"), methods),
+    **dict.fromkeys(("Stitched", "Ladder"), sequential),
+    "LadderTopTwo": sequential_top_two,
+}
 _DERIVED = ("predicted", "radius", "p_lower", "p_upper", "candidate", "n", "draws")
 
 
@@ -99,13 +103,14 @@ def _tally(record: Mapping[str, Any], classes: int, method: AbstractMethod) -> T
     counts = _array(record["counts"], classes)
     selection = None if record["selection"] is None else _array(record["selection"], classes)
     candidate, path = int(record["candidate"]), record["path"]
-    if not path or path[-1] != [int(counts.sum()), int(counts[candidate])]:
-        raise ValueError(f"path ends with {path[-1] if path else path}, counts are {counts.tolist()}")
     looks = [_look(counts, candidate, *look) for look in path[:-1]]
     tally = Tally(selection, [*looks, counts])
-    drawn = [int(look.sum()) for look in tally.looks]
+    proved = [list(look) for look in method.path(tally)]
+    if not path or path != proved:
+        raise ValueError(f"path ends with {path[-1] if path else path}, counts are {counts.tolist()}")
+    drawn = [look[0] for look in proved]
     allowed = method._schedule.tolist() if isinstance(method, AbstractSequential) else [method.n]
-    if drawn != allowed[: len(drawn)] or any(a[candidate] > b[candidate] for a, b in _pairs(tally.looks)):
+    if drawn != allowed[: len(drawn)] or any(min(np.subtract(b, a)) < 0 for a, b in itertools.pairwise(proved)):
         raise ValueError(f"looks after {drawn} draws")
     n0 = getattr(method, "n0", None)
     if (None if selection is None else int(selection.sum())) != n0:
@@ -113,14 +118,20 @@ def _tally(record: Mapping[str, Any], classes: int, method: AbstractMethod) -> T
     return tally
 
 
-def _pairs(looks: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    return itertools.pairwise(looks)
+def _look(counts: np.ndarray, candidate: int, drawn: int, agreed: int, second: int | None = None) -> np.ndarray:
+    r"""An earlier look: only the count of the candidate is known, or that and the runner-up's, and only these are used.
 
-
-def _look(counts: np.ndarray, candidate: int, drawn: int, agreed: int) -> np.ndarray:
-    r"""An earlier look: only the count of the candidate is known, and only that is used."""
-    look = np.zeros_like(counts)
-    look[candidate], look[candidate - 1] = agreed, drawn - agreed
+    Raises:
+        ValueError: there is no such look.
+    """
+    rest = drawn - agreed
+    most, look = rest if second is None else second, np.zeros_like(counts)
+    look[candidate] = agreed
+    for k in np.delete(np.arange(len(counts)), candidate):
+        look[k] = min(rest, most)
+        rest -= look[k]
+    if rest or min(look) < 0:
+        raise ValueError(f"a look has {drawn} draws, {agreed} of the class" + f", {most} of another" * bool(second))
     return look
 
 

@@ -141,7 +141,7 @@ PURIFY = {"_target_": "scoregen.jobs.Purify"}
         ({"precision": ["bf16"]}, "precision: must be bf16, fp16 or null"),
         ({"purify": PURIFY | {"chekpoint": "a"}}, "purify.chekpoint: .* Did you mean 'checkpoint'"),
         ({"purify": PURIFY | {"votes": "two"}}, "purify.votes: must be an integer, got 'two'"),
-        ({"step": 0.1, "method": "fixed"}, "step needs method='ladder', whose rungs it spaces"),
+        ({"step": 0.1, "method": "fixed"}, "step needs method='ladder' or 'ladder_top2', whose rungs it spaces"),
         ({"step": 1e-9}, "step must leave at most 1000 rungs"),
         ({"n": 5}, "n must be at least"),
         ({"method": "ladderr"}, "Did you mean 'ladder'"),
