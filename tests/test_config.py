@@ -208,7 +208,7 @@ def test_every_model_takes_a_step(tmp_path, name):
 @pytest.mark.parametrize("name", steps_of("loss"))
 def test_every_loss_takes_a_step(tmp_path, name):
     overrides = TOY
-    if name in ("cross_entropy", "consistency_regularization"):
+    if name in ("cross_entropy", "consistency_regularization", "smooth_adv", "macer", "smooth_mix"):
         overrides = ["data=digits", "model=classifier", *TOY[4:]]
     if name == "representation":
         overrides = ["data=digits", "model=vit", "model.trainable=[encoder,projector]", *TOY[4:]]

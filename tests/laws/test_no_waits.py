@@ -14,11 +14,14 @@ from torch import nn
 from benchmarks.device_spy import DEVICE, OneDevice, Spy, stand_in
 from scoregen.data import ArrayDataset, Flip, Source
 from scoregen.losses import (
+    MACER,
     ConsistencyTuning,
     CrossEntropy,
     DataUnitMatching,
     DenoisingScoreMatching,
     Loss,
+    SmoothAdv,
+    SmoothMix,
     StepwiseVariation,
 )
 from scoregen.losses.noise_levels import LogUniform, UniformTime
@@ -141,6 +144,14 @@ def test_losses_of_two_calls_wait_for_nothing(loss, monkeypatch):
 def test_training_a_classifier_with_noise_and_augmentation_waits_for_nothing():
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).to(DEVICE)
     assert_only_the_batch(spied(CrossEntropy(0.5), classifier, augmentation=Flip()))
+
+
+@pytest.mark.parametrize(
+    "loss", [SmoothAdv(0.5), MACER(0.5), SmoothMix(0.5, warmup=0.0)], ids=lambda loss: type(loss).__name__
+)
+def test_training_for_certificates_waits_for_nothing(loss):
+    classifier = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(16, 3)).to(DEVICE)
+    assert_only_the_batch(spied(loss, classifier))
 
 
 def test_multiplicative_steps_of_an_optimizer_wait_for_nothing():

@@ -21,6 +21,24 @@ CONCRETE = [
 GIVEN = {
     losses.CrossEntropy: {"noise_sigma": 0.3, "label_smoothing": 0.2},
     losses.ConsistencyRegularization: {"noise_sigma": 0.3, "num_noises": 3, "lbd": 2.0, "eta": 0.1},
+    losses.SmoothAdv: {
+        "noise_sigma": 0.3,
+        "num_noises": 3,
+        "eps": 0.7,
+        "attack_steps": 5,
+        "warmup": 0.2,
+        "data_range": (-1.0, 1.0),
+    },
+    losses.MACER: {"noise_sigma": 0.3, "num_noises": 3, "lbd": 2.0, "gamma": 6.0, "beta": 4.0, "deferred": 0.3},
+    losses.SmoothMix: {
+        "noise_sigma": 0.3,
+        "num_noises": 3,
+        "attack_steps": 5,
+        "step_size": 0.7,
+        "eta": 2.0,
+        "warmup": 0.2,
+        "data_range": (-1.0, 1.0),
+    },
     losses.ConsistencyTuning: {
         "noise_levels": losses.UniformTime(),
         "gap": losses.Gap(),
