@@ -160,8 +160,11 @@ def check_told(classifier: Any, noise: AbstractNoise) -> None:
         )
 
 
-def classes_of(classifier: Any, source: Source, device: "torch.device") -> int:
+def classes_of(classifier: Any, source: Source, device: "torch.device", labelled: bool = True) -> int:
     r"""How many classes a classifier has.
+
+    Args:
+        labelled: whether the data must have labels, which are among its classes.
 
     Raises:
         UserError: the data have no labels, or others.
@@ -170,10 +173,13 @@ def classes_of(classifier: Any, source: Source, device: "torch.device") -> int:
     from scoregen.smoothing.engine import placed
 
     labels = source.test.label
-    if labels is None:
+    if labelled and labels is None:
         raise UserError("data: certified accuracy needs labels, and these data have none.")
     first = source.test.in_units(0)[0].to(device)
-    classes, needed = probe(classifier, first.to(*placed(classifier, first))), int(labels.max()) + 1
+    classes = probe(classifier, first.to(*placed(classifier, first)))
+    if not labelled or labels is None:
+        return classes
+    needed = int(labels.max()) + 1
     if needed > classes:
         raise UserError(f"classifier: has {classes} classes, {source.name} has {needed}; they do not belong together.")
     if (least := int(labels.min())) < 0:

@@ -1,4 +1,4 @@
-r"""What the jobs that certify a data set share: the data, the draws, the folder of certificates and its page."""
+r"""What the jobs that smooth classifiers share: the data, the draws, the folder of certificates and its page."""
 
 import hashlib
 import time
@@ -19,42 +19,35 @@ from scoregen.jobs.job import Plan
 from scoregen.samplers import Sampler
 from scoregen.smoothing.noise import AbstractNoise, Gaussian
 
-Method = Literal["fixed", "selection_free", "top2", "stitched", "ladder"]
-_PRECISIONS = {"bf16": "bfloat16", "fp16": "float16"}
+Method = Literal["fixed", "selection_free", "top2", "stitched", "ladder", "ladder_top2"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CertifyingJob(FastJob):
-    r"""Base class of the jobs that certify inputs of a labelled data set; abstract.
+class SmoothingJob(FastJob):
+    r"""Base class of the jobs that smooth classifiers and ask them about data; abstract.
 
     Args:
-        data: its test part is certified.
-        noise: of the smoothing.
-        method, n, n0, alpha, max_radius, step: as `scoregen.smoothing.choice.make_method`.
-        max_inputs: test inputs, evenly spread over the test part; None: all. seed: of the noise.
+        data: its test part is used.
+        noise: of the smoothing. seed: of its draws.
+        n: draws for an input. alpha: failure probability for each input.
         batch_size: draws in a forward pass; None: 128 on a CPU, 1024 elsewhere; does not change the noise.
-        precision: "bf16" or "fp16": of the forward pass; then that rounded classifier is certified.
+        precision: "bf16" or "fp16": of the forward pass; then it is that rounded classifier which is smoothed.
         strict: noise in float64; False is faster and no proof against a hostile classifier.
-        export: "csv" or "cohen": also certificates.csv, or certificates.tsv in the published format.
         purify: a denoiser before the classifier. sampler: of the denoiser.
+
+    Attributes:
+        needs_labels: whether the data must have labels.
     """
 
-    known: ClassVar = ("certificates.jsonl", "table.md", "curve.png", "report.html")
-    free: ClassVar = (*FastJob.free, "export")
+    needs_labels: ClassVar[bool] = True
     data: Source
     noise: AbstractNoise = field(default_factory=lambda: Gaussian(0.5))
-    method: Method = "ladder"
-    n: int = 100_000
-    n0: int = 100
+    n: int
     alpha: float = 1e-3
-    max_radius: float | None = None
-    step: float | None = None
-    max_inputs: int | None = None
     seed: int = 0
     batch_size: int | None = None
-    precision: Literal["bf16", "fp16"] | None = None
+    precision: Literal["no", "bf16", "fp16"] = "no"
     strict: bool = True
-    export: Literal["csv", "cohen"] | None = None
     purify: Purify = field(default_factory=Purify)
     sampler: Sampler = field(default_factory=built_option("sampler", "one_shot"))
 
@@ -74,22 +67,63 @@ class CertifyingJob(FastJob):
 
     @abstractmethod
     def smoothed(self, device: Any) -> tuple[Any, list[str]]:
-        r"""What is certified, and lines about it."""
-
-    @abstractmethod
-    def rule(self, g: Any) -> Any:
-        r"""When to stop and what counts prove."""
+        r"""What is smoothed, and lines about it."""
 
     @abstractmethod
     def networks(self) -> dict[str, Any]:
-        r"""Which networks these are, for the header of the certificates."""
+        r"""Which networks these are, for the header of the results."""
 
     def options(self) -> dict[str, Any]:
         r"""How a smoothed classifier draws."""
         import torch
 
-        precision = getattr(torch, _PRECISIONS[self.precision]) if self.precision else None
-        return {"batch_size": self.batch_size, "strict": self.strict, "precision": precision}
+        kinds = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+        return {"batch_size": self.batch_size, "strict": self.strict, "precision": kinds[self.precision]}
+
+    def description(self) -> dict[str, Any]:
+        r"""What tells these classifiers and data from others, for the header of the results."""
+        test = self.data.test
+        told = {"data": self.data.name, "data_hash": test.fingerprint()}
+        if self.needs_labels:
+            assert test.label is not None
+            told["labels_hash"] = hashlib.sha256(test.label.numpy().tobytes()).hexdigest()[:16]
+        found = {**self.networks(), **told}
+        if self.purify.checkpoint is not None:
+            purify = self.described("purify") | {"checkpoint": str(find_checkpoint(self.purify.checkpoint))}
+            found |= {"purify": purify, "sampler": self.described("sampler")}
+        return found
+
+    def inputs(self) -> Any:
+        r"""The test part, with its inputs in their units on the device of this process."""
+        from scoregen import parallel
+
+        return On(self.data.test, parallel.device())
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertifyingJob(SmoothingJob):
+    r"""Base class of the jobs that certify inputs of a labelled data set; abstract.
+
+    Args:
+        method, n, n0, alpha, max_radius, step: as `scoregen.smoothing.choice.make_method`.
+        max_inputs: test inputs, evenly spread over the test part; None: all.
+        export: "csv" or "cohen": also certificates.csv, or certificates.tsv in the published format.
+        **others: of `SmoothingJob`.
+    """
+
+    known: ClassVar = ("certificates.jsonl", "table.md", "curve.png", "report.html")
+    free: ClassVar = (*FastJob.free, "export")
+    method: Method = "ladder"
+    n: int = 100_000
+    n0: int = 100
+    max_radius: float | None = None
+    step: float | None = None
+    max_inputs: int | None = None
+    export: Literal["csv", "cohen"] | None = None
+
+    @abstractmethod
+    def rule(self, g: Any) -> Any:
+        r"""When to stop and what counts prove."""
 
     def asked(self) -> dict[str, Any]:
         r"""Draws, failure probability and radii, as the methods are asked for them."""
@@ -103,7 +137,7 @@ class CertifyingJob(FastJob):
             g, told = self.smoothed(parallel.device())
             method = self.rule(g)
             indices = every_kth(len(self.data.test), self.max_inputs)
-        description = self._description()
+        description = self.description()
 
         def work() -> None:
             with user_errors():
@@ -116,18 +150,6 @@ class CertifyingJob(FastJob):
             f"out: {out}",
         ]
         return Plan(work, lines, description)
-
-    def _description(self) -> dict[str, Any]:
-        r"""What tells these classifiers and data from others, for the header of the certificates."""
-        test = self.data.test
-        assert test.label is not None
-        labels = hashlib.sha256(test.label.numpy().tobytes()).hexdigest()[:16]
-        told = {"data": self.data.name, "data_hash": test.fingerprint(), "labels_hash": labels}
-        found = {**self.networks(), **told}
-        if self.purify.checkpoint is not None:
-            purify = self.described("purify") | {"checkpoint": str(find_checkpoint(self.purify.checkpoint))}
-            found |= {"purify": purify, "sampler": self.described("sampler")}
-        return found
 
     def _certify(self, g: Any, method: Any, indices: list[int], description: dict[str, Any], out: Path) -> None:
         from scoregen import parallel
@@ -160,15 +182,9 @@ class CertifyingJob(FastJob):
             export(run, out, self.export)
         told: dict[str, Any] = {"class_names": self.data.class_names, "data_range": self.data.range}
         told |= self.shown(g, run, out)
-        write_page(out / "report.html", run, _On(self.data.test, "cpu"), self.noise, **told)
+        write_page(out / "report.html", run, On(self.data.test, "cpu"), self.noise, **told)
         print(text)
         print(f"\n{out / 'report.html'}")
-
-    def inputs(self) -> Any:
-        r"""The test part, with its inputs in their units on the device of this process."""
-        from scoregen import parallel
-
-        return _On(self.data.test, parallel.device())
 
     def shown(self, g: Any, run: Any, out: Path) -> dict[str, Any]:
         r"""What else the page shows, by the name of its argument of `write_page`."""
@@ -181,7 +197,7 @@ class CertifyingJob(FastJob):
         return float(summary(load(out)).average_radius)
 
 
-class _On:
+class On:
     r"""A data set with its inputs on a device, where a plain function expects them."""
 
     def __init__(self, data: Any, device: Any) -> None:

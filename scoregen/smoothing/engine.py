@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 CHUNK = 128
 NOT_FINITE = "classifier must return finite numbers, got NaN or infinity as the largest logit of"
-OVERFLOW = "If it overflowed in half precision, set precision=null."
+OVERFLOW = "If it overflowed in half precision, set precision=no."
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ PURIFY = {"_target_": "scoregen.jobs.Purify"}
         ({"nn": 1}, "nn: 'nn' is not an argument of scoregen.jobs.Certify"),
         ({"classifier": None}, "give one of checkpoint=PATH"),
         ({"checkpoint": "a"}, "give one of checkpoint=PATH"),
-        ({"precision": "int8"}, "precision: must be bf16, fp16 or null"),
+        ({"precision": "int8"}, "precision: must be no, bf16 or fp16"),
         ({"purify": None}, "purify: must be Purify, got null"),
         (
             {"purify": PURIFY | {"votes": 7}},
@@ -138,7 +138,7 @@ PURIFY = {"_target_": "scoregen.jobs.Purify"}
         ),
         ({"sampler": option("sampler", "heun")}, "sampler: needs purify.checkpoint=..., the denoiser"),
         ({"weights": "model"}, "weights: needs checkpoint=..., whose weights they are"),
-        ({"precision": ["bf16"]}, "precision: must be bf16, fp16 or null"),
+        ({"precision": ["bf16"]}, "precision: must be no, bf16 or fp16"),
         ({"purify": PURIFY | {"chekpoint": "a"}}, "purify.chekpoint: .* Did you mean 'checkpoint'"),
         ({"purify": PURIFY | {"votes": "two"}}, "purify.votes: must be an integer, got 'two'"),
         ({"step": 0.1, "method": "fixed"}, "step needs method='ladder' or 'ladder_top2', whose rungs it spaces"),
