@@ -12,20 +12,30 @@ its luck, and its certificate would fail with up to K alpha / 2.
 Reference: arXiv 2512.01782, theorems 4.1 and 4.2.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scoregen.rng import generator as keyed_generator
 from scoregen.smoothing.bounds import check_alpha
-from scoregen.smoothing.certificate import ABSTAIN, Certificate
-from scoregen.smoothing.choice import make_method
+from scoregen.smoothing.certificate import ABSTAIN, Certificate, conclude
+from scoregen.smoothing.dual_rules import DualMethod, make_dual_method
+from scoregen.smoothing.header import radii
+from scoregen.smoothing.inputs import numbered, spread
 from scoregen.smoothing.methods import AbstractMethod
 from scoregen.smoothing.smoothed_classifier import SmoothedClassifier, derive_seed
 
-_NEARLY = 0.999  # of the largest radius that n draws prove
+BLOCK = 32  # inputs that the selector sees before the experts; an interruption loses at most as many
+SELECTOR = "selector"
+
+
+def part_names(experts: int) -> list[str]:
+    r"""The names of the parts in the header of certificates: the selector, then each expert by its place."""
+    return [SELECTOR, *(f"expert {k}" for k in range(experts))]
 
 
 class DualSmoothing:
@@ -87,29 +97,92 @@ class DualSmoothing:
             n_selector: draws of the selector for an input; None: n.
             generator: gives one seed, from which each part has a seed of its own.
             max_radius: the largest radius of interest, of the selector too. n must be able to certify it with one
-                expert at least; one of smaller noise goes as far as n allows. None: twice each part's noise.
-            step: distance of the ladder's radii in every part; None: half of each part's sigma.
+                expert at least; one of smaller noise goes as far as n allows. None: twice the selector's noise, as far
+                as n_selector allows.
+            step: distance of the ladder's radii, which all parts share; None: half of the smallest sigma.
 
         Raises:
             ValueError: n or n_selector is too small, the noise does not suit an input, or a part is no function of one
                 input.
         """
-        check_alpha(alpha)
-        asked = _Question(n, n0, alpha / 2, method, step)
-        chooser = replace(asked, n=n if n_selector is None else n_selector)
-        chooser.rule("selector (n is n_selector)", self.selector, max_radius)
-        limits = self._limits(asked, max_radius)
-        seed = derive_seed(generator)
-        chosen = chooser.certify(self.selector, x, indices, _own(seed, 0), max_radius)
-        numbers = list(range(len(x)) if indices is None else indices)
-        found: dict[int, Certificate] = {}
-        for k, rows in self._shares([certificate.label for certificate in chosen]):
-            own = [numbers[row] for row in rows]
-            certified = asked.certify(self.experts[k], x[rows], own, _own(seed, 1 + k), limits[k])
-            found |= dict(zip(rows, certified, strict=True))
-        self._ask_again(x, numbers, [certificate.label for certificate in chosen])
-        classes = self.experts[0].num_classes
-        return [joined(choice, found.get(row), alpha, classes) for row, choice in enumerate(chosen)]
+        rules = make_dual_method(
+            method,
+            self.selector.noise,
+            [expert.noise for expert in self.experts],
+            n,
+            n_selector=n_selector,
+            n0=n0,
+            alpha=alpha,
+            max_radius=max_radius,
+            step=step,
+        )
+        inputs = numbered(x, indices)
+        found = dict(self.stream(inputs, rules, derive_seed(generator), block=len(x)))
+        return [found[i] for i, _ in inputs]
+
+    @property
+    def parts(self) -> tuple[SmoothedClassifier, ...]:
+        r"""The selector, then the experts."""
+        return (self.selector, *self.experts)
+
+    def stream(
+        self, inputs: Iterable[tuple[int, Tensor]], method: DualMethod, seed: int, block: int = BLOCK
+    ) -> Iterator[tuple[int, Certificate]]:
+        r"""Certificates as they are finished; nothing of them holds before the last one was taken.
+
+        Args:
+            inputs: (index, x) with x of shape (*S); indices must differ.
+            method: of `make_dual_method` with the noises of the parts.
+            seed: of the noise.
+            block: inputs that are read at once: the selector sees them all before an expert sees one.
+        """
+        waiting, used = iter(inputs), dict[int, tuple[int, Tensor]]()
+        while some := list(islice(waiting, block)):
+            chosen = dict(self._certified(0, some, method.selector, seed, used))
+            for k, rows in self._shares([chosen[index].label for index, _ in some]):
+                share = [some[row] for row in rows]
+                for index, own in self._certified(1 + k, share, method.experts[k], seed, used):
+                    yield index, joined(chosen[index], own, method.alpha, own.counts.numel())
+            classes = self.experts[0].num_classes
+            unsure = ((index, choice) for index, choice in chosen.items() if choice.label == ABSTAIN)
+            yield from ((index, joined(choice, None, method.alpha, classes)) for index, choice in unsure)
+        self._ask_again(used)
+
+    def _certified(
+        self,
+        place: int,
+        inputs: Sequence[tuple[int, Tensor]],
+        method: AbstractMethod,
+        seed: int,
+        used: dict[int, tuple[int, Tensor]],
+    ) -> Iterator[tuple[int, Certificate]]:
+        r"""A part's own certificates; it is entered among those that are used, with an input of its own."""
+        part = self.parts[place]
+        part.examine(spread(inputs))
+        used.setdefault(place, inputs[0])
+        for index, tally in part.rounds(inputs, method, derive_seed(_own(seed, place))):
+            yield index, conclude(tally, method, part.noise)
+
+    def examine(self, inputs: Sequence[tuple[int, Tensor]]) -> None:
+        r"""Asks all parts whether they are functions of one input, as `SmoothedClassifier.examine`."""
+        for part in self.parts:
+            part.examine(inputs)
+
+    def header(self, method: DualMethod, known: Sequence[tuple[int, Tensor]]) -> dict[str, Any]:
+        r"""What determines the certificates of a method, as plain data; `known`: inputs that tell classifiers apart."""
+        noises = ", ".join(repr(expert.noise) for expert in self.experts)
+        rules = (method.selector, *method.experts)
+        named = zip(part_names(len(self.experts)), self.parts, rules, strict=True)
+        return {
+            "noise": f"{self.selector.noise!r} chooses one of {noises}",
+            "alpha": method.alpha,
+            "n": method.n,
+            "method": repr(method),
+            "num_classes": self.experts[0].num_classes,
+            **radii(self.selector.noise, method.selector),  # no radius exceeds the selector's
+            "step": min(part.noise.step for part in self.parts),
+            "parts": {name: part.header(rule, known) for name, part, rule in named},
+        }
 
     def predict(
         self,
@@ -130,11 +203,13 @@ class DualSmoothing:
         seed = derive_seed(generator)
         chosen = self.selector.predict(x, n, alpha / 2, _own(seed, 0), indices).tolist()
         numbers = list(range(len(x)) if indices is None else indices)
+        used = {0: (numbers[0], x[0])} if len(x) else {}
         labels = torch.full((len(x),), ABSTAIN, dtype=torch.int64)
         for k, rows in self._shares(chosen):
             own = [numbers[row] for row in rows]
             labels[rows] = self.experts[k].predict(x[rows], n, alpha / 2, _own(seed, 1 + k), own)
-        self._ask_again(x, numbers, chosen)
+            used[1 + k] = (own[0], x[rows[0]])
+        self._ask_again(used)
         return labels
 
     def _shares(self, chosen: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
@@ -143,71 +218,17 @@ class DualSmoothing:
             if rows := [row for row, choice in enumerate(chosen) if choice == k]:
                 yield k, rows
 
-    def _limits(self, asked: "_Question", max_radius: float | None) -> list[float | None]:
-        r"""The largest radius of interest of each expert; refused where no expert can certify max_radius."""
-        rules = [asked.rule(f"experts[{k}]", expert, None) for k, expert in enumerate(self.experts)]
-        if max_radius is None:
-            return [None] * len(rules)
-        ends = [
-            _NEARLY * expert.noise.radius(p, 1.0 - p)
-            for expert, p in zip(self.experts, [rule.ceiling() for rule in rules], strict=True)
-        ]
-        if max(ends) < max_radius:
-            furthest = ends.index(max(ends))
-            asked.rule(f"experts[{furthest}]", self.experts[furthest], max_radius)
-        return [min(max_radius, end) for end in ends]
+    def _ask_again(self, used: dict[int, tuple[int, Tensor]]) -> None:
+        r"""Whether the parts are still what they were: one may share modules with another, and change them.
 
-    def _ask_again(self, x: Tensor, numbers: Sequence[int], chosen: Sequence[int]) -> None:
-        r"""Whether selector and experts are still what they were: one may share modules with another, and change them.
+        Args:
+            used: an input of each part that was used, by its place.
 
         Raises:
             ValueError: one is not.
         """
-        if len(x):
-            self.selector.examine([(numbers[0], x[0])]).after()
-        for k, rows in self._shares(chosen):
-            self.experts[k].examine([(numbers[rows[0]], x[rows[0]])]).after()
-
-
-@dataclass(frozen=True)
-class _Question:
-    r"""What a part is asked for; arguments as `SmoothedClassifier.certify`."""
-
-    n: int
-    n0: int
-    alpha: float
-    method: str
-    step: float | None
-
-    def rule(self, name: str, part: SmoothedClassifier, max_radius: float | None) -> AbstractMethod:
-        r"""The method of a part, made before any draw; what is wrong is said with the part's name."""
-        try:
-            return make_method(
-                self.method, part.noise, self.n, n0=self.n0, alpha=self.alpha, max_radius=max_radius, step=self.step
-            )
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-
-    def certify(
-        self,
-        part: SmoothedClassifier,
-        x: Tensor,
-        indices: Sequence[int] | None,
-        generator: torch.Generator,
-        max_radius: float | None,
-    ) -> list[Certificate]:
-        r"""The part's own certificates."""
-        return part.certify(
-            x,
-            self.n,
-            alpha=self.alpha,
-            n0=self.n0,
-            method=self.method,
-            generator=generator,
-            indices=indices,
-            max_radius=max_radius,
-            step=self.step,
-        )
+        for place, one in used.items():
+            self.parts[place].examine([one]).after()
 
 
 def _own(seed: int, part: int) -> torch.Generator:

