@@ -6,7 +6,7 @@ from scoregen.config import conf_dir
 
 JOBS = (
     *("train", "sample", "restore", "interpolate", "evaluate", "sweep", "smoothness", "certify", "compare"),
-    "export",
+    *("export", "fit_grid"),
 )
 FLAGS = (
     "--cfg job prints the configuration, --multirun runs every combination of a=1,2, --hydra-help lists Hydra's flags"

@@ -40,6 +40,7 @@ class Stream(IntEnum):
     LABEL = 12
     RESTORE = 13
     PURIFY = 14
+    GRID = 15
     # monitors, so that what they choose is not chosen on the draws that an evaluation measures
     PREVIEW = 21
     MONITOR = 22

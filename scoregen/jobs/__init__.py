@@ -5,6 +5,7 @@ from scoregen.jobs.certify import Certify
 from scoregen.jobs.compare import Compare
 from scoregen.jobs.evaluate import Evaluate
 from scoregen.jobs.export import Export
+from scoregen.jobs.fit_grid import FitGrid
 from scoregen.jobs.interpolate import Interpolate
 from scoregen.jobs.job import Job, Plan
 from scoregen.jobs.restore import Restore
@@ -18,6 +19,7 @@ __all__ = [
     "Compare",
     "Evaluate",
     "Export",
+    "FitGrid",
     "Interpolate",
     "Job",
     "Plan",

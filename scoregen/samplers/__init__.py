@@ -13,13 +13,18 @@ from scoregen.samplers.ddim import DDIM, Ancestral, Consistency
 from scoregen.samplers.despeckle import Despeckler, log_moments, speckle
 from scoregen.samplers.diffusers_sampler import DiffusersSampler
 from scoregen.samplers.exponential import ExponentialAB, ExponentialABM
+from scoregen.samplers.fitting import Fit, FittedLevels
 from scoregen.samplers.grids import Grid, Karras, Levels, LogLinear, OpenEnd, PowerTime, TimeTravel, UniformTime
 from scoregen.samplers.heun import Heun
 from scoregen.samplers.inversion import decode, edit, encode, interpolate, slerp, variance_preserving
+from scoregen.samplers.jumps import Jumps
 from scoregen.samplers.likelihood import Likelihood, log_likelihood
 from scoregen.samplers.ode import RK2, RK4, RK45, ODESolver
+from scoregen.samplers.pixel_observation import GammaObservation, PixelObservation, PoissonObservation
+from scoregen.samplers.quantised import Quantised
 from scoregen.samplers.scheduler import SamplerScheduler
 from scoregen.samplers.sde import EulerMaruyama, PredictorCorrector
+from scoregen.samplers.split_gibbs import SplitGibbs
 from scoregen.samplers.tiles import Tiled
 from scoregen.samplers.velocity import VelocityABM
 
@@ -40,18 +45,26 @@ __all__ = [
     "EulerMaruyama",
     "ExponentialAB",
     "ExponentialABM",
+    "Fit",
+    "FittedLevels",
+    "GammaObservation",
     "Grid",
     "Heun",
+    "Jumps",
     "Karras",
     "Levels",
     "Likelihood",
     "LogLinear",
     "ODESolver",
     "OpenEnd",
+    "PixelObservation",
+    "PoissonObservation",
     "PowerTime",
     "PredictorCorrector",
+    "Quantised",
     "Sampler",
     "SamplerScheduler",
+    "SplitGibbs",
     "Tiled",
     "TimeTravel",
     "UniformTime",
