@@ -14,30 +14,30 @@ FIRST: Layout = "channels_first"
 _FEW = 4  # channels that pictures usually have at most
 
 
-def layout_of(sample: tuple[int, ...], given: Layout | None, name: str) -> Layout | None:
+def layout_of(sample: tuple[int, ...], given: Layout | None, name: str, key: str = "data.layout") -> Layout | None:
     r"""The layout of samples of this shape, as it is stored; None where they have no channels: (H, W) and (D,).
 
     Args:
-        sample: shape of one sample. given: what `data.layout` says. name: of the array, for messages.
+        sample: shape of one sample. given: what `key` says. name: of the array, for messages. key: that gives it.
 
     Raises:
         UserError: it cannot be told, or is given where there are no channels.
     """
     if given not in (LAST, FIRST, None):
-        raise UserError(f"data.layout: must be channels_last or channels_first, got {given}.")
+        raise UserError(f"{key}: must be channels_last or channels_first, got {given}.")
     if len(sample) not in (1, 2, 3) or 0 in sample:
         raise UserError(
             f"data.path: a sample of {name} must be (H, W), (H, W, C), (C, H, W) or a vector, got {sample}. Reshape it."
         )
     if len(sample) < 3:
         if given is not None:
-            raise UserError(f"data.layout: samples of {name} are {sample}, without channels. Leave data.layout out.")
+            raise UserError(f"{key}: samples of {name} are {sample}, without channels. Leave {key} out.")
         return None
     found = given or _told(sample)
     if found is None:
         raise UserError(
-            f"data.layout: samples of {name} are {sample}, where the channels may be first or last. Give "
-            f"data.layout=channels_last ({_text(sample, LAST)}) or data.layout=channels_first ({_text(sample, FIRST)})."
+            f"{key}: samples of {name} are {sample}, where the channels may be first or last. Give "
+            f"{key}=channels_last ({_text(sample, LAST)}) or {key}=channels_first ({_text(sample, FIRST)})."
         )
     return found
 

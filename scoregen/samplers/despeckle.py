@@ -18,6 +18,7 @@ the statistics of its logarithm.
 
 import copy
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -145,7 +146,9 @@ class Despeckler:
         return self.denoiser.sde.from_chart(self.denoiser(self.observe(intensity), self.s))
 
     @torch.no_grad()
-    def mean(self, intensity: Tensor, probes: int = 4, generator: Generators = None) -> tuple[Tensor, Tensor]:
+    def mean(
+        self, intensity: Tensor, probes: int = 4, generator: Generators | Callable[[Tensor], Tensor] = None
+    ) -> tuple[Tensor, Tensor]:
         r"""E[X | I] and the standard deviation of X given I in 1 + 2 probes calls, without sampling.
 
             Var[y_0 | u] = s^2 dD/du, its diagonal from z (D(u + h z) - D(u - h z)) / 2h with random signs z;
@@ -154,7 +157,8 @@ class Despeckler:
 
         Args:
             intensity: (B, *S), > 0. probes: >= 1; the diagonal is exact for independent pixels, else its error falls
-                as 1/sqrt(probes). generator: one, or a list with one an image.
+                as 1/sqrt(probes). generator: one, or a list with one an image, or a function that is given a state
+                (B, *S) and makes its next random signs.
 
         Reference: Efron (2011), Tweedie's formula of second order; Bekas, Kokiopoulou, Saad (2007), the estimator.
         """
@@ -162,7 +166,7 @@ class Despeckler:
         u = self.observe(intensity)
         h, slope = (0.1 * self.s).to(u), torch.zeros_like(u)
         for _ in range(int(probes)):
-            z = random_signs(u.shape, generator, u.dtype, u.device)
+            z = generator(u) if callable(generator) else random_signs(u.shape, generator, u.dtype, u.device)
             slope += z * (self.denoiser(u + h * z, self.s) - self.denoiser(u - h * z, self.s)) / (2 * h * probes)
         v = (self.s / self.scale).to(u) ** 2 * slope.clamp(0, 1)
         mean = self.denoiser.sde.from_chart(self.denoiser(u, self.s)) * (v / 2).exp()

@@ -12,6 +12,7 @@ that quarter gives exactly what it gives on the whole image.
 
 import math
 from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +48,17 @@ def tile_weights(length: int, size: int, overlap: int) -> Tensor:
     return torch.stack([w / total[k : k + size] for k, w in zip(starts, weights, strict=True)])
 
 
+class Side(NamedTuple):
+    r"""The tiles along one side: their first pixels, and the weights of their pixels (tiles, size)."""
+
+    starts: list[int]
+    weights: Tensor
+
+
+def _side(length: int, size: int, overlap: int) -> Side:
+    return Side(tile_starts(length, size, overlap), tile_weights(length, size, overlap))
+
+
 class Tiled(DenoiserWrapper):
     r"""D by overlapping square tiles, for images of any size.
 
@@ -78,6 +90,26 @@ class Tiled(DenoiserWrapper):
         if not 0 <= overlap <= size / 2:
             raise ValueError(f"overlap must lie in 0..{size // 2}, half of the size of a tile, got overlap={overlap}.")
         self.size, self.overlap, self.batch, self.channels = size, overlap, batch, channels
+        self._rows: Side | None = None
+
+    def cut(self, height: int, first: int, last: int) -> tuple["Tiled", int, int]:
+        r"""The same denoiser for some rows of an image, by the tiles and the weights of the whole image.
+
+        Args:
+            height: of the image. first, last: it is right in rows first .. last - 1.
+
+        Returns:
+            The denoiser, which takes rows low .. high - 1 of the image, low and high. Only the rows that were asked for
+            are right.
+        """
+        if height <= self.size:
+            return self, 0, height
+        whole_side = _side(height, self.size, self.overlap)
+        used = [k for k, top in enumerate(whole_side.starts) if top < last and top + self.size > first]
+        low, high = whole_side.starts[used[0]], whole_side.starts[used[-1]] + self.size
+        part = Tiled(self.denoiser, self.size, self.overlap, self.batch, self.channels)
+        part._rows = Side([whole_side.starts[k] - low for k in used], whole_side.weights[used])
+        return part, low, high
 
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         self._check(u)
@@ -96,10 +128,11 @@ class Tiled(DenoiserWrapper):
             )
 
     def _blend(self, u: Tensor, s: Tensor, label: Tensor | None) -> Tensor:
-        rows, columns = (tile_weights(length, self.size, self.overlap) for length in u.shape[-2:])
-        rows, columns = rows.to(u), columns.to(u)
+        tall = self._rows or _side(u.shape[-2], self.size, self.overlap)
+        wide = _side(u.shape[-1], self.size, self.overlap)
+        rows, columns = tall.weights.to(u), wide.weights.to(u)
         out = torch.zeros_like(u)
-        everywhere = self._places(u)
+        everywhere = list(product(range(len(u)), enumerate(tall.starts), enumerate(wide.starts)))
         for first in range(0, len(everywhere), self.batch):
             places = everywhere[first : first + self.batch]
             index = [place[0] for place in places]
@@ -108,11 +141,6 @@ class Tiled(DenoiserWrapper):
             for tile, (i, (row, top), (column, left)) in zip(denoised, places, strict=True):
                 out[(i, *self._slices(top, left))] += tile * rows[row][:, None] * columns[column]
         return out
-
-    def _places(self, u: Tensor) -> list[tuple[int, tuple[int, int], tuple[int, int]]]:
-        r"""(image, (row, top), (column, left)) of every tile."""
-        tops, lefts = (enumerate(tile_starts(length, self.size, self.overlap)) for length in u.shape[-2:])
-        return list(product(range(len(u)), tops, lefts))
 
     def _slices(self, top: int, left: int) -> tuple[slice, slice, slice]:
         return slice(None), slice(top, top + self.size), slice(left, left + self.size)

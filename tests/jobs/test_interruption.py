@@ -16,7 +16,7 @@ import scoregen
 from scoregen import interruption
 from scoregen.data import Digits
 from scoregen.errors import Interrupted, UserError
-from scoregen.jobs.intensities import Archive
+from scoregen.restoration.results import Results as Restorations
 from scoregen.jobs.sample import Sample
 from scoregen.metrics import Pixels
 from scoregen.smoothing.results import Results
@@ -91,7 +91,7 @@ def test_a_restoration_goes_on_after_a_signal(runs, tmp_path, monkeypatch):
     options = [f"checkpoint={runs}/log", f"images={runs}/speckled.npz", "looks=4", "probes=1", "batch_size=1"]
     whole = job("restore", *options).run(tmp_path / "whole")
     with monkeypatch.context() as patch:
-        sends(patch, Archive, "write", 2)
+        sends(patch, Restorations, "put", 2)
         with pytest.raises(Interrupted, match="SIGTERM ended the job"):
             job("restore", *options).run(tmp_path / "part")
     assert len(list((tmp_path / "part" / "parts").iterdir())) == 2

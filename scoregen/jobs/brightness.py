@@ -1,0 +1,143 @@
+r"""What the job restore finds in its images before it starts: units, scale, looks, and pixels without data."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from scoregen.data.units import percent
+from scoregen.errors import UserError
+from scoregen.jobs.conditioning import known_of
+from scoregen.parallel import gather, rank
+
+if TYPE_CHECKING:
+    from scoregen.jobs.restore import Restore
+    from scoregen.restoration import Reading, Scene, Survey, Units
+
+T = TypeVar("T")
+_TOO_MANY = 0.5  # share of the valid pixels below the floor
+_LOOKS = 2.0  # factor of measured looks over given ones that is told: texture makes them fewer, never more
+
+
+@dataclass(frozen=True)
+class Brightness:
+    r"""What was found.
+
+    Args:
+        units: of the planes of each scene. looks: of the speckle.
+        rest: median intensity, for pixels without data; None where there are none.
+        lines: to be printed. facts: for the record.
+    """
+
+    units: "list[list[Units]]"
+    looks: float
+    rest: float | None
+    lines: list[str]
+    facts: dict[str, float]
+
+
+def looked(job: "Restore", scenes: "Sequence[Scene]", checkpoint: Path, offset: float) -> Brightness:
+    r"""Reads all images once, on the first process, and compares them with the job and the training.
+
+    Args:
+        job: it. scenes: its images. checkpoint: knows the range of its data. offset: of its process.
+
+    Raises:
+        UserError: on every process, for values that cannot be restored, or are in other units.
+    """
+    data = known_of(checkpoint).range
+    top = None if data is None or data[1] == float("inf") else data[1]
+    return first_only(lambda: _looked(job, scenes, top, offset))
+
+
+def first_only(compute: Callable[[], T]) -> T:
+    r"""What the first process computes, on every process; so is a mistake that it finds."""
+    found, failure = None, None
+    if rank() == 0:
+        try:
+            found = compute()
+        except UserError as error:
+            failure = error
+    value, text = gather((found, None if failure is None else str(failure)))[0]
+    if failure is not None:
+        raise failure
+    if text is not None:
+        raise UserError(text)
+    assert value is not None
+    return value
+
+
+def _looked(job: "Restore", scenes: "Sequence[Scene]", top: float | None, offset: float) -> Brightness:
+    from scoregen.restoration import Reading, Survey, look, units_of
+
+    scale = None if job.scale == "auto" else job.scale
+    units = [[units_of(p.dtype, job.unit, scale, job.floor, top or 1.0) for p in scene.planes] for scene in scenes]
+    reading, survey = Reading(job.nodata), Survey()
+    for scene, own in zip(scenes, units, strict=True):
+        look(scene, own, reading, survey)
+    valid = survey.pixels - survey.missing
+    if not valid:
+        raise UserError("images: no pixel has data: all are NaN or the value of nodata. Check nodata and the files.")
+    if survey.raised > _TOO_MANY * valid:
+        raise UserError(
+            f"floor: {percent(survey.raised / valid)} of the pixels are darker than floor={job.floor:g}. It is for few "
+            "pixels. Check unit, or give a lower one."
+        )
+    looks, lines, facts = _looks(job, scenes, units, reading)
+    factor, more = _scale(job, survey, looks, None if top is None else top + offset, units[0][0])
+    units = [[replace(one, scale=one.scale * factor) for one in own] for own in units]
+    first = units[0][0]
+    facts |= {"scale_used": float(f"{first.value(1.0):.6g}")} if job.scale == "auto" else {}
+    lines += [f"unit: {first.unit}; {first.value(1.0):.4g} in '{scenes[0].name}' is 1 in the training data", *more]
+    if survey.missing:
+        lines.append(f"no data: {percent(survey.missing / survey.pixels)} of the pixels, given back as they are")
+    if survey.raised:
+        lines.append(f"floor: {percent(survey.raised / valid)} of the pixels with data are raised to it")
+    rest = survey.quantile(0.5) / factor if survey.missing else None
+    return Brightness(units, looks, rest, lines, facts)
+
+
+def _scale(
+    job: "Restore", survey: "Survey", looks: float, highest: float | None, units: "Units"
+) -> tuple[float, list[str]]:
+    r"""The factor of the scale, and what is to be told of it."""
+    from scoregen.restoration import check_scale
+
+    if highest is None:
+        if job.scale == "auto":
+            raise UserError("scale: the training data have no highest value to compare with, got scale=auto. Give it.")
+        return 1.0, ["scale: the training data have no highest value, so the brightness was not compared"]
+    if job.scale == "auto":
+        return survey.bright(looks) / highest, []
+    told = check_scale(survey, looks, highest, units, given=job.scale is not None)
+    return 1.0, [] if told is None else [told]
+
+
+def _looks(
+    job: "Restore", scenes: "Sequence[Scene]", units: "list[list[Units]]", reading: "Reading"
+) -> tuple[float, list[str], dict[str, float]]:
+    r"""The looks, what is to be told of them, and the facts."""
+    from scoregen.restoration import estimate_looks
+
+    try:
+        found = estimate_looks(scenes, units, reading)
+    except UserError:
+        if job.looks == "estimate":
+            raise
+        found = None
+    if job.looks != "estimate":
+        looks = float(job.looks or 0)
+        if found is None or found.value - 3 * found.spread < _LOOKS * looks:
+            return looks, [], {}
+        return (
+            looks,
+            [
+                f"looks: {looks:g} given, but homogeneous windows have {found.value:.3g}. Amplitudes taken for "
+                "intensities have four times their looks (unit=amplitude); looks=estimate takes what is measured"
+            ],
+            {},
+        )
+    assert found is not None
+    looks = float(f"{found.value:.4g}")
+    said = f"looks: {looks:g} +- {found.spread:.2g}, estimated from {found.windows} homogeneous windows"
+    return looks, [said], {"looks_estimated": looks, "looks_spread": float(f"{found.spread:.2g}")}

@@ -1,0 +1,200 @@
+r"""Restores bands of scenes: values of a file to intensities, through the despeckler, and back.
+
+Random signs are a function of (seed, file, page, row), so that a band has those of its rows in whatever bands the
+image is cut.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoregen.keys import Keys, derive_seed
+from scoregen.restoration.bands import Band
+from scoregen.restoration.nodata import filled, reach
+from scoregen.restoration.scenes import Scene
+from scoregen.restoration.survey import Reading
+from scoregen.restoration.units import Units, stored
+from scoregen.rng import Stream, generator
+from scoregen.samplers.base import Sampler
+from scoregen.samplers.despeckle import Despeckler
+from scoregen.samplers.tiles import Tiled
+
+
+@dataclass(frozen=True)
+class Window:
+    r"""Restored rows of an image, for measures.
+
+    Args:
+        scene: name of the file. plane: number of the image in it. first: row.
+        observed, restored: intensities (C, rows, W) in the units of the training data, float32.
+        valid: true where there are data, the same shape. looks: of the speckle.
+        deviation: posterior standard deviation of the intensity, or None where the estimate has none.
+    """
+
+    scene: str
+    plane: int
+    first: int
+    observed: Tensor
+    restored: Tensor
+    valid: Tensor
+    looks: float
+    deviation: Tensor | None
+
+
+@dataclass(frozen=True)
+class Restored:
+    r"""A restored band.
+
+    Args:
+        band: it. values: (C, rows, W) as the file has them. deviation: of the values, NaN without data, or None.
+        cut: values that were beyond the largest of the file's type. window: for measures.
+    """
+
+    band: Band
+    values: np.ndarray
+    deviation: np.ndarray | None
+    cut: int
+    window: Window
+
+
+@dataclass(frozen=True)
+class Estimate:
+    r"""Which estimate of the intensity is made.
+
+    Args:
+        looks: of the speckle. samples: draws that are averaged, by the sampler; 0: the posterior mean.
+        sampler: of the draws. probes: of the posterior variance; 0: the geometric mean of one call. seed: of all.
+    """
+
+    looks: float
+    samples: int = 0
+    sampler: Sampler | None = None
+    probes: int = 4
+    seed: int = 0
+
+    def __call__(
+        self, denoiser: Tiled, x: Tensor, keys: Sequence[tuple[int, int]], low: int
+    ) -> tuple[Tensor, Tensor | None]:
+        r"""The estimate (B, C, H, W), and the standard deviation of its pixels or None.
+
+        Args:
+            denoiser: on tiles. x: intensities. keys: of each image. low: its first row.
+        """
+        despeckler = Despeckler(denoiser, self.looks, self.sampler)
+        if self.samples:
+            draws = [generator(self.seed, Stream.RESTORE, *key) for key in keys]
+            if self.samples == 1:
+                return despeckler.sample(x, draws), None
+            return despeckler.sample_mean(x, self.samples, draws)
+        if not self.probes:
+            return despeckler.log_mean(x), None
+        return despeckler.mean(x, self.probes, RowSigns(self.seed, keys, low))
+
+
+class RowSigns:
+    r"""Random signs of the rows of images, each a function of (seed, image, row, number of the draw).
+
+    Args:
+        seed: of all. keys: of each image. first: number of the first row.
+    """
+
+    def __init__(self, seed: int, keys: Sequence[tuple[int, int]], first: int) -> None:
+        self._steps, self._seed, self._first, self._draw = [derive_seed(*key) for key in keys], seed, first, 0
+
+    def __call__(self, u: Tensor) -> Tensor:
+        images, channels, height, width = u.shape
+        rows = range(self._first, self._first + height)
+        signs = torch.empty_like(u)
+        for k in range(images):
+            keys = Keys(derive_seed(self._seed, self._draw), Stream.RESTORE, self._steps[k], rows)
+            uniform = keys.rand((height, channels, width), torch.float32, u.device)
+            signs[k] = torch.where(uniform < 0.5, 1, -1).transpose(0, 1)
+        self._draw += 1
+        return signs
+
+
+class Restorer:
+    r"""Restores bands of scenes.
+
+    Args:
+        scenes: them. units: of the planes of each. reading: of their values.
+        denoiser: on tiles. estimate: that is made.
+        rest: intensity that stands for pixels without data far from valid ones; None where there are none.
+    """
+
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        units: Sequence[Sequence[Units]],
+        reading: Reading,
+        denoiser: Tiled,
+        estimate: Estimate,
+        rest: float | None,
+    ) -> None:
+        self.scenes, self.units, self.reading = scenes, units, reading
+        self.denoiser, self.estimate, self.rest = denoiser, estimate, rest
+
+    def batches(self, bands: Sequence[Band], pixels: int) -> Iterator[list[Band]]:
+        r"""Bands that are restored at once: whole images of one shape in a row, about `pixels` each; else one."""
+        for (shape, alone), group in groupby(bands, key=self._kind):
+            alike = list(group)
+            size = 1 if alone else max(1, pixels // (shape[1] * shape[2]))
+            yield from (alike[i : i + size] for i in range(0, len(alike), size))
+
+    def _kind(self, band: Band) -> tuple[tuple[int, int, int], bool]:
+        plane = self.scenes[band.scene].planes[band.plane]
+        return plane.shape, (band.first, band.last) != (0, plane.height)
+
+    def __call__(self, batch: Sequence[Band]) -> list[Restored]:
+        r"""The bands of a batch, restored."""
+        band = batch[0]
+        plane = self.scenes[band.scene].planes[band.plane]
+        denoiser, low, high = self.denoiser.cut(plane.height, band.first, band.last)
+        read = [self._read(one, low, high) for one in batch]
+        x = torch.from_numpy(np.stack([intensity for _, _, intensity in read]).astype(np.float32))
+        keys = [self.scenes[one.scene].key(one.plane) for one in batch]
+        found = self.estimate(denoiser, x, keys, low)
+        rows = slice(band.first - low, band.last - low)
+        mean = found[0][:, :, rows].float().cpu()
+        spread = None if found[1] is None else found[1][:, :, rows].float().cpu()
+        restored = []
+        for i, one in enumerate(batch):
+            values, missing, _ = (part[:, rows] for part in read[i])
+            valid, deviation = torch.from_numpy(~missing), None if spread is None else spread[i]
+            window = self._window(one, x[i, :, rows], mean[i], valid, deviation)
+            restored.append(self._back(one, values, missing, window))
+        return restored
+
+    def _window(self, band: Band, observed: Tensor, mean: Tensor, valid: Tensor, deviation: Tensor | None) -> Window:
+        name, looks = self.scenes[band.scene].name, self.estimate.looks
+        return Window(name, band.plane, band.first, observed, mean, valid, looks, deviation)
+
+    def _read(self, band: Band, low: int, high: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        r"""Rows low .. high - 1: the values of the file, where they are missing, and intensities for the despeckler."""
+        scene, units = self.scenes[band.scene], self.units[band.scene][band.plane]
+        plane = scene.planes[band.plane]
+        side = 1 if self.rest is None else reach(self.denoiser.size)
+        first, last = low - low % side, min(plane.height, high + -high % side)
+        values = scene.read(band.plane, first, last)
+        missing = self.reading.missing(values, plane)
+        x = units.raised(units.training(np.where(missing, values.dtype.type(1), values)))
+        if missing.any() and self.rest is not None:
+            x = np.where(missing, np.exp(filled(np.log(x), ~missing, side, float(np.log(self.rest)))), x)
+        rows = slice(low - first, high - first)
+        return values[:, rows], missing[:, rows], x[:, rows]
+
+    def _back(self, band: Band, values: np.ndarray, missing: np.ndarray, window: Window) -> Restored:
+        r"""A restored window in the values of its file; what was missing is given back as it was."""
+        plane = self.scenes[band.scene].planes[band.plane]
+        units = self.units[band.scene][band.plane]
+        mean = window.restored.numpy()
+        marks = [mark for mark in (plane.nodata, self.reading.nodata) if mark is not None]
+        found, cut = stored(units.file(mean), np.where(missing, values.dtype.type(1), values), marks)
+        deviation = None
+        if window.deviation is not None:
+            deviation = np.where(missing, np.float32(np.nan), units.deviation(mean, window.deviation.numpy()))
+        return Restored(band, np.where(missing, values, found), deviation, int(cut[~missing].sum()), window)

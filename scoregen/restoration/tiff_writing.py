@@ -1,0 +1,141 @@
+r"""TIFF files that are written as their source was: type, bands, pages, compression and tags."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scoregen.errors import UserError
+from scoregen.restoration.scenes import KEY, Pieces, Plane, interleaved
+from scoregen.storage import write_atomically
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile
+
+_LAYOUT = (  # tags that say how a page lies in its file, which the writer makes
+    *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289),
+    *(317, 322, 323, 324, 325, 338, 339, 340, 341, 347),
+)
+_APART = (270, 282, 283, 296, 305, 306)  # that it has arguments for
+_ALPHA = (1, 2)
+_POINTERS = {330: "further images (SubIFDs)", 34665: "EXIF", 34853: "GPS", 40965: "interoperability"}  # to other places
+
+
+def check_kept(file: "TiffFile", path: Path) -> None:
+    r"""Refuses a file of which something could not be given back.
+
+    Raises:
+        UserError: with the name of what it is.
+    """
+    from tifffile import TIFF
+
+    pages: list[Any] = list(file.pages)
+    for page in pages:
+        where = f"page {page.index} of '{path}'"
+        if page.is_reduced or page.is_mask:
+            raise UserError(
+                f"{KEY}: {where} is an overview, a mask or has some, which would not fit the restored image. Remove "
+                "them: gdal_translate -co COPY_SRC_OVERVIEWS=NO."
+            )
+        for code, name in _POINTERS.items():
+            if code in page.tags:
+                raise UserError(f"{KEY}: {where} has a directory of {name}, which would be lost. Remove it.")
+        if any(int(kind) in _ALPHA for kind in page.extrasamples):
+            raise UserError(f"{KEY}: {where} has transparency, which is no intensity. Remove this band.")
+        if page.photometric not in (0, 1, 2) or page.bitspersample not in (8, 16, 32, 64, 128) or page.imagedepth > 1:
+            raise UserError(
+                f"{KEY}: {where} has {page.bitspersample} bits, colours {page.photometric!r} and depth "
+                f"{page.imagedepth}. Write grey or RGB values of 8 bits or more, without a palette."
+            )
+        if page.photometric == 0:
+            raise UserError(f"{KEY}: {where} has 0 for white. Write it with 0 for black.")
+        for name, kind, table in (
+            ("compression", page.compression, TIFF.COMPRESSORS),
+            ("compression", page.compression, TIFF.DECOMPRESSORS),
+            ("predictor", page.predictor, TIFF.PREDICTORS),
+            ("predictor", page.predictor, TIFF.UNPREDICTORS),
+        ):
+            try:
+                table[kind]
+            except KeyError as error:
+                raise UserError(
+                    f"{KEY}: {where} has {name} {getattr(kind, 'name', kind)}, which needs the package imagecodecs. "
+                    "Install it, or write the file without compression."
+                ) from error
+        if page.compression in (6, 7, 22610, 33003, 33005, 34712, 34887, 50001):
+            raise UserError(f"{KEY}: {where} is packed with losses ({page.compression.name}). Write it without.")
+    if file.is_imagej and file.series and len(file.series[0].pages) < len(pages):
+        raise UserError(
+            f"{KEY}: '{path}' is a stack of ImageJ with fewer pages than images. Write its images as pages."
+        )
+
+
+def write_pages(place: Path, file: "TiffFile", planes: list[Plane], pieces: Pieces) -> None:
+    r"""Writes the restored pages.
+
+    Args:
+        place: of the result. file: the source, open. planes: its images. pieces: of them.
+    """
+    from tifffile import TiffWriter
+
+    place.parent.mkdir(parents=True, exist_ok=True)
+    pages: list[Any] = list(file.pages)
+
+    def write(handle: Any) -> None:
+        with TiffWriter(handle, bigtiff=file.is_bigtiff, byteorder=file.byteorder) as writer:
+            for k, page in enumerate(pages):
+                with tempfile.TemporaryDirectory(dir=place.parent, prefix=".", suffix=".partial") as folder:
+                    values = _assembled(Path(folder) / "page", page.axes, planes[k], pieces, k)
+                    writer.write(values, **_arguments(page), contiguous=False)
+                    del values
+
+    write_atomically(place, write)
+
+
+def _assembled(path: Path, axes: str, plane: Plane, pieces: Pieces, number: int) -> np.ndarray:
+    r"""A page as its file has it, mapped, so that a large one takes no memory."""
+    sides = {"Y": plane.height, "X": plane.width, "S": plane.channels}
+    array = np.memmap(path, plane.dtype, "w+", shape=tuple(sides[axis] for axis in axes))
+    for piece in pieces.of(number):
+        rows = slice(piece.first, piece.first + piece.values.shape[1])
+        if axes == "SYX":
+            array[:, rows] = piece.values
+        else:
+            array[rows] = interleaved(piece.values) if axes == "YX" else np.moveaxis(piece.values, 0, -1)
+    return array
+
+
+def _arguments(page: Any) -> dict[str, Any]:
+    r"""What the writer is told of a page."""
+    tags = {tag.code: tag for tag in page.tags}
+    found: dict[str, Any] = {
+        "photometric": int(page.photometric),
+        "planarconfig": {"YXS": 1, "SYX": 2}.get(page.axes),
+        "compression": int(page.compression),
+        "predictor": int(page.predictor) if page.predictor != 1 else None,
+        "subfiletype": int(page.subfiletype) if 254 in tags else None,
+        "metadata": None,
+        "description": _raw(page, tags[270]) if 270 in tags else None,
+        "software": _raw(page, tags[305]) if 305 in tags else False,
+        "datetime": str(tags[306].value) if 306 in tags else None,
+    }
+    if page.is_tiled:
+        found["tile"] = (page.tilelength, page.tilewidth)
+    elif page.rowsperstrip < page.imagelength:
+        found["rowsperstrip"] = page.rowsperstrip
+    if 282 in tags and 283 in tags:
+        found |= {"resolution": (tags[282].value, tags[283].value), "resolutionunit": int(page.resolutionunit)}
+    if page.extrasamples:
+        found["extrasamples"] = [int(kind) for kind in page.extrasamples]
+    others = [tag for tag in page.tags if tag.code not in (*_LAYOUT, *_APART)]
+    found["extratags"] = [(tag.code, int(tag.dtype), tag.count, _raw(page, tag), True) for tag in others]
+    return found
+
+
+def _raw(page: Any, tag: Any) -> bytes:
+    r"""The bytes of a tag, in the order of the file."""
+    file = page.parent.filehandle
+    file.seek(tag.valueoffset)
+    content: bytes = file.read(tag.valuebytecount)
+    return content.rstrip(b"\0") if tag.code in _APART else content
