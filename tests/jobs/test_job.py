@@ -147,6 +147,10 @@ def both_ways(runs: Path) -> dict[str, tuple[list[str], Job]]:
             [f"checkpoint={digits}", "sampler=ddim", "sampler.steps=3", "n=2", "licence=mit"],
             scoregen.Export(checkpoint=digits, sampler=ddim, n=2, licence="mit"),
         ),
+        "fit_grid": (
+            [f"checkpoint={digits}", "sampler=ddim", "sampler.steps=3", "n=2", "evaluations=2", "reference=4"],
+            scoregen.FitGrid(checkpoint=digits, sampler=ddim, n=2, evaluations=2, reference=4),
+        ),
         "compare": ([f"runs=[{runs}/a,{runs}/b]"], scoregen.Compare(runs=[f"{runs}/a", f"{runs}/b"])),
         "train": (
             [*DIGITS, "trainer.steps=2"],
