@@ -1,9 +1,11 @@
 r"""Losses: `loss(model, x_0, label, generator) -> (B,)` with data in its own units."""
 
+from scoregen.losses.ambient import AmbientScoreMatching
 from scoregen.losses.base import Loss, TrainableDenoiser, WrappedLoss
 from scoregen.losses.classification import ConsistencyRegularization, CrossEntropy
 from scoregen.losses.consistency import ConsistencyDistillation, ConsistencyTuning, Gap
 from scoregen.losses.data_units import DataUnitMatching
+from scoregen.losses.gaussian_split import GaussianSplit
 from scoregen.losses.hyvarinen import ExplicitScoreMatching, NonNegativeScoreMatching
 from scoregen.losses.jacobian import VJP, Estimator, FiniteDifference
 from scoregen.losses.latent import LatentLoss
@@ -15,11 +17,14 @@ from scoregen.losses.score_matching import DenoisingScoreMatching, ScoreMatching
 from scoregen.losses.smooth_adv import SmoothAdv
 from scoregen.losses.smooth_mix import SmoothMix
 from scoregen.losses.smoothness import JacobianPenalty, StepwiseVariation
+from scoregen.losses.speckle_split import SpeckleSplit
+from scoregen.losses.splitting import Splitting
 from scoregen.losses.weightings import DataWeighting, EDMWeighting, NoiseWeighting, VelocityWeighting, Weighting
 
 __all__ = [
     "MACER",
     "VJP",
+    "AmbientScoreMatching",
     "ConsistencyDistillation",
     "ConsistencyRegularization",
     "ConsistencyTuning",
@@ -32,6 +37,7 @@ __all__ = [
     "ExplicitScoreMatching",
     "FiniteDifference",
     "Gap",
+    "GaussianSplit",
     "JacobianPenalty",
     "LatentLoss",
     "LogNormal",
@@ -47,6 +53,8 @@ __all__ = [
     "ScoreMatching",
     "SmoothAdv",
     "SmoothMix",
+    "SpeckleSplit",
+    "Splitting",
     "StepwiseVariation",
     "TrainableDenoiser",
     "UniformTime",

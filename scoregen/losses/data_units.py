@@ -48,6 +48,15 @@ class DataUnitMatching(DenoisingScoreMatching):
         self.power, self.high = power, high
 
     def squared_error(self, sde: SDE, denoised: Tensor, y: Tensor, u: Tensor, s: Tensor) -> Tensor:
-        with torch.no_grad():  # a function of u alone, so that E[y_0 | u] stays the minimiser
-            slope = sde.chart.inverse_derivatives(denoised.clamp(max=self.high))[0] ** (2 * self.power)
-        return slope * (denoised - y).square()
+        return squared_in_data_units(sde, denoised, y, self.power, self.high)
+
+
+def squared_in_data_units(sde: SDE, denoised: Tensor, y: Tensor, power: float, high: float) -> Tensor:
+    r"""psi'(D)^{2 power} (D - y)^2 (B, *S), psi' being that of `high` above it.
+
+    Args:
+        denoised: D. y: what it estimates, in chart coordinates. power, high: as of `DataUnitMatching`.
+    """
+    with torch.no_grad():  # a function of u alone, so that E[y_0 | u] stays the minimiser
+        slope = sde.chart.inverse_derivatives(denoised.clamp(max=high))[0] ** (2 * power)
+    return slope * (denoised - y).square()

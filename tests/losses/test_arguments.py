@@ -65,6 +65,28 @@ GIVEN = {
         "power": 0.5,
         "high": 0.9,
     },
+    losses.SpeckleSplit: {
+        "looks": 2.5,
+        "split": (0.2, 0.6),
+        "power": 0.5,
+        "high": 0.9,
+        "subsample": 2,
+        "floor": 0.01,
+        "label_dropout": 0.2,
+        "weighting": losses.DataWeighting(),
+    },
+    losses.GaussianSplit: {
+        "sigma": 0.2,
+        "split": (0.2, 0.6),
+        "label_dropout": 0.2,
+        "weighting": losses.DataWeighting(),
+    },
+    losses.AmbientScoreMatching: {
+        "sigma": 0.2,
+        "noise_levels": losses.UniformTime(),
+        "weighting": losses.DataWeighting(),
+        "label_dropout": 0.2,
+    },
     losses.ExplicitScoreMatching: {
         "score": lambda x, t: x,
         "noise_levels": losses.LogUniform(),
