@@ -46,7 +46,7 @@ def trained(data: MNIST, steps: int) -> nn.Module:
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for _ in range(steps):
-        x, label = data.train[torch.randint(len(data.train), (128,))]
+        x, label = data.train.in_units(torch.randint(len(data.train), (128,)))
         with torch.autocast("cpu", BF16):
             loss = nn.functional.cross_entropy(model(x + SIGMA * torch.randn_like(x)), label)
         optimizer.zero_grad()
@@ -191,7 +191,7 @@ def main() -> None:
         model = trained(data, options.steps)
     defaults = {"speed": (2, 5000), "ladder": (50, 100_000), "attack": (20, 2000)}[options.part]
     count, n = options.inputs or defaults[0], options.n or defaults[1]
-    x, label = data.test[[i * len(data.test) // count for i in range(count)]]
+    x, label = data.test.in_units([i * len(data.test) // count for i in range(count)])
     lines = {
         "speed": lambda: speed(model, x, n, options.rounds),
         "ladder": lambda: ladder(model, x, label, n),

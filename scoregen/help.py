@@ -5,7 +5,7 @@ import re
 from scoregen.config import conf_dir
 
 JOBS = (
-    *("train", "sample", "restore", "interpolate", "evaluate", "sweep", "smoothness", "certify", "compare"),
+    *("train", "sample", "restore", "interpolate", "evaluate", "sweep", "smoothness", "certify", "predict", "compare"),
     *("export", "fit_grid"),
 )
 FLAGS = (

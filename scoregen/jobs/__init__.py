@@ -8,6 +8,7 @@ from scoregen.jobs.export import Export
 from scoregen.jobs.fit_grid import FitGrid
 from scoregen.jobs.interpolate import Interpolate
 from scoregen.jobs.job import Job, Plan
+from scoregen.jobs.predict import Predict
 from scoregen.jobs.restore import Restore
 from scoregen.jobs.sample import Sample
 from scoregen.jobs.smoothness import Smoothness
@@ -23,6 +24,7 @@ __all__ = [
     "Interpolate",
     "Job",
     "Plan",
+    "Predict",
     "Purify",
     "Restore",
     "Sample",

@@ -10,7 +10,7 @@ from scoregen.jobs.one_classifier import OneClassifierJob
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certify(OneClassifierJob, CertifyingJob):
+class Certify(CertifyingJob, OneClassifierJob):
     r"""Certifies inputs of a labelled data set; keys as in conf/certify.yaml.
 
     Args:

@@ -1,7 +1,7 @@
-r"""Results on disk: one line of JSON for each certified input, appended as it is finished.
+r"""Results on disk: one line of JSON for each certified or predicted input, appended as it is finished.
 
-The first line is a header: everything that determines the certificates. A job continues only in a folder with the same
-header. Each process writes a file of its own. A line torn by a crash is dropped, and its input is certified again.
+The first line is a header: everything that determines the results. A job continues only in a folder with the same
+header. Each process writes a file of its own. A line torn by a crash is dropped, and its input is done again.
 """
 
 import hashlib
@@ -21,19 +21,21 @@ from scoregen.parallel import rank
 from scoregen.smoothing.classifiers import Classify
 from scoregen.smoothing.logits import logits_of
 
-FORMAT = "scoregen certificates 2"
+CERTIFICATES = "certificates"
+FORMATS = {CERTIFICATES: "scoregen certificates 2", "predictions": "scoregen predictions 1"}
+FORMATS |= {"attacks": "scoregen attacks 1"}
 
 
 @dataclass(frozen=True)
 class Run:
-    r"""Certificates of one job: its header and its records by increasing index."""
+    r"""Results of one job: its header and its records by increasing index."""
 
     header: dict[str, Any]
     records: list[dict[str, Any]]
 
     @property
     def complete(self) -> bool:
-        r"""Whether every input of the job has its certificate."""
+        r"""Whether every input of the job has its record."""
         return len(self.records) == len(self.header["indices"])
 
 
@@ -86,11 +88,11 @@ def read_lines(path: Path) -> tuple[dict[str, Any] | None, list[tuple[int, dict[
     Raises:
         UserError: a line is no record, or a second header.
     """
-    header, records, _ = _read(path)
+    header, records, _ = _read(path, CERTIFICATES)
     return header, list(enumerate(records, 2))
 
 
-def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]:
+def _read(path: Path, name: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]:
     r"""Header, records, and the length in bytes of the complete lines."""
     raw = path.read_bytes()
     whole = raw[: raw.rfind(b"\n") + 1]
@@ -98,14 +100,17 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]], int]
         numbered = enumerate(whole.splitlines())  # the header's settings may be infinite, the numbers of records not
         lines = [json.loads(line, parse_constant=_refuse_constant if i else None) for i, line in numbered]
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged inside ({error}). Move it away and certify again.") from None
-    if lines and not (isinstance(lines[0], dict) and lines[0].get("format") == FORMAT):
-        raise UserError(f"{path} is not a results file of this version, which begins with format '{FORMAT}'.")
+        raise UserError(f"{path} is damaged inside ({error}). {_AGAIN}") from None
+    if lines and not (isinstance(lines[0], dict) and lines[0].get("format") == FORMATS[name]):
+        raise UserError(f"{path} is not a results file of this version, which begins with format '{FORMATS[name]}'.")
     for number, record in enumerate(lines[1:], 2):
         why = _damage(record)
         if why:
-            raise UserError(f"{path} is damaged inside (line {number} {why}). Move it away and certify again.")
+            raise UserError(f"{path} is damaged inside (line {number} {why}). {_AGAIN}")
     return (lines[0] if lines else None), lines[1:], len(whole)
+
+
+_AGAIN = "Move it away and repeat the command."
 
 
 def _damage(record: Any) -> str:
@@ -119,17 +124,17 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def load(folder: str | Path) -> Run:
-    r"""All certificates in a folder.
+def load(folder: str | Path, name: str = CERTIFICATES) -> Run:
+    r"""All results in a folder: certificates, or those of another name in `FORMATS`.
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: files are damaged or of different jobs, or an input is certified twice or none of the job.
+        ValueError: files are damaged or of different jobs, or an input is there twice or none of the job.
     """
     header = None
     records: dict[int, Any] = {}
-    for path in sorted(Path(folder).glob("certificates*.jsonl")):
-        found, lines, _ = _read(path)
+    for path in files_of(folder, name):
+        found, lines, _ = _read(path, name)
         if found is None:
             continue
         if header is not None:
@@ -137,8 +142,13 @@ def load(folder: str | Path) -> Run:
         header = found
         _add(records, lines, found, path)
     if header is None:
-        raise FileNotFoundError(f"no certificates in {folder}, which must hold certificates.jsonl.")
+        raise FileNotFoundError(f"no {name} in {folder}, which must hold {name}.jsonl.")
     return Run(header, [records[index] for index in sorted(records)])
+
+
+def files_of(folder: str | Path, name: str = CERTIFICATES) -> list[Path]:
+    r"""The files of results in a folder, one of each process."""
+    return sorted(Path(folder).glob(f"{name}*.jsonl"))
 
 
 def _add(records: dict[int, Any], lines: Iterable[Mapping[str, Any]], header: Mapping[str, Any], path: Path) -> None:
@@ -149,7 +159,7 @@ def _add(records: dict[int, Any], lines: Iterable[Mapping[str, Any]], header: Ma
         if index not in wanted:
             raise UserError(f"{path} is damaged inside (input {index} is none of its job). Move it away.")
         if records.get(index, line) != line:
-            raise UserError(f"{path} is damaged inside (input {index} has two certificates). Move it away.")
+            raise UserError(f"{path} is damaged inside (input {index} has two records). Move it away.")
         records[index] = line
 
 
@@ -158,7 +168,7 @@ def _same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
     if found is not None:
         name, before, now = found
         raise UserError(
-            f"{path} holds certificates of another job: {name} was {storage.short(before)}, now {storage.short(now)}. "
+            f"{path} holds results of another job: {name} was {storage.short(before)}, now {storage.short(now)}. "
             "Choose another out, or delete it."
         )
 
@@ -176,7 +186,8 @@ class Results:
 
     Args:
         folder: made if missing.
-        header: plain data that determine the certificates, with `indices`, the list of inputs.
+        header: plain data that determine the results, with `indices`, the list of inputs.
+        name: of the files, one of `FORMATS`.
 
     Attributes:
         done: records that the folder already holds, by index.
@@ -185,14 +196,14 @@ class Results:
         ValueError: the folder holds another job, or another run begins it at this moment.
     """
 
-    def __init__(self, folder: str | Path, header: Mapping[str, Any]) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, header: Mapping[str, Any], name: str = CERTIFICATES) -> None:
+        self.folder, self.name = Path(folder), name
         self.folder.mkdir(parents=True, exist_ok=True)
-        header = json.loads(json.dumps({"format": FORMAT, **header}))
+        header = json.loads(json.dumps({"format": FORMATS[name], **header}))
         self.done: dict[int, dict[str, Any]] = {}
-        self.path = self.folder / ("certificates.jsonl" if rank() == 0 else f"certificates.{rank()}.jsonl")
-        for path in sorted(self.folder.glob("certificates*.jsonl")):
-            found, lines, length = _read(path)
+        self.path = self.folder / (f"{name}.jsonl" if rank() == 0 else f"{name}.{rank()}.jsonl")
+        for path in files_of(self.folder, name):
+            found, lines, length = _read(path, name)
             if found is not None:
                 _same(found, header, path)
             _add(self.done, lines, found or header, path)
@@ -216,12 +227,12 @@ class Results:
         self._write(record)
 
     def refused(self, why: str) -> UserError:
-        r"""Sets all certificates of the folder aside, since they prove nothing; the message that says so."""
+        r"""Sets all results of the folder aside, since they prove nothing; the message that says so."""
         aside = []
-        for path in sorted(self.folder.glob("certificates*.jsonl")):
-            aside.append(path.with_name(path.name.replace("certificates", "refused")))
+        for path in files_of(self.folder, self.name):
+            aside.append(path.with_name(path.name.replace(self.name, "refused")))
             os.replace(path, aside[-1])
-        return UserError(f"{why} What was certified until then was set aside as '{aside[0]}'.")
+        return UserError(f"{why} What was done until then was set aside as '{aside[0]}'.")
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line) + "\n")

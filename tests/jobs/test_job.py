@@ -57,7 +57,7 @@ def test_defaults_in_python_are_those_of_the_root(name):
         "looks": 1.0,
         "between": [0, 1],
     }
-    required |= {"checkpoint": "x"} if name in ("evaluate", "certify") else {}
+    required |= {"checkpoint": "x"} if name in ("evaluate", "certify", "predict") else {}
     given = {part.name: required[part.name] for part in fields(CLASSES[name]) if part.name in required}
     config = compose(name=name)
     config.pop("out", None)
@@ -142,6 +142,10 @@ def both_ways(runs: Path) -> dict[str, tuple[list[str], Job]]:
         "certify": (
             [f"checkpoint={runs}/classifier", "data=digits", "n=200", "max_inputs=2", "noise.sigma=0.25"],
             scoregen.Certify(checkpoint=f"{runs}/classifier", data=data, n=200, max_inputs=2, noise=Gaussian(0.25)),
+        ),
+        "predict": (
+            [f"checkpoint={runs}/classifier", "data=digits", "data.test=auto", "n=100"],
+            scoregen.Predict(checkpoint=f"{runs}/classifier", data=data, n=100),
         ),
         "export": (
             [f"checkpoint={digits}", "sampler=ddim", "sampler.steps=3", "n=2", "licence=mit"],

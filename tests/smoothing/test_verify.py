@@ -81,7 +81,7 @@ def test_what_was_edited_is_named(folder, change, text, capsys):
         (lambda r: [json.dumps(r | {"radius": float("nan")})], "NaN is no number"),
         (lambda r: [{"format": "scoregen certificates 2"}, r], "line 3 is a second header"),
         (lambda r: [r | {"index": 99}], "input 99 is none of its job"),
-        (lambda r: [r, r | {"radius": 0.1}], r"input \d has two certificates"),
+        (lambda r: [r, r | {"radius": 0.1}], r"input \d has two records"),
     ],
     ids=["NaN", "a second header", "foreign", "two that differ"],
 )
