@@ -4,6 +4,7 @@ r"""Checkpoints: a folder of safetensors and text, written beside its place and 
     model.safetensors      weights of the last step
     ema.safetensors        their exponential moving average (what samples well)
     optimizer.safetensors  state for resuming, with its scalars in state.json
+    powers.safetensors     averages of two lengths, where snapshots of them are kept (`scoregen.averages`)
     state.json             format, step, counters, and the SHA-256 of the other files
 
 In a training that is cut over the processes the three are shards on the way (`scoregen.checkpoint_shards`).
@@ -20,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoregen import moments
+from scoregen import averages, moments
+from scoregen.averages import Moment
 from scoregen.checkpoint_files import (
     FORMAT,
     find,
@@ -32,7 +34,6 @@ from scoregen.checkpoint_files import (
     write_state,
 )
 from scoregen.checkpoint_shards import read_shards, shard_files, shard_shapes
-from scoregen.checks import one_of
 from scoregen.config import Config, accepts, build
 from scoregen.errors import UserError
 from scoregen.failures import translated
@@ -73,12 +74,14 @@ class Contents:
     Args:
         weights: of the model, with the moments of the data and the state of the loss.
         averages: of what is trained. optimizer: its tensors. scalars: its plain data.
+        powers: averages of the tracked lengths; None for a run that keeps none.
     """
 
     weights: Mapping[str, Tensor]
     averages: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     scalars: Mapping[str, Any]
+    powers: Moment | None = None
 
 
 def save(folder: Path | str, contents: Contents, *, config: Mapping[str, Any], state: Mapping[str, Any]) -> Path:
@@ -132,6 +135,8 @@ def _write_tensors(folder: Path, contents: Contents) -> None:
     save_file(weights, folder / "model.safetensors")
     save_file(weights | averaged, folder / "ema.safetensors")
     save_file(_on_cpu(contents.optimizer), folder / "optimizer.safetensors")
+    if contents.powers is not None:
+        averages.write(folder / averages.POWERS, contents.powers)
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -170,7 +175,7 @@ def load(
 
     Args:
         path: a checkpoint folder, or a run folder (its last whole checkpoint).
-        weights: "ema" or "model" (the last step's).
+        weights: "ema", "model" (the last step's) or "ema:LENGTH", an average of another length (`scoregen.averages`).
         device: where it goes; the CPU unless given.
         trust: your own modules, whose classes the checkpoint may name: ["mynet"]; and places outside the checkpoint,
             folders ("./pipeline") or hub ids, that its model may read or fetch: the pipeline of a `LatentDiffusion`.
@@ -181,7 +186,7 @@ def load(
             and processes of this package and of modules that are trusted, for a larger model than its weights, or for
             places that are not trusted.
     """
-    one_of(("ema", "model"), weights=weights)
+    averages.length_of(weights)
     folder = find(path)
     try:
         model = _read_model(folder, weights, trust)
@@ -193,7 +198,8 @@ def load(
 
 
 def _read_model(folder: Path, weights: str, trust: Collection[str]) -> nn.Module:
-    file = folder / f"{weights}.safetensors"
+    length = averages.length_of(weights)
+    file = folder / f"{weights if length is None else 'ema'}.safetensors"
     verify(folder, None if shard_files(folder) else ("config.yaml", file.name))
     config = read_config(folder)
     parts = checked_parts(config, trust)
@@ -201,6 +207,8 @@ def _read_model(folder: Path, weights: str, trust: Collection[str]) -> nn.Module
     own = {name: shape for name, shape in _shapes(file).items() if not name.startswith(_NOT_OF_THE_MODEL)}
     model = build_bounded(parts, own, lambda: build_model(config, trust), modules(trust))
     load_weights(model, file)
+    if length is not None:
+        averages.load(model, folder, length)
     shape = stated_shape(config)
     if shape is not None and isinstance(model, Denoiser) and model.shape is None:
         model.network.shape = shape  # type: ignore[assignment]  # torch: a module's attributes are tensors or modules
@@ -217,9 +225,15 @@ def stated_shape(config: Config) -> tuple[int, ...] | None:
     return tuple(shape)
 
 
-def load_weights(model: nn.Module, file: Path, loss: nn.Module | None = None) -> None:
-    r"""Reads a weights file into a model (and the state of a loss), names and shapes checked."""
+def load_weights(model: nn.Module, file: Path, loss: nn.Module | None = None, optional: Collection[str] = ()) -> None:
+    r"""Reads a weights file into a model (and the state of a loss), names and shapes checked.
+
+    Args:
+        optional: names of tensors that the file may lack; the model keeps its own.
+    """
     tensors = read_tensors(file)
+    own = model.state_dict() if optional else {}
+    tensors |= {name: own[name] for name in optional if name not in tensors}
     extras = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_NOT_OF_THE_MODEL)}
     try:
         model.load_state_dict(tensors)

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from scoregen import checkpoint, pretrained
+from scoregen import averages, checkpoint, pretrained
 from scoregen.checkpoint_shards import shard_files
 from scoregen.errors import UserError
+from scoregen.models.next_level import fresh_names
 from scoregen.storage import digest
 
 
@@ -19,22 +20,28 @@ def load(
     device: torch.device | str | None = None,
     trust: Collection[str] = (),
     null_label: int | None = None,
+    ema: float | None = None,
 ) -> nn.Module:
     r"""A trained model, in evaluation mode.
 
     Args:
         path: a checkpoint, or a run folder (its last whole checkpoint); a pipeline or model folder of diffusers; or the
             hub id of one, owner/name or owner/name@revision, which is fetched.
-        weights: "ema" or "model" (the last step's); a folder of diffusers has one set, which is "ema".
+        weights: "ema", "model" (the last step's) or "ema:LENGTH"; a folder of diffusers has one set, which is "ema".
         device: where it goes; the CPU unless given.
         trust: your own modules, whose classes a checkpoint may name: ["mynet"]; and places outside it, folders
             ("./pipeline") or hub ids, that its model may read or fetch. What a checkpoint says about trust is not read.
         null_label: of a class-conditional network of diffusers, the class that stands for "no label", for guidance.
+        ema: length of the average, 0.08, in place of weights="ema:0.08"; of a run with trainer.ema_snapshots.
 
     Raises:
         UserError: nothing there, another kind of model, damaged, or what would run code, fetch or cost more than its
             weights say.
     """
+    if ema is not None:
+        if weights != "ema":
+            raise UserError(f"ema: chooses the weights, got ema={ema} and weights={weights}. Give one of them.")
+        weights = f"ema:{averages.check_length(ema, 'ema'):g}"
     folder = find(path)
     if not is_foreign(folder):
         _refuse_null_label(folder, null_label)
@@ -71,17 +78,22 @@ def describe(folder: Path, null_label: int | None = None) -> dict[str, Any]:
 
 
 def load_init(model: nn.Module, folder: Path) -> None:
-    r"""Reads the averaged weights of a folder of `find` into a model of its configuration."""
+    r"""Reads the averaged weights of a folder of `find` into a model of its configuration.
+
+    A network that is told the next level takes the weights of one that is not, and computes the same at first.
+    """
     if is_foreign(folder):
         pretrained.load_weights(model, folder)
     else:
-        checkpoint.load_weights(model, folder / "ema.safetensors")
+        checkpoint.load_weights(model, folder / "ema.safetensors", optional=fresh_names(model))
 
 
 def weights_digest(folder: Path, weights: str) -> str:
     r"""The digest of the weights of a folder of `find`."""
     if is_foreign(folder):
         return pretrained.weights_digest(folder)
+    if (length := averages.length_of(weights)) is not None:
+        return averages.digest_of(folder, length)
     if shard_files(folder):  # whose state.json has the digest of each
         return str(checkpoint.read_state(folder)["sha256"])
     return digest(folder / f"{weights}.safetensors")

@@ -72,6 +72,25 @@ class Independent:
         return self.mean + self.var / (self.var + s2) * (u - self.mean)
 
 
+class NormalFlowMap(Independent):
+    r"""The exact flow map of independent normal elements.
+
+    u_r = m + sqrt((v + r^2)/(v + s^2)) (u - m) is the end of a jump, and D(u, s, r) = (u_r - (r/s) u)/(1 - r/s), here
+    without the division that r = s would need.
+    """
+
+    takes_next = True
+    sigma_data, num_classes = 0.5, None
+
+    def __call__(self, u, s, label=None, *, next_s=None):
+        if next_s is None:
+            return super().__call__(u, s, label)
+        s, r = (torch.as_tensor(a, dtype=u.dtype).reshape(-1, *[1] * (u.ndim - 1)) for a in (s, next_s))
+        high, low = (self.var + s**2).sqrt(), (self.var + r**2).sqrt()
+        # (low/high - r/s)/(1 - r/s) = v (s + r)/(high (s low + r high))
+        return self.mean + self.var * (s + r) / (high * (s * low + r * high)) * (u - self.mean)
+
+
 def gaussian(mean: Tensor, covariance: Tensor, sde: SDE | None = None) -> Mixture:
     r"""The normal law N(mean (D,), covariance (D, D))."""
     return Mixture(torch.ones(1, dtype=mean.dtype), mean[None], covariance[None], sde)

@@ -127,6 +127,14 @@ def fill_model(model: Mapping[str, Any], source: Source, conditional: bool, wher
     return node
 
 
+def tell_next(model: Node, loss: Any) -> Node:
+    r"""The model's node, with a network that is told the next level where the loss needs one and the network can."""
+    network = model.get("network")
+    if not loss.needs_next or not isinstance(network, Mapping) or not accepts(network, "next_level", "model.network"):
+        return model
+    return Node({**model, "network": {**network, "next_level": True}})
+
+
 def has_shape(model: Mapping[str, Any]) -> bool:
     r"""Whether the innermost node of a model says the shape of the data."""
     while isinstance(model.get("network"), Mapping):

@@ -17,7 +17,7 @@ from scoregen.jobs.adoption import adopted
 from scoregen.jobs.data_moments import set_moments
 from scoregen.jobs.job import LoadingJob, Plan
 from scoregen.jobs.lora import adapt, give_prompts
-from scoregen.jobs.picks import affine_text, chosen_chart, chosen_model, fill_model, has_shape
+from scoregen.jobs.picks import affine_text, chosen_chart, chosen_model, fill_model, has_shape, tell_next
 from scoregen.jobs.rehearsal import check_loads, check_loss, check_meaning, check_monitor, check_optimizer
 from scoregen.targets import check_targets
 
@@ -127,6 +127,7 @@ class Train(LoadingJob):
 
         trainer = build(self.trainer, where="trainer")
         loss = build(self.loss, where="loss")
+        config["model"] = dict(tell_next(Node(config["model"]), loss))
         seed_all(self.seed, Stream.WEIGHTS)
         model: Any = build_model(config)
         self._load_init(model, config, out, trainer.resume)
@@ -234,11 +235,12 @@ def _lines(parts: TrainingParts, source: Source, out: Path, start: Path | None) 
     trainer, model = parts.trainer, parts.model
     precision = mixed_precision(trainer.precision)
     parameters = sum(p.numel() for p in model.parameters())
+    kind = f"{type(model).__name__}{', a flow map' if getattr(model, 'takes_next', False) else ''}"
     resumed = f", resumed from {start}" if start else ""
     return [
         f"data: {source.name}, {len(source.train)} samples of shape {source.shape}, classes: {source.num_classes}",
         f"parts: {'; '.join(source.told(name) for name in NAMES)}; {_readers(trainer, source)}",
-        f"model: {type(model).__name__}, {parameters / 1e6:.2f} M parameters, precision: {precision}",
+        f"model: {kind}, {parameters / 1e6:.2f} M parameters, precision: {precision}",
         f"run: {out}, {trainer.steps} steps of {trainer.batch_size}{_spread(trainer)}{resumed}",
     ]
 

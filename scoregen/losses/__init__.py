@@ -5,6 +5,7 @@ from scoregen.losses.base import Loss, TrainableDenoiser, WrappedLoss
 from scoregen.losses.classification import ConsistencyRegularization, CrossEntropy
 from scoregen.losses.consistency import ConsistencyDistillation, ConsistencyTuning, Gap
 from scoregen.losses.data_units import DataUnitMatching
+from scoregen.losses.flow_map import FlowMap
 from scoregen.losses.gaussian_split import GaussianSplit
 from scoregen.losses.hyvarinen import ExplicitScoreMatching, NonNegativeScoreMatching
 from scoregen.losses.jacobian import VJP, Estimator, FiniteDifference
@@ -36,6 +37,7 @@ __all__ = [
     "Estimator",
     "ExplicitScoreMatching",
     "FiniteDifference",
+    "FlowMap",
     "Gap",
     "GaussianSplit",
     "JacobianPenalty",

@@ -38,12 +38,14 @@ class Loss(nn.Module, ABC):
         sharded: whether the loss supports a model that is cut over the processes: it calls the model alone, reads no
             weights, and keeps no state across samples that a cut would change.
         second_derivatives: whether the loss differentiates the network before its own gradient is taken.
+        needs_next: whether the network must be told the next level, as a flow map is.
     """
 
     comparable: bool = True
     needs_labels: bool = False
     sharded: bool = False
     second_derivatives: bool = False
+    needs_next: bool = False
     __call__: Callable[..., Tensor]  # torch says Any
 
     @abstractmethod
@@ -103,7 +105,7 @@ class WrappedLoss(Loss):
         self.base_loss = base_loss
         self.comparable, self.needs_labels = base_loss.comparable, base_loss.needs_labels
         self.sharded = self.sharded and base_loss.sharded
-        self.second_derivatives = base_loss.second_derivatives
+        self.second_derivatives, self.needs_next = base_loss.second_derivatives, base_loss.needs_next
 
     def begin(self, model: Any) -> None:
         self.base_loss.begin(model)

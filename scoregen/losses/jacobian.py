@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class _Call(NamedTuple):
     u: Tensor
     s: Tensor
     label: Tensor | None
+    options: dict[str, Any]
     denoised: Tensor
     random_state: list[Tensor]
 
@@ -45,13 +46,13 @@ class Witness(StandIn):
         self._estimator = estimator
         self._call: _Call | None = None
 
-    def __call__(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
+    def __call__(self, u: Tensor, s: Tensor | float, label: Tensor | None = None, **options: Any) -> Tensor:
         if self._call is not None or not torch.is_grad_enabled():
-            return self._model(u, s, label)
+            return self._model(u, s, label, **options)
         state, u = random_state(u.device), self._estimator.prepare(u)
         with self._estimator.context(u.device.type):
-            denoised = self._model(u, s, label)
-        self._call = _Call(u, as_time(s).expand(len(u)).contiguous(), label, denoised, state)
+            denoised = self._model(u, s, label, **options)
+        self._call = _Call(u, as_time(s).expand(len(u)).contiguous(), label, options, denoised, state)
         return denoised
 
     @property
@@ -70,11 +71,11 @@ class Witness(StandIn):
         return self._seen().denoised
 
     def again(self, u: Tensor) -> Tensor:
-        r"""D at other points, with the noise ratios, labels and dropout mask of the remembered call."""
+        r"""D at other points, with the levels, labels and dropout mask of the remembered call."""
         seen = self._seen()
         with forked(u.device), self._estimator.context(u.device.type):
             restore_random_state(seen.random_state, u.device)
-            return self._model(u, seen.s, seen.label)
+            return self._model(u, seen.s, seen.label, **seen.options)
 
     def _seen(self) -> _Call:
         if self._call is None:
@@ -135,7 +136,7 @@ class FiniteDifference(Estimator):
 
     def norm(self, seen: Witness, generator: Generators) -> Tensor:
         u, step = seen.u, expand(self.h * seen.s, seen.u)
-        moved = seen.again(u + step * randn(u.shape, generator, u.dtype, u.device))
+        moved = seen.again(u + step * _directions(u, generator))
         change = ((moved - seen.denoised) / step).flatten(1)
         length: Tensor = torch.linalg.vector_norm(change, dim=1)
         return length / math.sqrt(change.shape[1])
@@ -158,10 +159,16 @@ class VJP(Estimator):
 
     def norm(self, seen: Witness, generator: Generators) -> Tensor:
         u = seen.u
-        v = randn(u.shape, generator, u.dtype, u.device) / math.sqrt(u[0].numel())
+        v = _directions(u, generator) / math.sqrt(u[0].numel())
         (product,) = torch.autograd.grad(seen.denoised, u, v, create_graph=True)
         length: Tensor = torch.linalg.vector_norm(product.flatten(1), dim=1)
         return length
+
+
+def _directions(u: Tensor, generator: Generators) -> Tensor:
+    r"""Normal draws like u, whose samples are the first, or all, of those that the generator is for."""
+    samples = len(u) if generator is None or isinstance(generator, torch.Generator) else len(generator)
+    return randn((samples, *u.shape[1:]), generator, u.dtype, u.device)[: len(u)]
 
 
 @contextmanager

@@ -101,7 +101,9 @@ class _Called(Exception):
 class _Dummy(StandIn):
     r"""Stands in for a denoiser and ends the dry run at its first call."""
 
-    def __call__(self, u: Tensor, s: Tensor | float | None = None, label: Tensor | None = None) -> NoReturn:
+    def __call__(
+        self, u: Tensor, s: Tensor | float | None = None, label: Tensor | None = None, **options: object
+    ) -> NoReturn:
         if s is None:
             raise TypeError("base_loss must be the loss of a denoiser, but it calls its model without a noise ratio.")
         raise _Called(u, as_time(s))

@@ -23,6 +23,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional
 
 from scoregen import checks
 from scoregen.losses.base import Loss, TrainableDenoiser, WrappedLoss
@@ -57,7 +58,8 @@ TARGETS: dict[str, tuple[float, ...]] = {"global": (), "per_level": EDGES}
 class JacobianLoss(WrappedLoss):
     r"""A loss plus a penalty on |J^T v| at the noisy points where this loss calls the denoiser.
 
-        The points, noise levels and labels (dropped ones included) are those of the first call with a gradient. Without
+        The points, noise levels and labels (dropped ones included) are those of the first call with a gradient; of a
+        base loss that makes several, as `FlowMap` does, this is that of its first samples, which stand for all. Without
         gradients (held-out evaluation) the value is that of base_loss alone. Steps without a penalty cost no more than
         base_loss.
 
@@ -112,7 +114,8 @@ class JacobianLoss(WrappedLoss):
         penalty = self.penalty(weighted, s)
         self._record(s, norm / model.sde.alpha(t).to(norm), weighted, penalty)
         often = 1 if self.step is None else self.every  # without `at` no call is left out
-        total: Tensor = value + self.strength * often * penalty.to(value)
+        weighted_penalty = self.strength * often * len(value) / len(penalty) * penalty.to(value)
+        total: Tensor = value + functional.pad(weighted_penalty, (0, len(value) - len(penalty)))
         return total
 
     @abstractmethod

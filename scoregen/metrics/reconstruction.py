@@ -15,8 +15,9 @@ from scoregen.checks import whole
 from scoregen.interruption import end_if_asked
 from scoregen.metrics.distances import double
 from scoregen.models import DenoiserLike
+from scoregen.models.protocol import jump, takes_next
 from scoregen.pictures import UNIT, Range, fractions
-from scoregen.samplers.inversion import decode, encode
+from scoregen.samplers.inversion import Solver, decode, encode
 from scoregen.samplers.ode import RK4, Field, ODESolver
 
 
@@ -59,7 +60,7 @@ def reconstruction_error(
     x: Tensor,
     *,
     steps: int = 50,
-    solver: ODESolver | None = None,
+    solver: Solver | None = None,
     label: Tensor | None = None,
     data_range: Range = UNIT,
 ) -> Reconstruction:
@@ -69,7 +70,7 @@ def reconstruction_error(
         denoiser: D(u, s) of a process.
         x: images (B, C, H, W) in the units of the data.
         steps: of DDIM in log s, each way, unless a solver is given.
-        solver: any solver of the probability-flow ODE. label: (B,) or None, for both ways.
+        solver: any solver of the probability-flow ODE, or jumps of a flow map. label: (B,) or None, for both ways.
         data_range: of the units; errors are those of fractions of it.
     """
     solver = DDIMInversion(steps) if solver is None else solver
@@ -137,7 +138,10 @@ class _Counted:
         self._denoiser, self.calls = denoiser, 0
         self.sde = denoiser.sde
         self.num_classes = getattr(denoiser, "num_classes", None)
+        self.takes_next = takes_next(denoiser)
 
-    def __call__(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, u: Tensor, s: Tensor | float, label: Tensor | None = None, *, next_s: Tensor | float | None = None
+    ) -> Tensor:
         self.calls += 1
-        return self._denoiser(u, s, label)
+        return jump(self._denoiser, u, s, label, next_s)

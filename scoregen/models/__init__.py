@@ -15,7 +15,7 @@ from scoregen.models.latent_diffusion import LatentDiffusion
 from scoregen.models.lora import LoRA, merge_adapters
 from scoregen.models.mlp import MLP
 from scoregen.models.observation import Inpainting, LinearObservation, MatrixObservation, Observation
-from scoregen.models.protocol import DenoiserLike
+from scoregen.models.protocol import DenoiserLike, FlowMapLike
 from scoregen.models.raw import RawDenoiser
 from scoregen.models.unet import UNet
 from scoregen.models.vit import ViT, ViTClassifier
@@ -35,6 +35,7 @@ __all__ = [
     "DiT",
     "DiffusersNetwork",
     "FlatMLP",
+    "FlowMapLike",
     "Inpainting",
     "Latent",
     "LatentDenoiser",

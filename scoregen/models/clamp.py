@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from scoregen.models.protocol import DenoiserLike
+from scoregen.models.protocol import DenoiserLike, jump, takes_next
 from scoregen.models.wrapper import DenoiserWrapper
 
 
@@ -35,5 +35,11 @@ class Clamp(DenoiserWrapper):
     def _chart_value(self, x: float) -> float:
         return self.sde.to_chart(torch.tensor([x], dtype=torch.float64)).item()
 
-    def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
-        return self.denoiser(u, s, label).clamp(self._chart_low, self._chart_high)
+    @property
+    def takes_next(self) -> bool:
+        return takes_next(self.denoiser)
+
+    def forward(
+        self, u: Tensor, s: Tensor | float, label: Tensor | None = None, *, next_s: Tensor | float | None = None
+    ) -> Tensor:
+        return jump(self.denoiser, u, s, label, next_s).clamp(self._chart_low, self._chart_high)

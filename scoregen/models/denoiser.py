@@ -17,6 +17,9 @@ r"""The denoiser D(u, s) = E[y_0 | u], u = y_0 + s eps, from a network F(z, c_no
 | index | k, the index of a level of a `DiscretePath` | are trained as a DDPM |
 | flow | t = s/(1 + s) | are trained by flow matching |
 
+A network with `next_level` makes it a flow map D(u, s, r), which is told the level r that a jump goes to
+(`scoregen.losses.flow_map`).
+
 Reference: Karras et al. (2022), arXiv 2206.00364, table 1; Salimans & Ho (2022), arXiv 2202.00512 (v); Lipman et al.
 (2023), arXiv 2210.02747 (flow); Song et al. (2023), arXiv 2303.01469, appendix C (consistency).
 """
@@ -29,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from scoregen.checks import one_of, positive
+from scoregen.models.next_level import gap_of
 from scoregen.sde.discrete import DiscretePath
 from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import as_time, expand, readable
@@ -54,6 +58,11 @@ class AbstractDenoiser(nn.Module):
     @property
     def is_consistency(self) -> bool:
         r"""Whether D(u, s) is stated to be the end of the path through u, not the mean E[y_0 | u]."""
+        return False
+
+    @property
+    def takes_next(self) -> bool:
+        r"""Whether it is a flow map: `forward` also takes next_s, the level that a jump goes to."""
         return False
 
     @abstractmethod
@@ -114,7 +123,8 @@ class Denoiser(AbstractDenoiser):
         time: how the network is told the noise: "log", "index" or "flow".
 
     Raises:
-        ValueError: sigma_data <= 0, an unknown prediction or time, time="index" on a path without levels.
+        ValueError: sigma_data <= 0, an unknown prediction or time, time="index" on a path without levels, or
+            prediction="consistency" of a network that is told the next level.
     """
 
     def __init__(
@@ -137,6 +147,11 @@ class Denoiser(AbstractDenoiser):
         if (tell := getattr(network, "tell_time", None)) is not None:
             tell(time)
         self._least = sde.noise_ratio(0.0).item()
+        if self.takes_next and prediction == "consistency":
+            raise ValueError(
+                "prediction=consistency is D(u, s) = the end of the path, and a network with next_level=true is told "
+                "where to go. Use prediction=edm."
+            )
 
     @property
     def num_classes(self) -> int | None:
@@ -150,25 +165,60 @@ class Denoiser(AbstractDenoiser):
     def is_consistency(self) -> bool:
         return self.prediction == "consistency"
 
-    def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
+    @property
+    def takes_next(self) -> bool:
+        return bool(getattr(self.network, "next_level", False))
+
+    def forward(
+        self, u: Tensor, s: Tensor | float, label: Tensor | None = None, *, next_s: Tensor | float | None = None
+    ) -> Tensor:
+        r"""E[y_0 | u]; of a flow map D(u, s, next_s), where u_r = D + (r/s) (u - D) is the point at r = next_s.
+
+        Args:
+            u: (B, *S) in EDM coordinates; s: noise ratio, () or (B,); label: (B,) integers or None.
+            next_s: noise ratio that a jump goes to, () or (B,), 0 for the data; None: no jump.
+
+        Raises:
+            ValueError: next_s for a network that does not take it.
+        """
         s = as_time(s)
         c_in, c_skip, c_out = self._scales(s, self.sigma_data, self._least)
-        output = evaluate(self.network, expand(c_in, u) * u, self._time(s, self.sde), label)
+        gap = None if next_s is None else self._gap(s, as_time(next_s))
+        output = evaluate(self.network, expand(c_in, u) * u, self._time(s, self.sde), label, gap)
         return expand(c_skip, u) * u + expand(c_out, u) * output
 
+    def _gap(self, s: Tensor, next_s: Tensor) -> Tensor:
+        if not self.takes_next:
+            raise ValueError(
+                f"next_s must be None for a {type(self.network).__name__} that is not told the next level. Train a "
+                "flow map: loss=flow_map."
+            )
+        return gap_of(s, next_s, self.sigma_data)
 
-def evaluate(network: nn.Module, z: Tensor, condition: Tensor, label: Tensor | None) -> Tensor:
-    r"""A network's output, like z, at z (B, *S) in its own type; the condition () or (B,) has at least float32."""
+
+def evaluate(
+    network: nn.Module, z: Tensor, condition: Tensor, label: Tensor | None, gap: Tensor | None = None
+) -> Tensor:
+    r"""A network's output, like z, at z (B, *S) in its own type; condition and gap, () or (B,), have at least float32.
+
+    Args:
+        gap: of the jump, for networks that are told it; None is not handed over.
+    """
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), z.dtype)
-    wanted = torch.promote_types(dtype, torch.float32)
-    if condition.ndim == 0 and readable(condition):  # a number is written on the device, not copied to it
-        condition = z.new_full((z.shape[0],), condition.item(), dtype=wanted)
-    condition = condition.expand(z.shape[0]).to(z.device, wanted)
-    output: Tensor = network(z.to(dtype), condition, label)
+    options = {} if gap is None else {"gap": _of_each(gap, z, dtype)}
+    output: Tensor = network(z.to(dtype), _of_each(condition, z, dtype), label, **options)
     if not isinstance(output, Tensor) or output.shape != z.shape:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(f"{type(network).__name__} must return a tensor like z, {tuple(z.shape)}, got {found}.")
     return output.to(z)
+
+
+def _of_each(value: Tensor, z: Tensor, dtype: torch.dtype) -> Tensor:
+    r"""A value () or (B,) as (B,), where z is, in at least float32."""
+    wanted = torch.promote_types(dtype, torch.float32)
+    if value.ndim == 0 and readable(value):  # a number is written on the device, not copied to it
+        value = z.new_full((z.shape[0],), value.item(), dtype=wanted)
+    return value.expand(z.shape[0]).to(z.device, wanted)
 
 
 def shape_of(network: object) -> tuple[int, ...] | None:

@@ -4,7 +4,8 @@ r"""Guidance: extrapolation from a weaker denoiser W through a better one D.
 
 Since D = u + s^2 score, D_g is the denoiser whose score at the noise ratio s is that of p_D^scale p_W^{1-scale}, each
 smoothed by s: not the diffusion of any one law in general, so no density of the data belongs to it (for normal laws of
-equal covariance it is exactly that of mean m_W + scale (m_D - m_W)).
+equal covariance it is exactly that of mean m_W + scale (m_D - m_W)). Of flow maps the jumps D(u, s, r) are
+extrapolated, which is the guided flow for near levels and an approximation of it for far ones.
 """
 
 import math
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scoregen.checks import finite
-from scoregen.models.protocol import DenoiserLike
+from scoregen.models.protocol import DenoiserLike, jump, takes_next
 from scoregen.models.wrapper import DenoiserWrapper
 from scoregen.sde.path import as_time, expand, readable
 
@@ -40,17 +41,25 @@ class _Guidance(DenoiserWrapper):
         self.scale = float(scale)
         self.interval = (float(interval[0]), float(interval[1]))
 
-    def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
+    @property
+    def takes_next(self) -> bool:
+        return takes_next(self.denoiser)
+
+    def forward(
+        self, u: Tensor, s: Tensor | float, label: Tensor | None = None, *, next_s: Tensor | float | None = None
+    ) -> Tensor:
         s = as_time(s)
         inside = (s >= self.interval[0]) & (s <= self.interval[1])
         if self.scale == 1 or (readable(s) and not bool(inside.any())):
-            return self.denoiser(u, s, label)
-        weak, strong = self._branches(u, s, label)
+            return jump(self.denoiser, u, s, label, next_s)
+        weak, strong = self._branches(u, s, label, next_s)
         scale = torch.where(inside, self.scale, 1.0).to(s)
         return weak + expand(scale, u) * (strong - weak)
 
     @abstractmethod
-    def _branches(self, u: Tensor, s: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _branches(
+        self, u: Tensor, s: Tensor, label: Tensor | None, next_s: Tensor | float | None
+    ) -> tuple[Tensor, Tensor]:
         r"""W and D."""
 
 
@@ -70,13 +79,22 @@ class ClassifierFreeGuidance(_Guidance):
     Reference: Ho & Salimans (2022), arXiv 2207.12598; Kynkaanniemi et al. (2024), arXiv 2404.07724 (interval).
     """
 
-    def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
-        return self.denoiser(u, s) if label is None else super().forward(u, s, label)
+    def forward(
+        self, u: Tensor, s: Tensor | float, label: Tensor | None = None, *, next_s: Tensor | float | None = None
+    ) -> Tensor:
+        if label is None:
+            return jump(self.denoiser, u, s, None, next_s)
+        return super().forward(u, s, label, next_s=next_s)
 
-    def _branches(self, u: Tensor, s: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _branches(
+        self, u: Tensor, s: Tensor, label: Tensor | None, next_s: Tensor | float | None
+    ) -> tuple[Tensor, Tensor]:
         assert label is not None  # `forward` returns before
         both = torch.cat([torch.full_like(label, -1), label])
-        weak, strong = self.denoiser(torch.cat([u, u]), s if s.ndim == 0 else torch.cat([s, s]), both).chunk(2)
+        if isinstance(next_s, Tensor) and next_s.ndim:
+            next_s = torch.cat([next_s, next_s])
+        s = s if s.ndim == 0 else torch.cat([s, s])
+        weak, strong = jump(self.denoiser, torch.cat([u, u]), s, both, next_s).chunk(2)
         return weak, strong
 
 
@@ -107,5 +125,11 @@ class Autoguidance(_Guidance):
         super().__init__(denoiser, scale, interval)
         self.bad_denoiser = bad_denoiser
 
-    def _branches(self, u: Tensor, s: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.bad_denoiser(u, s, label), self.denoiser(u, s, label)
+    @property
+    def takes_next(self) -> bool:
+        return takes_next(self.denoiser) and takes_next(self.bad_denoiser)
+
+    def _branches(
+        self, u: Tensor, s: Tensor, label: Tensor | None, next_s: Tensor | float | None
+    ) -> tuple[Tensor, Tensor]:
+        return jump(self.bad_denoiser, u, s, label, next_s), jump(self.denoiser, u, s, label, next_s)

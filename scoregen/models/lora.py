@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from scoregen.checks import whole
 from scoregen.compat import repair_torchvision
 from scoregen.errors import UserError
+from scoregen.models.next_level import NextLevel
 
 # the projections of every attention block of diffusers
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 class LoRA(nn.Module):
-    r"""A network whose own weights are frozen, with adapters beside them.
+    r"""A network whose own weights are frozen, with adapters beside them. What tells it the next level is trained too.
 
     Args:
         network: (z, c_noise, label) -> tensor; it is changed in place.
@@ -38,14 +39,18 @@ class LoRA(nn.Module):
         self.rank, self.targets = rank, tuple(targets)
         self.num_classes: int | None = getattr(network, "num_classes", None)
         self.shape: tuple[int, ...] | None = getattr(network, "shape", None)
+        self.next_level = bool(getattr(network, "next_level", False))
+        for part in self.network.modules():
+            if isinstance(part, NextLevel):  # it starts at zero, so that adapters alone could not learn to jump
+                part.requires_grad_(True)
 
     @staticmethod
     def import_parts() -> Any:
         r"""The module that makes adapters, imported late since that takes seconds."""
         return require_peft()
 
-    def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
-        output: Tensor = self.network(z, c_noise, label)
+    def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None, **options: Tensor) -> Tensor:
+        output: Tensor = self.network(z, c_noise, label, **options)
         return output
 
 

@@ -1,20 +1,13 @@
 r"""A residual multilayer perceptron for vectors."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from scoregen.checks import refuse, whole
 from scoregen.models.arguments import check_options
-
-
-def fourier_features(c_noise: Tensor, width: int) -> Tensor:
-    r"""cos and sin of c_noise at width/2 frequencies from 1/4 to 16 in geometric steps, (B, width)."""
-    frequencies = torch.logspace(-2, 4, width // 2, base=2.0, device=c_noise.device, dtype=c_noise.dtype)
-    angles = c_noise[:, None] * frequencies * math.pi
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
+from scoregen.models.fourier import fourier_features
+from scoregen.models.next_level import NextLevel
 
 
 class MLP(nn.Module):
@@ -26,6 +19,7 @@ class MLP(nn.Module):
         depth: number of residual blocks.
         num_classes: labels 0..num_classes-1, with one more embedding for "no label"; None for unconditional.
         dropout: probability inside the blocks.
+        next_level: whether it is told the level that a jump goes to, for a flow map.
 
     Raises:
         ValueError: a shape that is no vector's, values out of range.
@@ -38,6 +32,7 @@ class MLP(nn.Module):
         depth: int = 3,
         num_classes: int | None = None,
         dropout: float = 0.0,
+        next_level: bool = False,
     ) -> None:
         super().__init__()
         if len(shape) != 1:
@@ -47,7 +42,7 @@ class MLP(nn.Module):
         whole(1, depth=depth)
         check_options(num_classes, dropout)
         self.shape, self.width, self.depth = tuple(shape), width, depth
-        self.num_classes, self.dropout = num_classes, dropout
+        self.num_classes, self.dropout, self.next_level = num_classes, dropout, next_level
         self.first = nn.Linear(shape[0], width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(num_classes + 1, width) if num_classes else None
@@ -56,12 +51,15 @@ class MLP(nn.Module):
         self.last = nn.Linear(width, shape[0])
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        self.next = NextLevel(width) if next_level else None
 
-    def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
-        r"""z (B, D), c_noise (B,), label (B,) or None -> (B, D)."""
+    def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None, gap: Tensor | None = None) -> Tensor:
+        r"""z (B, D), c_noise (B,), label (B,) or None, gap (B,) or None -> (B, D)."""
         condition = self.time(fourier_features(c_noise, self.width).to(z))
         if self.label is not None and self.num_classes is not None:
             condition = condition + self.label(label_or_null(label, z.shape[0], self.num_classes, z.device))
+        if self.next is not None and gap is not None:
+            condition = condition + self.next(gap)
         h: Tensor = self.first(z)
         for into, out_of in zip(self.into, self.out_of, strict=True):
             inner = functional.silu(into(functional.silu(h)) + condition)

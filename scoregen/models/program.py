@@ -1,4 +1,7 @@
-r"""A denoiser as a `torch.export` program, D(u, s, label): for programs that have torch alone."""
+r"""A denoiser as a `torch.export` program, D(u, s, label), of a flow map D(u, s, next_s, label).
+
+For programs that have torch alone.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scoregen.errors import UserError
+from scoregen.models.protocol import takes_next
 
 # sizes of a batch: any; and what diffusers' upsampling, which asks for 64 images, leaves of them
 _SIZES = ((1, 2**16), (2, 63))
@@ -24,8 +28,16 @@ class Call(nn.Module):
         return denoised
 
 
+class FlowMapCall(Call):
+    r"""A flow map whose arguments are tensors: also next_s (B,), the level that a jump goes to."""
+
+    def forward(self, u: Tensor, s: Tensor, next_s: Tensor, label: Tensor | None = None) -> Tensor:  # type: ignore[override]  # the order of a program's arguments
+        denoised: Tensor = self.denoiser(u, s, label, next_s=next_s)
+        return denoised
+
+
 def save_program(denoiser: Any, path: Path) -> str:
-    r"""Writes D(u, s, label) with a free batch size.
+    r"""Writes D(u, s, label), of a flow map D(u, s, next_s, label), with a free batch size.
 
     Returns:
         Lines of Python that load it.
@@ -36,17 +48,19 @@ def save_program(denoiser: Any, path: Path) -> str:
     shape = denoiser.shape
     if shape is None:
         raise UserError("program: the network does not state the shape of a sample. Leave program out.")
-    labels = () if denoiser.num_classes is None else (torch.zeros(3, dtype=torch.int64),)
-    example = (torch.zeros(3, *shape), torch.ones(3, dtype=torch.float64), *labels)
+    jumps, labels = takes_next(denoiser), denoiser.num_classes is not None
+    levels = [torch.ones(3, dtype=torch.float64)] * (2 if jumps else 1)
+    example = (torch.zeros(3, *shape), *levels, *([torch.zeros(3, dtype=torch.int64)] if labels else []))
     for least, most in _SIZES:
         try:
             torch.export.save(_exported(denoiser, example, least, most), path)
         except (RuntimeError, ValueError, TypeError, AssertionError, torch._dynamo.exc.TorchDynamoException) as error:
             reason: Exception = error
         else:
-            arguments = "u, s, label" if labels else "u, s"
+            arguments = f"u, s{', next_s' if jumps else ''}{', label' if labels else ''}"
+            found = "D, u = y_0 + s eps, u_next = D + (next_s/s)(u - D)" if jumps else "E[y_0 | u], u = y_0 + s eps"
             return (
-                f"import torch\n\n# ({arguments}) -> E[y_0 | u], u = y_0 + s eps, in batches of {least} to {most}\n"
+                f"import torch\n\n# ({arguments}) -> {found}, in batches of {least} to {most}\n"
                 'denoise = torch.export.load(FOLDER + "/program.pt2").module()\n'
             )
     told = str(reason).strip().splitlines()[0]
@@ -59,4 +73,5 @@ def save_program(denoiser: Any, path: Path) -> str:
 def _exported(denoiser: nn.Module, example: tuple[Tensor, ...], least: int, most: int) -> Any:
     batch = torch.export.Dim("batch", min=least, max=most)
     with torch.no_grad():
-        return torch.export.export(Call(denoiser).eval(), example, dynamic_shapes=({0: batch},) * len(example))
+        call = (FlowMapCall if takes_next(denoiser) else Call)(denoiser).eval()
+        return torch.export.export(call, example, dynamic_shapes=({0: batch},) * len(example))

@@ -1,6 +1,6 @@
 r"""What samplers, losses and measures ask of a denoiser: any object with this call and a process will do."""
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from torch import Tensor
 
@@ -23,3 +23,36 @@ class DenoiserLike(Protocol):
             u: state (B, *S) in EDM coordinates. s: noise ratio, () or (B,). label: (B,) integers or None.
         """
         ...
+
+
+class FlowMapLike(DenoiserLike, Protocol):
+    r"""D(u, s, r), a denoiser that may be told the level r that a jump goes to: u_r = D + (r/s) (u - D)."""
+
+    @property
+    def takes_next(self) -> bool:
+        r"""Whether it does; a wrapper does where the denoiser inside does."""
+        ...
+
+    def __call__(
+        self, u: Tensor, s: Tensor | float, label: Tensor | None = None, *, next_s: Tensor | float | None = None
+    ) -> Tensor:
+        r"""D(u, s, next_s), (B, *S): E[y_0 | u] for next_s None or s, the end of the path for 0.
+
+        Args:
+            u, s, label: as `DenoiserLike`. next_s: noise ratio that the jump goes to, () or (B,); None: no jump.
+        """
+        ...
+
+
+def takes_next(denoiser: object) -> bool:
+    r"""Whether a denoiser is a flow map, which is told the next level."""
+    return bool(getattr(denoiser, "takes_next", False))
+
+
+def jump(
+    denoiser: DenoiserLike, u: Tensor, s: Tensor | float, label: Tensor | None, next_s: Tensor | float | None
+) -> Tensor:
+    r"""D(u, s, next_s) of a flow map; D(u, s) of any denoiser for next_s None."""
+    if next_s is None:
+        return denoiser(u, s, label)
+    return cast(FlowMapLike, denoiser)(u, s, label, next_s=next_s)

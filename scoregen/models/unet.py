@@ -10,6 +10,7 @@ from torch.nn import functional
 from scoregen.checks import whole
 from scoregen.models.arguments import check_options, image_shape
 from scoregen.models.mlp import label_or_null
+from scoregen.models.next_level import NextLevel
 
 # how a denoiser tells the noise: timesteps a unit of c_noise, as diffusers' schedulers hand them over, and the largest
 # frequency of the embedding; None: diffusers' own frequencies, 1 to 1e-4, for timesteps up to about 1000
@@ -32,6 +33,7 @@ class UNet(nn.Module):
         num_classes: labels 0..num_classes-1, with one more embedding for "no label"; None for unconditional.
         dropout: probability inside the residual blocks.
         patch_size: p.
+        next_level: whether it is told the level that a jump goes to, for a flow map.
 
     Raises:
         ValueError: shapes, channels or flags that do not fit.
@@ -48,6 +50,7 @@ class UNet(nn.Module):
         num_classes: int | None = None,
         dropout: float = 0.0,
         patch_size: int = 1,
+        next_level: bool = False,
     ) -> None:
         super().__init__()
         self.shape = image_shape(shape)
@@ -76,6 +79,10 @@ class UNet(nn.Module):
         self.tell_time("log")
         nn.init.zeros_(self.net.conv_out.weight)
         nn.init.zeros_(self.net.conv_out.bias)
+        self.next_level = next_level
+        self.next = NextLevel(4 * channels[0]) if next_level else None
+        if next_level:
+            self.net.class_embedding = _conditions(self.net.class_embedding)
 
     def tell_time(self, time: str) -> None:
         r"""Called by a denoiser: suit the embedding of c_noise to how the noise is told (`Denoiser.time`).
@@ -98,15 +105,35 @@ class UNet(nn.Module):
 
         return UNet2DModel
 
-    def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
-        r"""z (B, C, H, W), c_noise (B,), label (B,) or None -> (B, C, H, W)."""
+    def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None, gap: Tensor | None = None) -> Tensor:
+        r"""z (B, C, H, W), c_noise (B,), label (B,) or None, gap (B,) or None -> (B, C, H, W)."""
         height, width = z.shape[-2:]
         z = functional.pad(z, (0, -width % self.multiple, 0, -height % self.multiple), mode="reflect")
         classes = self.num_classes
         label = None if classes is None else label_or_null(label, z.shape[0], classes, z.device)
+        condition = label if self.next is None else self._condition(z, label, gap)
         z = functional.pixel_unshuffle(z, self.patch_size)
-        z, *_ = self.net(z, c_noise * self.time_scale, class_labels=label, return_dict=False)
+        z, *_ = self.net(z, c_noise * self.time_scale, class_labels=condition, return_dict=False)
         return functional.pixel_shuffle(z, self.patch_size)[..., :height, :width]
+
+    def _condition(self, z: Tensor, label: Tensor | None, gap: Tensor | None) -> Tensor:
+        r"""What is added to the embedding of the noise: that of the label and that of the next level."""
+        told = z.new_zeros(1, 1) if label is None else self.net.class_embedding(label)
+        return told if gap is None or self.next is None else told + self.next(gap)
+
+
+class _Conditions(nn.Embedding):
+    r"""diffusers' embedding of labels, which lets vectors that are embeddings already through."""
+
+    def forward(self, given: Tensor) -> Tensor:
+        return given if given.is_floating_point() else super().forward(given)
+
+
+def _conditions(labels: nn.Embedding | None) -> nn.Module:
+    if labels is None:
+        return nn.Identity()
+    found = _Conditions(labels.num_embeddings, labels.embedding_dim, _weight=labels.weight.detach())
+    return found.train(labels.training)
 
 
 def _multiple(levels: int, patch_size: int) -> int:

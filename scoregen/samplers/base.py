@@ -8,12 +8,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from scoregen.models.protocol import DenoiserLike
+from scoregen.models.protocol import DenoiserLike, jump, takes_next
 from scoregen.parallel import moved
 from scoregen.progress import progress as progress_bar
 from scoregen.rng import Generators, randn
@@ -166,12 +166,31 @@ class Bound:
         self.denoiser, self.label, self.calls = denoiser, label, 0
         self.last: Tensor | None = None
         self.sde = denoiser.sde
+        self.takes_next = takes_next(denoiser)
 
-    def __call__(self, u: Tensor, s: float) -> Tensor:
+    def __call__(self, u: Tensor, s: float, *, next_s: float | None = None) -> Tensor:
         self.calls += 1
-        denoised = self.denoiser(u, s) if self.label is None else self.denoiser(u, s, self.label)
+        if self.label is None and next_s is None:
+            denoised = self.denoiser(u, s)
+        else:
+            denoised = jump(self.denoiser, u, s, self.label, next_s)
         self.last = denoised
         return denoised
+
+
+class FlowMapDenoise(Denoise, Protocol):
+    r"""D(u, s, r) inside a sampler."""
+
+    def __call__(self, u: Tensor, s: float, /, *, next_s: float | None = None) -> Tensor:
+        r"""D(u, s, next_s), (B, *S)."""
+        ...
+
+
+def towards(denoise: Denoise, u: Tensor, s: float, r: float) -> Tensor:
+    r"""D of a jump from noise ratio s to r: D(u, s, r) of a flow map, which makes it exact; D(u, s) of others."""
+    if not takes_next(denoise):
+        return denoise(u, s)
+    return cast(FlowMapDenoise, denoise)(u, s, next_s=r)
 
 
 class CountingZeroDenoiser:

@@ -3,6 +3,9 @@ r"""The DDIM family: u' = D + n (sqrt(1 - k) (u - D)/s + sqrt(k) z) from noise r
 k = 0 is DDIM (Euler on the probability-flow ODE), k = eta^2 (1 - (n/s)^2) is DDIM with eta (1: ancestral sampling of
 DDPM), k = 1 is multistep consistency sampling.
 
+A step leads to the level n sqrt(1 - k) along the flow and adds noise. A flow map D(u, s, r) is told that level, with
+which the step is exact: of DDIM in any number of steps, of the others in law.
+
 Reference: Song, Meng, Ermon (2021), arXiv 2010.02502, equations 12 and 16; Song et al. (2023), arXiv 2303.01469,
 algorithm 1.
 """
@@ -13,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from scoregen.checks import inside
-from scoregen.samplers.base import Denoise, Noise, Sampler
+from scoregen.samplers.base import Denoise, Noise, Sampler, towards
 from scoregen.samplers.grids import Grid, Karras, OpenEnd
 
 
@@ -39,9 +42,10 @@ class DDIM(Sampler):
         return self.eta**2 * (1 - (n / s) ** 2)
 
     def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
-        denoised = denoise(u, s)
         k = self.fresh_fraction(s, n)
-        u = denoised + n * math.sqrt(1 - k) / s * (u - denoised)
+        level = n * math.sqrt(1 - k)
+        denoised = towards(denoise, u, s, level)
+        u = denoised + level / s * (u - denoised)
         if n > 0 and k > 0:
             u = u + n * math.sqrt(k) * noise(u)
         return u, None
@@ -64,7 +68,7 @@ class Ancestral(DDIM):
 class Consistency(DDIM):
     r"""Consistency sampling: denoise, add fresh noise of the next level, repeat; no noise after the last call.
 
-    One step is one-shot denoising. With a consistency model any number of steps samples the data.
+    One step is one-shot denoising. With a consistency model, or a flow map, any number of steps samples the data.
 
     Args:
         steps: number of network calls.

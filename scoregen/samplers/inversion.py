@@ -3,8 +3,8 @@ r"""Data to latents and back by the probability-flow ODE: encoding, decoding, in
     encode   u at s_min (the data) -> u at s          decode   u at s -> u at s_min (the data)
 
 Both solve du/dtau = u - D in tau = log s, with the same solver on the same steps, so that decode(encode(x)) misses x
-only by the error of the solver. Latents are in EDM coordinates u = y_0 + s eps: data space itself overflows for a log
-chart at large s.
+only by the error of the solver. A flow map jumps instead, in a few calls (`Jumps`). Latents are in EDM coordinates
+u = y_0 + s eps: data space itself overflows for a log chart at large s.
 """
 
 import math
@@ -15,12 +15,14 @@ from torch import Tensor
 
 from scoregen.checks import whole
 from scoregen.models.protocol import DenoiserLike
+from scoregen.samplers.jumps import Jumps
 from scoregen.samplers.likelihood import check_flow, noise_range
 from scoregen.samplers.ode import RK4, ODESolver
 from scoregen.samplers.start import check_label, prior_moments
 from scoregen.sde.path import checked_time
 
 Blend = Callable[[Tensor, Tensor, float], Tensor]
+Solver = ODESolver | Jumps
 
 
 def encode(
@@ -29,7 +31,7 @@ def encode(
     *,
     s: float | None = None,
     label: Tensor | None = None,
-    solver: ODESolver | None = None,
+    solver: Solver | None = None,
 ) -> Tensor:
     r"""The latent of data: the state u at the noise ratio s from which the probability flow leads to x.
 
@@ -38,7 +40,7 @@ def encode(
         x: data (B, *S) in its own units and in the dtype of the denoiser.
         s: noise ratio, s_max of the process unless given.
         label: (B,) integers.
-        solver: RK4 with 32 steps (128 denoiser calls) unless given.
+        solver: RK4 with 32 steps (128 denoiser calls) unless given; `Jumps` for a flow map.
 
     Returns:
         u (B, *S). At s_max it is normal with the moments of the prior, as far as the denoiser is right.
@@ -56,7 +58,7 @@ def decode(
     *,
     s: float | None = None,
     label: Tensor | None = None,
-    solver: ODESolver | None = None,
+    solver: Solver | None = None,
 ) -> Tensor:
     r"""The data of a latent; the inverse of `encode` with the same s, label and solver.
 
@@ -64,7 +66,7 @@ def decode(
         denoiser: D(u, s) of a process.
         u: latent (B, *S) at the noise ratio s, s_max of the process unless given.
         label: (B,) integers; a label other than that of `encode` edits.
-        solver: RK4 with 32 steps (128 denoiser calls) unless given.
+        solver: RK4 with 32 steps (128 denoiser calls) unless given; `Jumps` for a flow map.
 
     Returns:
         Data (B, *S) with what noise s_min leaves.
@@ -74,10 +76,13 @@ def decode(
 
 
 def _flow(
-    denoiser: DenoiserLike, u: Tensor, start: float, end: float, label: Tensor | None, solver: ODESolver | None
+    denoiser: DenoiserLike, u: Tensor, start: float, end: float, label: Tensor | None, solver: Solver | None
 ) -> Tensor:
     check_label(denoiser, label, len(u))
     check_flow(denoiser)
+    if isinstance(solver, Jumps):
+        with torch.no_grad():
+            return solver(denoiser, u, start, end, label)
 
     def field(tau: float, state: Tensor) -> Tensor:
         v = state.reshape(u.shape)
@@ -124,7 +129,7 @@ def interpolate(
     steps: int = 9,
     s: float | None = None,
     label: Tensor | None = None,
-    solver: ODESolver | None = None,
+    solver: Solver | None = None,
     blend: Blend = slerp,
 ) -> Tensor:
     r"""Data between a and b: both are encoded, their standardised latents blended, and the blends decoded.
@@ -165,7 +170,7 @@ def edit(
     *,
     source: Tensor | None = None,
     target: Tensor | None = None,
-    solver: ODESolver | None = None,
+    solver: Solver | None = None,
 ) -> Tensor:
     r"""Data encoded to an intermediate time under one label and decoded under another.
 

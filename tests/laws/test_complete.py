@@ -55,7 +55,6 @@ KINDS = [
         None,
         {
             "EqualTimes": "the default of DalePaper",
-            "OpenEnd": "the default of Consistency",
             "LogLinear": "another choice for sampler.grid",
             "UniformTime": "PowerTime with power 1",
             "TimeTravel": "wraps another grid, for guidance from Python",

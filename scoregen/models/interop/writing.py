@@ -91,6 +91,11 @@ def _network(network: nn.Module) -> tuple[Any, str]:
             f"checkpoint: diffusers has no {type(network).__name__}. Train with model=unet to export the network, or "
             "give program=true for a torch.export program of this one."
         )
+    if network.next_level:
+        raise UserError(
+            "checkpoint: its U-Net is told the next level (a flow map), which diffusers' is not. Give program=true for "
+            "a torch.export program of D(u, s, next_s)."
+        )
     if network.patch_size != 1 or any(side % network.multiple for side in network.shape[1:]):
         raise UserError(
             f"checkpoint: its U-Net unshuffles or pads images ({network.shape[1]} x {network.shape[2]}, patch_size="

@@ -1,0 +1,179 @@
+r"""Flow maps: a denoiser that is told the level r of a jump, D(u, s, r), for any number of calls from one checkpoint.
+
+On the probability flow du/ds = (u - D)/s let u_r be the point at r. Then D(u, s, r) is defined by
+
+    u_r = D(u, s, r) + (r/s) (u - D(u, s, r))
+
+so that DDIM's step with it is exact. D(u, s, s) is E[y_0 | u], D(u, s, 0) the end of the path, which a consistency
+model gives. It does not depend on the affine path (VP, VE, flow). What it is trained towards:
+`scoregen.losses.flow_map_targets`.
+
+Reference: Boffi, Albergo, Vanden-Eijnden (2025), arXiv 2505.18825; Frans et al. (2024), arXiv 2410.12557; Geng et al.
+(2025), arXiv 2505.13447.
+"""
+
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scoregen import checks
+from scoregen.losses.base import Loss, TrainableDenoiser, drop_labels
+from scoregen.losses.flow_map_targets import JumpBatch, Points, meanflow, progressive
+from scoregen.losses.jacobian import random_state, restore_random_state
+from scoregen.losses.noise_levels import LogNormal, NoiseLevels, stratified
+from scoregen.losses.weightings import EDMWeighting, Weighting
+from scoregen.models.protocol import jump, takes_next
+from scoregen.parallel import gather
+from scoregen.rng import Generators, forked, rand, randn
+from scoregen.sde.path import expand
+from scoregen.sde.process import SDE
+
+_DRAWS = 5  # uniform numbers of a jump: the other level, whether its ends are those of the process, direction, cut
+_PARTS = ("jumps", "matching")
+
+
+class FlowMap(Loss):
+    r"""Denoising score matching on a part of the batch; on the rest, jumps that are trained towards their own law.
+
+        Starts from a trained denoiser, or from nothing. The network must be told the next level (next_level=true).
+        Targets have no gradient and the dropout mask of what is trained. No derivative of the network is taken.
+
+    Args:
+        target: of jumps; "progressive": two shorter jumps of the network. "meanflow": the differential law, with a
+            central difference along the network's own flow.
+        noise_levels: law of s, and of both levels of a jump; log-normal with mean -.8 and std 1.7 of log s unless
+            given.
+        weighting: w(s) of both parts; EDM's unless given.
+        matching: part of the batch that is score matching, in (0, 1).
+        to_data: probability that a jump ends at the data, r = 0.
+        to_noise: probability that the larger level of a jump is s_max, where sampling starts.
+        upward: probability that a jump leads to more noise, as encoding does: from s_min in place of the data.
+        label_dropout: probability of training a sample without its label.
+        h: half the difference of log s of the derivative (meanflow).
+
+    Raises:
+        ValueError: values out of range; in `begin`, a model that is not told the next level; fewer than two samples
+            where there are gradients.
+    """
+
+    comparable = False  # the targets of jumps move with the network
+    needs_next = True
+    sharded = True
+
+    def __init__(
+        self,
+        target: Literal["progressive", "meanflow"] = "progressive",
+        noise_levels: NoiseLevels | None = None,
+        weighting: Weighting | None = None,
+        *,
+        matching: float = 0.5,
+        to_data: float = 0.35,
+        to_noise: float = 0.0,
+        upward: float = 0.2,
+        label_dropout: float = 0.1,
+        h: float = 0.01,
+    ) -> None:
+        super().__init__()
+        checks.one_of(("progressive", "meanflow"), target=target)
+        checks.inside(0, 1, "()", matching=matching)
+        checks.inside(0, 1, to_data=to_data, to_noise=to_noise, upward=upward, label_dropout=label_dropout)
+        checks.positive(h=h)
+        self.target, self.h = target, float(h)
+        self.noise_levels = LogNormal(-0.8, 1.7) if noise_levels is None else noise_levels
+        self.weighting = EDMWeighting() if weighting is None else weighting
+        self.matching = float(matching)
+        self.to_data, self.to_noise, self.upward = float(to_data), float(to_noise), float(upward)
+        self.label_dropout = float(label_dropout)
+        self._target = progressive if target == "progressive" else partial(meanflow, h=self.h)
+        self._sums, self._counts = torch.zeros(len(_PARTS)), [0] * len(_PARTS)
+
+    def begin(self, model: TrainableDenoiser) -> None:
+        if not takes_next(model):
+            network = type(getattr(model, "network", model)).__name__
+            raise ValueError(
+                f"model must be told the next level, got a {type(model).__name__} of {network}, which is not. Choose a "
+                "UNet or an MLP, with next_level=true."
+            )
+
+    def forward(
+        self,
+        model: TrainableDenoiser,
+        x_0: Tensor,
+        label: Tensor | None = None,
+        generator: Generators = None,
+        quantile: Tensor | None = None,
+    ) -> Tensor:
+        y = model.sde.to_chart(x_0)
+        n = self._count(len(y))  # the first n samples jump
+        if quantile is None:
+            quantile = stratified(len(y), generator, y.device)
+        s = self.noise_levels(model.sde, _dealt(quantile, n))
+        label = drop_labels(model, label, self.label_dropout, generator)
+        eps = randn(y.shape, generator, y.dtype, y.device)
+        draws = rand((len(y), _DRAWS), generator, s.dtype, y.device)[:n]
+        start, r = self._levels(model.sde, s[:n], self.noise_levels(model.sde, draws[:, 0]), draws)
+        s = torch.cat([start, s[n:]])
+        u = y + expand(s, y) * eps
+        first, rest = (None, None) if label is None else (label[:n], label[n:])
+        jumps = JumpBatch(y[:n], u[:n], s[:n], first, r, draws[:, 4], model.sigma_data)
+        delta = self._delta(model, jumps, Points(y[n:], u[n:], s[n:], rest))
+        error = self.weighting(s, model.sigma_data).to(delta) * delta.square().flatten(1).mean(1)
+        if torch.is_grad_enabled():  # not what a held-out evaluation sees
+            self._record(error.detach(), n)
+        return error
+
+    def _count(self, batch: int) -> int:
+        r"""How many of a batch jump: at least one, and at least one does not."""
+        if batch < 2 and torch.is_grad_enabled():
+            raise ValueError(
+                f"a flow map needs at least 2 samples of a batch in each process and micro-batch, got {batch}. Give a "
+                "larger trainer.batch_size, or a smaller trainer.accumulate."
+            )
+        return min(max(1, batch - round(self.matching * batch)), batch - 1)
+
+    def _levels(self, sde: SDE, one: Tensor, other: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        r"""s and r of jumps between two levels, or one and an end of the process, or from end to end."""
+        low, high = torch.minimum(one, other), torch.maximum(one, other)
+        to_data, to_noise = draws[:, 1] < self.to_data, draws[:, 2] < self.to_noise
+        upward = draws[:, 3] < self.upward
+        high = torch.where(to_noise, sde.s_max, high)
+        down = torch.where(to_data, 0.0, low)
+        up = torch.where(to_data, sde.s_min, low)
+        return torch.where(upward, up, high), torch.where(upward, high, down)
+
+    def _delta(self, model: TrainableDenoiser, jumps: JumpBatch, rest: Points) -> Tensor:
+        r"""D minus its target, (B, *S), of the jumps and then of the rest."""
+        # The calls with a gradient come first: autocast would otherwise reuse weights that it has cast without one.
+        state = random_state(jumps.u.device)
+        online = [jump(model, jumps.u, jumps.s, jumps.label, jumps.r)] if len(jumps.u) else []
+        online.append(model(rest.u, rest.s, rest.label))
+
+        def denoise(u: Tensor, s: Tensor, r: Tensor | None) -> Tensor:
+            with forked(u.device):
+                restore_random_state(state, u.device)
+                return jump(model, u, s, jumps.label, r)
+
+        with torch.no_grad():
+            targets = [self._target(denoise, jumps).to(rest.y)] if len(jumps.u) else []
+        return torch.cat(online) - torch.cat([*targets, rest.y])
+
+    @torch.no_grad()
+    def _record(self, error: Tensor, n: int) -> None:
+        self._sums = self._sums.to(error) + torch.stack([error[:n].sum(), error[n:].sum()])
+        self._counts = [self._counts[0] + n, self._counts[1] + len(error) - n]
+
+    def metrics(self) -> dict[str, float]:
+        r"""Mean losses of jumps and of score matching since the last call, over all processes."""
+        found = torch.tensor(gather([self._sums.tolist(), self._counts]), dtype=torch.float64).sum(0)
+        self._sums, self._counts = torch.zeros_like(self._sums), [0] * len(_PARTS)
+        return {name: float(total / n) for name, total, n in zip(_PARTS, *found, strict=True) if n}
+
+
+def _dealt(quantile: Tensor, n: int) -> Tensor:
+    r"""Quantiles (B,) in another order, so that the first n and the rest are both spread evenly over them."""
+    batch = len(quantile)
+    places = torch.arange(batch, device=quantile.device)
+    jumps = (places + 1) * n // batch - places * n // batch  # 1 at n places, evenly spread
+    return quantile[torch.argsort(1 - jumps, stable=True)]
