@@ -1,6 +1,6 @@
 r"""What training and certifying cost: FLOP, memory and bytes of real networks, and what follows for 1 to 64 GPUs.
 
-    python benchmarks/cost.py                                    # the tables of docs/scale.md
+    python benchmarks/cost.py                                    # the tables of docs/scale.md and docs/certification.md
     python benchmarks/cost.py --peak 312 --utilisation 0.4       # of an A100, with a utilisation that you have measured
 
 Counted: floating-point operations (`torch.utils.flop_counter`), parameters, and the bytes that the backward pass keeps
@@ -12,6 +12,7 @@ import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +89,70 @@ TASKS = (
 )
 
 
+def ddpm() -> nn.Module:
+    r"""The network of google/ddpm-cifar10-32."""
+    from diffusers import UNet2DModel
+
+    blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D")}
+    blocks |= {"up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D")}
+    return UNet2DModel(32, attention_head_dim=None, block_out_channels=(128, 256, 256, 256), **blocks)
+
+
+def adm() -> nn.Module:
+    r"""The unconditional network of guided-diffusion for ImageNet at 256 pixels, in blocks of diffusers."""
+    from diffusers import UNet2DModel
+
+    blocks = {"down_block_types": ("ResnetDownsampleBlock2D",) * 3 + ("AttnDownBlock2D",) * 3}
+    blocks |= {"up_block_types": ("AttnUpBlock2D",) * 3 + ("ResnetUpsampleBlock2D",) * 3}
+    blocks |= {"downsample_type": "resnet", "upsample_type": "resnet", "resnet_time_scale_shift": "scale_shift"}
+    channels = (256, 256, 512, 512, 1024, 1024)
+    return UNet2DModel(256, 3, 6, attention_head_dim=64, block_out_channels=channels, **blocks)
+
+
+def of_timm(name: str, classes: int = 1000) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        from scoregen.compat import repair_torchvision
+
+        repair_torchvision()
+        import timm
+
+        return timm.create_model(name, num_classes=classes).eval()
+
+    return build
+
+
+def image(side: int) -> Callable[[], tuple[Tensor, ...]]:
+    return lambda: (torch.randn(1, 3, side, side),)
+
+
+def image_and_time(side: int) -> Callable[[], tuple[Tensor, ...]]:
+    return lambda: (torch.randn(1, 3, side, side), torch.zeros(1))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    r"""A certification by a denoiser and a classifier that were not trained here, one call of each a draw.
+
+    Args:
+        name: of data and networks. denoiser, classifier: with the arguments of a call. draws: n of an input.
+        inputs: of the test set.
+    """
+
+    name: str
+    denoiser: tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]]
+    classifier: tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]]
+    draws: int
+    inputs: int
+
+
+DDPM, ADM = (ddpm, image_and_time(32)), (adm, image_and_time(256))
+RECIPES = (
+    Recipe("CIFAR-10, DDPM, ViT-B/16 at 224", DDPM, (of_timm("vit_base_patch16_224", 10), image(224)), 100_000, 500),
+    Recipe("ImageNet, ADM, BEiT-L/16 at 512", ADM, (of_timm("beit_large_patch16_512"), image(512)), 10_000, 1000),
+    Recipe("ImageNet, ADM, ResNet-50 at 224", ADM, (of_timm("resnet50"), image(224)), 10_000, 1000),
+)
+
+
 @dataclass(frozen=True)
 class Counted:
     r"""Of a network: parameters, FLOP of a forward pass and bytes kept for the backward pass, for an image."""
@@ -108,6 +173,29 @@ def counted(build: Callable[[], nn.Module], arguments: Callable[[int], tuple[Ten
     recompute_blocks(network)
     parameters = sum(p.numel() for p in network.parameters())
     return Counted(parameters, counter.get_total_flops() / 2, kept / 2, kept_bytes(network, inputs) / 2)
+
+
+@cache
+def forward_flop(build: Callable[[], nn.Module], arguments: Callable[[], tuple[Tensor, ...]]) -> tuple[float, float]:
+    r"""Parameters and FLOP of a forward pass of one image."""
+    with torch.device("meta"):
+        network, inputs = build().eval(), arguments()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(*inputs)
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops()
+
+
+def certified(recipe: Recipe, options: argparse.Namespace) -> str:
+    r"""The row of a recipe: networks, calls and FLOP of an input, seconds of an input, and the whole test set."""
+    (size, denoise), (other, classify) = forward_flop(*recipe.denoiser), forward_flop(*recipe.classifier)
+    calls = recipe.draws + options.n0
+    flop = calls * (denoise + classify)
+    seconds = flop / (options.peak * 1e12 * options.utilisation)
+    return (
+        f"{recipe.name} | {size / 1e6:.1f} + {other / 1e6:.1f} | {denoise / 1e9:.1f} + {classify / 1e9:.1f} | "
+        f"{calls} | {flop / 1e15:.1f} | {seconds:.1f} | {recipe.inputs} | {time_of(seconds * recipe.inputs)} | "
+        f"{time_of(seconds * recipe.inputs / 8)}"
+    )
 
 
 def kept_bytes(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
@@ -169,6 +257,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=72, help="GB of a GPU that may be used")
     parser.add_argument("--draws", type=float, default=100_000, help="of an input of a certification")
     parser.add_argument("--inputs", type=float, default=500)
+    parser.add_argument("--n0", type=int, default=100, help="draws that choose the class, of the recipes")
     options = parser.parse_args()
     found = {task.name: counted(task.network, task.arguments) for task in TASKS}
     head = "network | parameters, M | GFLOP forward | kept, MB | kept, recomputed, MB | state, GB | checkpoint, GB"
@@ -188,6 +277,8 @@ def main() -> None:
         seconds = flop * options.draws * options.inputs / (options.peak * 1e12 * options.utilisation)
         rows.append(f"{name} | {flop / 1e9:.1f} | {' | '.join(time_of(seconds / gpus) for gpus in GPUS)}")
     table(f"network | GFLOP | {' | '.join(f'{gpus} GPU' for gpus in GPUS)}", rows)
+    head = "recipe | parameters, M | GFLOP a call | calls of each an input | PFLOP an input | s an input | inputs | "
+    table(head + "1 GPU | 8 GPUs", [certified(recipe, options) for recipe in RECIPES])
 
 
 if __name__ == "__main__":
