@@ -27,7 +27,7 @@ LOSSES: dict[str, Loss] = {
     "MACER, 16 draws": MACER(SIGMA),
     "SmoothAdv, 1 draw, 2 steps": SmoothAdv(SIGMA, num_noises=1),
     "SmoothAdv, 2 draws, 2 steps": SmoothAdv(SIGMA),
-    "SmoothMix, 1 draw, 4 steps": SmoothMix(SIGMA, num_noises=1),
+    "SmoothMix, 1 draw, 2 steps": SmoothMix(SIGMA, num_noises=1, attack_steps=2, step_size=2.0),
     "SmoothMix, 2 draws, 2 steps": SmoothMix(SIGMA, num_noises=2, attack_steps=2, step_size=2.0),
     "SmoothMix, 4 draws, 4 steps": SmoothMix(SIGMA),
 }
