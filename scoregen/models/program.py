@@ -49,7 +49,7 @@ def save_program(denoiser: Any, path: Path) -> str:
     if shape is None:
         raise UserError("program: the network does not state the shape of a sample. Leave program out.")
     jumps, labels = takes_next(denoiser), denoiser.num_classes is not None
-    levels = [torch.ones(3, dtype=torch.float64)] * (2 if jumps else 1)
+    levels = [torch.ones(3, dtype=torch.float64) for _ in range(2 if jumps else 1)]  # export merges what is one tensor
     example = (torch.zeros(3, *shape), *levels, *([torch.zeros(3, dtype=torch.int64)] if labels else []))
     for least, most in _SIZES:
         try:
