@@ -9,6 +9,7 @@ from scoregen.data.folder import Folder
 from scoregen.data.hugging_face import HuggingFace
 from scoregen.data.images import CIFAR10, KMNIST, MNIST, Digits, FashionMNIST
 from scoregen.data.npy import Npy
+from scoregen.data.scenes import Scenes
 from scoregen.data.shards import Shards
 from scoregen.data.tables import BreastCancer, PositiveTable, Wine
 from scoregen.data.toy import Toy2D
@@ -38,6 +39,7 @@ __all__ = [
     "Npy",
     "Npz",
     "PositiveTable",
+    "Scenes",
     "Shards",
     "Shift",
     "Source",

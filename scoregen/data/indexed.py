@@ -47,10 +47,10 @@ class Dataset(ABC):
     def units(self, x: Tensor) -> Tensor:
         r"""Samples as they are stored, in the units of the source, float32, where they are: on a device or not.
 
-        Bytes 0 to 255 go to the range; floats are in these units.
+        Bytes 0 to 255 go to the range; floats are in these units. Complex data stay complex.
         """
         if x.dtype != torch.uint8:
-            return x.float()
+            return x if x.is_complex() else x.float()
         return in_range(x.float().div_(255), self.range)  # in place: the copy is our own
 
     def in_units(self, index: Index) -> tuple[Tensor, Tensor | None]:

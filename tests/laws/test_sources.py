@@ -98,6 +98,17 @@ def npy(folder: Path) -> dict[str, Any]:
     return given | {"max_corrupt": 0.01, "test": 2, "validation": 1}
 
 
+def scenes(folder: Path) -> dict[str, Any]:
+    for name, value in (("a", 1.0), ("b", 2.0), ("test/c", 3.0)):
+        (folder / name).parent.mkdir(exist_ok=True)
+        np.save(
+            folder / f"{name}.npy", value * np.random.default_rng(0).uniform(0.1, 1, (3, 60, 61)).astype(np.float32)
+        )
+    given = {"size": 3, "cover": 0.1, "unit": "amplitude", "scale": 3.0, "range": [0.0, 1.0], "nodata": -1.0}
+    place = {"path": str(folder), "test": str(folder / "test"), "validation": "none"}
+    return place | given | {"layout": "channels_first", "augmentation": FLIP}
+
+
 def cifar10(folder: Path) -> dict[str, Any]:
     np.savez(folder / "cifar10_subset.npz", **images((8, 8, 3)))
     return {"root": str(folder), "download": False, "augmentation": FLIP} | PARTS
@@ -121,6 +132,7 @@ SOURCES = {
     data.Npy: Small(npy, (-1.0, 1.0)),
     data.Folder: Small(pictures, (-1.0, 1.0)),
     data.CaptionedFolder: Small(captions),
+    data.Scenes: Small(scenes),
     data.Shards: Small(shards, (-1.0, 1.0)),
     data.HuggingFace: Small(hugging_face, (-1.0, 1.0)),
     data.Toy2D: Small(lambda folder: {"n": 100, "noise": 0.1, "seed": 3} | PARTS, None),
