@@ -1,5 +1,6 @@
 r"""Certified robustness by randomized smoothing."""
 
+from scoregen.smoothing.anisotropic_noise import AnisotropicGaussian
 from scoregen.smoothing.certificate import ABSTAIN, Certificate
 from scoregen.smoothing.dual import DualSmoothing
 from scoregen.smoothing.explanations import Explanation
@@ -13,6 +14,7 @@ from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 __all__ = [
     "ABSTAIN",
     "AbstractNoise",
+    "AnisotropicGaussian",
     "Certificate",
     "ClassifierInput",
     "DualSmoothing",

@@ -38,7 +38,7 @@ class LogNormal(AbstractNoise):
         drift: m, the mean of the logarithm of the factor; no certificate depends on it.
     """
 
-    norm = "log-l2"
+    norm, order = "log-l2", 2
 
     def __init__(self, sigma: float, offset: float = 0.0, drift: float = 0.0) -> None:
         positive(sigma=sigma)
@@ -61,6 +61,12 @@ class LogNormal(AbstractNoise):
 
     def probability_for(self, radius: float) -> float:
         return gaussian_probability(self.sigma, radius)
+
+    def displaced(self, x: Tensor, z: Tensor) -> Tensor:
+        moved = (x + self.offset) * z.exp() - self.offset
+        return (
+            moved.clamp_min(0.0) if self.offset else moved
+        )  # data are >= 0; x' = 0 is nearer to x than what it replaces
 
     def l2_radius(self, radius: float) -> float:
         r"""The plain l2 radius that a log-l2 radius implies among inputs x, x' >= 0: for
@@ -101,6 +107,7 @@ class AbstractLogNormalFactor(AbstractNoise):
     """
 
     action: str
+    order = 2
 
     def __init__(self, sigma: float) -> None:
         positive(sigma=sigma)
@@ -117,6 +124,12 @@ class AbstractLogNormalFactor(AbstractNoise):
         eps = draws.normal((m,), generator, strict)
         factor = eps.mul_(self.sigma).exp_().view(m, *[1] * x.ndim)
         return self.act(x.to(factor), factor)
+
+    def displacement(self, x: Tensor) -> Tensor:
+        return x.new_zeros(())
+
+    def displaced(self, x: Tensor, z: Tensor) -> Tensor:
+        return self.act(x, z.exp())
 
     def radius(self, p_a: float, p_b: float) -> float:
         return gaussian_radius(self.sigma, p_a, p_b)

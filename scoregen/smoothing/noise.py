@@ -44,11 +44,14 @@ class AbstractNoise(ABC):
         norm: the distance that radii are measured in.
         step: distance of the rungs of the radius grid.
         reach: largest radius of interest unless one is given.
+        order: p of the l_p norm that the distance is in the coordinates of `displaced`, 1 or 2; None: an attack does
+            not serve it.
     """
 
     norm: str
     step: float
     reach: float
+    order: int | None = None
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={getattr(self, name)!r}" for name in inspect.signature(type(self)).parameters)
@@ -90,6 +93,14 @@ class AbstractNoise(ABC):
         r"""A radius in the input's own units, rounded to the safe side; empty where the radius itself is in them."""
         return ""
 
+    def displacement(self, x: Tensor) -> Tensor:
+        r"""The z that leaves an input (*S) where it is; its shape is that of all z."""
+        return torch.zeros_like(x)
+
+    def displaced(self, x: Tensor, z: Tensor) -> Tensor:
+        r"""The input (*S) whose distance to x is at most the norm of z, and of which z is free; differentiable in z."""
+        return x + z
+
     def check(self, x: Tensor) -> None:  # noqa: B027
         r"""Checks that the theorem holds for this input; noises with such limits override it.
 
@@ -109,7 +120,7 @@ class Gaussian(AbstractNoise):
     Reference: Cohen, Rosenfeld, Kolter (2019), arXiv 1902.02918, theorem 1.
     """
 
-    norm = "l2"
+    norm, order = "l2", 2
 
     def __init__(self, sigma: float) -> None:
         positive(sigma=sigma)
@@ -138,7 +149,7 @@ class Uniform(AbstractNoise):
     Reference: Yang et al. (2020), arXiv 2002.08118.
     """
 
-    norm = "l1"
+    norm, order = "l1", 1
 
     def __init__(self, width: float) -> None:
         positive(width=width)
@@ -168,7 +179,7 @@ class Laplace(AbstractNoise):
     Reference: Teng, Lee, Yuan (2020), "l1 adversarial robustness certificates: a randomized smoothing approach".
     """
 
-    norm = "l1"
+    norm, order = "l1", 1
 
     def __init__(self, scale: float) -> None:
         positive(scale=scale)

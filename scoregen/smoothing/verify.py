@@ -24,7 +24,7 @@ from scoregen.smoothing.noise import AbstractNoise
 from scoregen.smoothing.results import read_lines
 from scoregen.smoothing.sequential import AbstractSequential
 
-_NOISES = ("Gaussian", "Uniform", "Laplace", "LogNormal", "LogNormalGain", "LogNormalGamma")
+_NOISES = ("Gaussian", "AnisotropicGaussian", "Uniform", "Laplace", "LogNormal", "LogNormalGain", "LogNormalGamma")
 _METHODS = {
     **dict.fromkeys(("Fixed", "SelectionFree", "TopTwo"), methods),
     **dict.fromkeys(("Stitched", "Ladder"), sequential),
@@ -144,6 +144,8 @@ def _array(counts: Any, classes: int) -> np.ndarray:
 
 def _noise(header: Mapping[str, Any]) -> AbstractNoise:
     name, arguments = _call(header["noise"], _NOISES)
+    if "geometric_mean" in arguments:  # of many sigma only that is known, and no radius depends on more
+        return smoothing.Gaussian(arguments["geometric_mean"])
     noise: AbstractNoise = getattr(smoothing, name)(**arguments)
     return noise
 

@@ -1,5 +1,6 @@
 r"""The command line: classifiers from files, a run, its continuation and a comparison."""
 
+import re
 import sys
 
 import numpy as np
@@ -15,6 +16,7 @@ from scoregen.errors import UserError
 from scoregen.smoothing.classifiers import probe, read_classifier
 from scoregen.smoothing.noise import AbstractNoise
 from scoregen.smoothing.results import fingerprint, load
+from scoregen.smoothing.verify import problems
 
 
 def network():
@@ -56,6 +58,25 @@ def comparison(out, *runs):
 @pytest.mark.parametrize("name", NOISES)
 def test_every_noise_of_the_configuration_builds(name):
     assert isinstance(build(option("noise", name), where=name), AbstractNoise)
+
+
+def test_a_noise_with_a_sigma_a_channel_asks_for_them_and_takes_a_list_or_a_file(tmp_path):
+    with pytest.raises(UserError, match=r"noise.sigma: a value is required; give noise.sigma=..."):
+        build(option("noise", "anisotropic"), where="noise")
+    with pytest.raises(UserError, match=r"sigma must be one number for each of the 1 channels .*, got \(2,\)"):
+        run(tmp_path / "a", noise=option("noise", "anisotropic") | {"sigma": [0.5, 0.2]})
+    sigma = np.linspace(0.1, 0.5, 64).reshape(1, 8, 8)
+    np.save(tmp_path / "sigma.npy", sigma)
+    noise = option("noise", "anisotropic") | {"sigma": f"{tmp_path}/sigma.npy"}
+    run(tmp_path / "b", "export=csv", noise=noise)
+    assert problems(tmp_path / "b") == []
+    assert re.search(
+        r"radius \(l2 of 0.27\d* x / sigma, sigma [0-9a-f]{16}\)", (tmp_path / "b" / "table.md").read_text()
+    )
+    comparison(tmp_path / "c", tmp_path / "b")
+    np.save(tmp_path / "sigma.npy", sigma[:, ::-1])
+    with pytest.raises(UserError, match="holds results of another job: noise was"):
+        run(tmp_path / "b", noise=noise)
 
 
 def test_a_run_leaves_certificates_table_curve_and_page_and_goes_on_where_it_stopped(tmp_path, capsys):

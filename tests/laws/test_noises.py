@@ -18,6 +18,7 @@ from torch import Tensor
 
 from scoregen.smoothing import (
     AbstractNoise,
+    AnisotropicGaussian,
     Gaussian,
     Laplace,
     LogNormal,
@@ -29,6 +30,8 @@ from scoregen.smoothing import (
 X = torch.tensor([0.2, 0.7, 1.5], dtype=torch.float64)
 ONE = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
 DRAWS = 500_000
+SIGMA = torch.tensor([0.8, 0.2, 0.5], dtype=torch.float64)
+MEAN = 0.08 ** (1 / 3)  # of SIGMA, geometric
 
 
 class Line(NamedTuple):
@@ -48,6 +51,12 @@ class Line(NamedTuple):
 
 NOISES = {
     "gaussian": Line(Gaussian(0.5), lambda y: y - X, lambda d: X + d, stats.norm(0, 0.5)),
+    "anisotropic": Line(
+        AnisotropicGaussian(SIGMA.tolist()),
+        lambda y: MEAN * (y - X) / SIGMA,
+        lambda d: X + d * SIGMA / MEAN,
+        stats.norm(0, MEAN),
+    ),
     "uniform": Line(Uniform(0.8), lambda y: y - X, lambda d: X + d, stats.uniform(-0.8, 1.6)),
     "laplace": Line(Laplace(0.3), lambda y: y - X, lambda d: X + d, stats.laplace(0, 0.3)),
     "log_normal": Line(LogNormal(0.4), lambda y: (y / X).log(), lambda d: X * d.exp(), stats.norm(0, 0.4)),
@@ -114,7 +123,7 @@ def check_draws(line: Line) -> None:
     # distance from 1/2 .0045 (uniform, standard error .0008) to .0066 (normal, .0014): false-alarm rate below 2e-6
     assert drawn(line, p, 0.99 * radius * ONE, DRAWS) > 0.5
     assert not line.tight or drawn(line, p, 1.01 * radius * ONE, DRAWS) < 0.5
-    order = {"l1": 1, "l2": 2, "linf": math.inf}.get(line.noise.norm.removeprefix("log-"))
+    order = {"l1": 1, "l2": 2, "linf": math.inf}.get(line.noise.norm.rpartition("-")[2])
     if order is not None:  # one number, else
         diagonal = torch.ones_like(ONE) / torch.linalg.vector_norm(torch.ones_like(ONE), order)
         assert drawn(line, p, 0.9 * radius * diagonal, DRAWS // 5) > 0.5, "the radius is not of this norm"
