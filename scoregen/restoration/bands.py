@@ -26,16 +26,16 @@ class Band:
     last: int
 
 
-def rows_of_bands(plane: Plane, size: int, overlap: int, most: int = PIXELS) -> list[tuple[int, int]]:
+def rows_of_bands(plane: Plane, size: int, overlap: int, most: int | None = None) -> list[tuple[int, int]]:
     r"""First and last row of the bands of a plane, each about `most` pixels and at least a row of tiles.
 
     Args:
-        plane: an image. size, overlap: of tiles.
+        plane: an image. size, overlap: of tiles. most: `PIXELS` unless given.
     """
     if plane.height <= size:
         return [(0, plane.height)]
     tops = tile_starts(plane.height, size, overlap)
-    rows = max(1, most // (plane.channels * plane.width))
+    rows = max(1, (most or PIXELS) // (plane.channels * plane.width))
     starts = [0]
     for top, following in zip(tops, [*tops[1:], plane.height], strict=True):
         if following - starts[-1] > rows and top > starts[-1]:
