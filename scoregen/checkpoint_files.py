@@ -23,6 +23,7 @@ from scoregen.remote import fetched, is_url
 from scoregen.storage import digest, write_json
 
 FORMAT = "scoregen-checkpoint-3"
+OPTIONAL = ("powers.safetensors",)  # see `scoregen.averages`
 FILES = ("config.yaml", "model.safetensors", "ema.safetensors", "optimizer.safetensors")
 _MOST_STATE = 2**26
 _COUNTS = ("step", "skipped", "skipped_in_a_row")
@@ -30,7 +31,7 @@ _COUNTS = ("step", "skipped", "skipped_in_a_row")
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> Path:
     r"""Writes state.json, the last file of a checkpoint: plain data, and the digests of the other files."""
-    names = [*FILES, *shard_files(folder)]
+    names = [*FILES, *OPTIONAL, *shard_files(folder)]
     files = {name: digest(folder / name) for name in names if (folder / name).exists()}
     state = {"format": FORMAT, **state, "files": files}
     return write_json(folder / "state.json", state | {"sha256": _own_digest(state)})
@@ -100,7 +101,7 @@ def verify(folder: Path, names: Iterable[str] | None = None) -> None:
 
 def _expected(files: Mapping[str, str]) -> list[str]:
     shards = [name for name in files if fnmatch.fnmatch(name, PATTERN) and Path(name).name == name]
-    return ["config.yaml", *shards] if shards else list(FILES)
+    return ["config.yaml", *shards] if shards else [*FILES, *(name for name in OPTIONAL if name in files)]
 
 
 def damage(folder: Path) -> str | None:

@@ -78,7 +78,7 @@ def _training(job: "Export", checkpoint: Path) -> dict[str, Any]:
         "precision": trainer.get("precision"),
         "hardware": job.hardware,
         "time": _time(run, trainer),
-        "weights": {"ema": "exponential moving average", "model": "last step"}[job.weights],
+        "weights": {"ema": "exponential moving average", "model": "last step"}.get(job.weights, job.weights),
     }
 
 

@@ -93,20 +93,48 @@ def class_number(value: int | str, classes: int, names: Sequence[str] | None) ->
     return value
 
 
-def guided(model: Any, guidance: float, labels: Any) -> Any:
-    r"""The denoiser under classifier-free guidance; itself where guidance is 1."""
+def guided(model: Any, guidance: float, labels: Any, weak: Any = None) -> Any:
+    r"""The denoiser under guidance: away from a weaker model, or from itself without labels; itself where it is 1.
+
+    Args:
+        model: the denoiser. guidance: the scale. labels: of the samples, or None. weak: of autoguidance, or None.
+    """
     if guidance == 1:
         return model
+    from scoregen.models import Autoguidance, ClassifierFreeGuidance
+
+    if weak is not None:
+        return Autoguidance(model, weak, guidance)
     if labels is None:
         raise UserError(
             f"guidance: needs labels, got guidance={guidance} without. Give label=all, label=3 or label=[0,1]."
         )
-    from scoregen.models import ClassifierFreeGuidance
-
     try:
         return ClassifierFreeGuidance(model, guidance)
     except ValueError as error:
         raise UserError(f"guidance: {error}") from error
+
+
+def weak_weights(autoguidance: bool | str, weights: str, guidance: float) -> str | None:
+    r"""The weights of the weaker model of autoguidance: of the short average, unless others are named; None for none.
+
+    Raises:
+        UserError: they are those of the better model, or would guide nothing.
+    """
+    from scoregen.averages import LENGTHS, length_of
+
+    if autoguidance is False:
+        return None
+    weak = f"ema:{LENGTHS[0]:g}" if autoguidance is True else autoguidance
+    try:
+        same = weights == weak or (length_of(weak) is not None and length_of(weak) == length_of(weights))
+    except UserError as error:
+        raise UserError(f"autoguidance: {error}") from error
+    if same:
+        raise UserError(f"autoguidance: must name other weights than weights={weights}, got {weak}.")
+    if guidance == 1:
+        raise UserError(f"guidance: must differ from 1, which is none, with autoguidance={weak}. Give guidance=2.")
+    return weak
 
 
 def pictured(model: Any, prompts: Sequence[str] | None) -> Any:
@@ -158,11 +186,19 @@ def require_shape(checkpoint: Path, source: Any) -> None:
         raise UserError(f"data: {source.name} has shape {source.shape}, the model makes {shape}. Give its own data.")
 
 
+def named(weights: str) -> str:
+    r"""Weights of a checkpoint in words."""
+    from scoregen.averages import length_of
+
+    if weights in ("ema", "model"):
+        return "averaged (EMA)" if weights == "ema" else "last step's"
+    return f"averaged (length {length_of(weights):g})"
+
+
 def announced(checkpoint: Path, weights: str) -> str:
     r"""The line that names a checkpoint and its weights."""
     from scoregen.loading import is_foreign
 
     if is_foreign(checkpoint):
         return f"checkpoint: {checkpoint}, of diffusers"
-    which = "averaged (EMA)" if weights == "ema" else "last step's"
-    return f"checkpoint: {checkpoint}, {which} weights"
+    return f"checkpoint: {checkpoint}, {named(weights)} weights"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from scoregen import storage
+from scoregen.averages import length_of
 from scoregen.config import Node, typed
 from scoregen.data import Source, identity
 from scoregen.description import plain
@@ -23,7 +24,7 @@ from scoregen.targets import modules
 if TYPE_CHECKING:
     from scoregen.lock import Owner
 
-Weights = Literal["ema", "model"]
+Weights = str  # "ema", "model" or "ema:LENGTH", as `LoadingJob` checks
 
 
 @dataclass(frozen=True)
@@ -245,6 +246,7 @@ class LoadingJob(Job):
     def __post_init__(self) -> None:
         super().__post_init__()
         modules(self.trust)
+        length_of(getattr(self, "weights", "ema"))
 
     def loaded(self, checkpoint: Path | str, weights: Weights, null_label: int | None = None) -> Any:
         r"""The model of a checkpoint, in evaluation mode on the device of this process."""

@@ -16,7 +16,18 @@ from scoregen.metrics import Settings
 
 LEAST = 3  # samples: the error of the kernel distance leaves one out
 # as in the job sample
-DRAWING = ("weights", "n", "batch_size", "seed", "label", "guidance", "null_label", "precision", "compile")
+DRAWING = (
+    "weights",
+    "n",
+    "batch_size",
+    "seed",
+    "label",
+    "guidance",
+    "autoguidance",
+    "null_label",
+    "precision",
+    "compile",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +41,7 @@ class Measuring(FastJob):
     seed: int = 0
     label: Label = None
     guidance: float = 1.0
+    autoguidance: bool | str = False
     null_label: int | None = None
     precision: Precision = "no"
     data: Source
@@ -45,9 +57,10 @@ class Measuring(FastJob):
             return f"data: {source.name}; reference: {source.told(only)}; no floor"
         return f"data: {source.name}; reference: {source.told('train')}; floor: {source.told('test', self.n)}"
 
-    def drawn_by(self, sampler: Any) -> Sample:
-        r"""The job that makes the samples."""
+    def drawn_by(self, sampler: Any, weights: Weights | None = None) -> Sample:
+        r"""The job that makes the samples, with other weights than those of this job where they are given."""
         given = {name: getattr(self, name) for name in DRAWING}
+        given["weights"] = weights or self.weights
         try:
             return Sample(checkpoint=self.checkpoint, sampler=sampler, format="npz", trust=self.trust, **given)
         except (ValueError, TypeError) as error:

@@ -19,7 +19,9 @@ from scoregen.jobs.conditioning import (
     image_shape,
     known_of,
     labels_of,
+    named,
     pictured,
+    weak_weights,
 )
 from scoregen.jobs.fast import FastJob
 from scoregen.jobs.job import Job, Plan, Weights, origin
@@ -42,6 +44,8 @@ class Sample(FastJob):
         label: None, one for all, a list, "all" (in turn) or "random" (drawn for each image); classes by number or name.
         prompts: texts of a text-to-image model, which labels 0, 1, ... mean; in turn unless label is given.
         guidance: scale of classifier-free guidance; 1 is none.
+        autoguidance: true guides away from the short average of the run (trainer.ema_snapshots), in place of the model
+            without labels; or the weights of the weaker model, "ema:0.03" or "model".
         null_label: of a class-conditional network of diffusers: its class for "no label", which guidance needs.
         precision: "no", or "bf16" for the network; samples then change with batch_size by its rounding.
     """
@@ -58,6 +62,7 @@ class Sample(FastJob):
     label: Label = None
     prompts: list[str] | None = None
     guidance: float = 1.0
+    autoguidance: bool | str = False
     null_label: int | None = None
     precision: Precision = "no"
 
@@ -81,7 +86,9 @@ class Sample(FastJob):
         check_sampler(self.sampler, model)
         wanted: Label = "all" if self.prompts and self.label is None else self.label
         labels = labels_of(wanted, self.n, model, self.seed, self.known_data.classes)
-        denoiser = guided(model, self.guidance, labels)
+        weak = weak_weights(self.autoguidance, self.weights, self.guidance)
+        worse = None if weak is None else self.loaded(checkpoint, weak, self.null_label)
+        denoiser = guided(model, self.guidance, labels, worse)
         calls = network_calls(self.sampler, model.sde) * (1 if self.guidance == 1 else 2)
         todo, damaged = self._missing(out, shape)
 
@@ -93,7 +100,11 @@ class Sample(FastJob):
                 self._finish(labels, out)
 
         lines = [announced(checkpoint, self.weights), *self._lines(len(todo), damaged), f"out: {out}"]
-        return Plan(work, lines, origin(checkpoint, self.weights) | {"network_calls": calls})
+        facts = origin(checkpoint, self.weights) | {"network_calls": calls}
+        if weak is not None:
+            lines.insert(1, f"guidance: {self.guidance:g}, away from {named(weak)} weights")
+            facts["weak_sha256"] = origin(checkpoint, weak)["weights_sha256"]
+        return Plan(work, lines, facts)
 
     def _lines(self, todo: int, damaged: int) -> list[str]:
         steps = f", {self.sampler.steps} steps" if hasattr(self.sampler, "steps") else ""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from scoregen.averages import check_length, length_of
 from scoregen.checks import at_least
 from scoregen.config import build
 from scoregen.description import option
@@ -19,6 +20,27 @@ from scoregen.metrics import FeatureExtractor
 from scoregen.storage import write_json
 
 
+@dataclass(frozen=True)
+class One:
+    r"""One evaluation of a sweep: a sampler, its node, steps and network calls, and the weights."""
+
+    name: str
+    node: dict[str, Any]
+    steps: int
+    calls: int
+    weights: str
+
+    @property
+    def title(self) -> str:
+        r"""The name of its line in table and figure."""
+        return self.name if length_of(self.weights) is None else f"{self.name}, {self.weights}"
+
+    def place(self, out: Path) -> Path:
+        r"""Its folder."""
+        average = "" if length_of(self.weights) is None else f"_{self.weights.replace(':', '_')}"
+        return out / f"{self.name}{average}_{self.calls:03d}_calls"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Measuring):
     r"""Evaluates samplers over numbers of network calls; keys as in conf/sweep.yaml.
@@ -26,15 +48,17 @@ class Sweep(Measuring):
     Args:
         checkpoint: a checkpoint, or a run folder (its last one). weights: "ema" or "model".
         samplers: options of the group sampler.
+        ema: lengths of averages, each with every sampler, in place of weights; of a run with trainer.ema_snapshots.
         calls: numbers of network calls an image, each the most that a sampler may make.
-        n, batch_size, seed, label, guidance, precision: as in the job sample.
+        n, batch_size, seed, label, guidance, autoguidance, precision: as in the job sample.
         data, features, metrics, cache: as in the job evaluate.
     """
 
     known: ClassVar = ("sweep.json",)
-    free: ClassVar = (*Job.free, "cache", "samplers", "calls")
+    free: ClassVar = (*Job.free, "cache", "samplers", "calls", "ema")
     samplers: list[str] = field(default_factory=lambda: ["velocity_abm", "heun", "ddim"])
     calls: list[int] = field(default_factory=lambda: [8, 18, 35])
+    ema: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,6 +68,10 @@ class Sweep(Measuring):
                 raise UserError(f"{name}: must not be an empty list.")
         for calls in self.calls:
             at_least(1, calls=calls)
+        for length in self.ema:
+            check_length(length, "ema")
+        if self.ema:
+            self.refuse_ignored({"weights": "are chosen by ema"})
 
     def plan(self, out: Path) -> Plan:
         from scoregen.loading import describe
@@ -53,30 +81,31 @@ class Sweep(Measuring):
         require_shape(checkpoint, self.data)
         sde = build(describe(checkpoint)["sde"], trust=self.trust, where="sde")
         plans = [(name, *plan) for name in self.samplers for plan in plans_of(name, self.calls, sde)]
-        for name, node, _, calls in plans:
-            self._sample(node).plan(_place(out, name, calls) / "samples")
+        points = [One(*plan, weights) for weights in self._weights() for plan in plans]
+        for one in points:
+            self._sample(one).plan(one.place(out) / "samples")
         lines = [self.measured_against()]
-        lines += [f"{name}: {steps} steps, {calls} calls" for name, _, steps, calls in plans]
-        return Plan(
-            lambda: self._measure(plans, extractor, out), [*lines, f"out: {out}"], origin(checkpoint, self.weights)
-        )
+        lines += [f"{one.title}: {one.steps} steps, {one.calls} calls" for one in points]
+        facts = origin(checkpoint, self.weights)  # with `ema`, which may grow, those of the run's own average
+        return Plan(lambda: self._measure(points, extractor, out), [*lines, f"out: {out}"], facts)
 
-    def _sample(self, node: dict[str, Any]) -> Sample:
-        return self.drawn_by(build(node, where="samplers"))
+    def _weights(self) -> list[str]:
+        return [f"ema:{length:g}" for length in self.ema] or [self.weights]
 
-    def _measure(
-        self, plans: list[tuple[str, dict[str, Any], int, int]], extractor: FeatureExtractor, out: Path
-    ) -> None:
+    def _sample(self, one: One) -> Sample:
+        return self.drawn_by(build(one.node, where="samplers"), one.weights)
+
+    def _measure(self, plans: list[One], extractor: FeatureExtractor, out: Path) -> None:
         from scoregen.metrics.sweep import Point, save_figure, table
         from scoregen.parallel import rank
 
         points, reports = [], []
-        for name, node, steps, calls in plans:
+        for one in plans:
             end_if_asked()
-            folder = _place(out, name, calls)
-            report = measured(self, self._sample(node).run(folder / "samples"), extractor, folder / "metrics.json")
+            folder = one.place(out)
+            report = measured(self, self._sample(one).run(folder / "samples"), extractor, folder / "metrics.json")
             reports.append(report.as_dict())
-            points.append(Point(name, steps, calls, report[extractor.frechet_name]))
+            points.append(Point(one.title, one.steps, one.calls, report[extractor.frechet_name]))
         if rank() == 0:
             write_json(out / "sweep.json", reports)
             print(table(points))
@@ -86,10 +115,6 @@ class Sweep(Measuring):
         import json
 
         return min(float(report["metrics"][0]["value"]) for report in json.loads((out / "sweep.json").read_text()))
-
-
-def _place(out: Path, name: str, calls: int) -> Path:
-    return out / f"{name}_{calls:03d}_calls"
 
 
 def plans_of(name: str, calls: list[int], sde: Any) -> list[tuple[dict[str, Any], int, int]]:

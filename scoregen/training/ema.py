@@ -32,9 +32,10 @@ class EMA:
         self._buffers = [name for name, b in model.named_buffers() if b.is_floating_point() and name in saved]
         # a frozen parameter is its own average
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.weights = {name: value.clone() for name, value in self._sources().items()}
+        self.weights = {name: value.clone() for name, value in self.sources().items()}
 
-    def _sources(self) -> dict[str, Tensor]:
+    def sources(self) -> dict[str, Tensor]:
+        r"""What is averaged, as it is now."""
         # a module that is moved keeps its parameters, with other data, and gets new buffers
         buffers = {name: self.model.get_buffer(name) for name in self._buffers}
         return {name: p.detach() for name, p in self._trained.items()} | buffers
@@ -55,7 +56,7 @@ class EMA:
         Args:
             batch, images: see `beta`. skipped: 1 on the device where the step was left out, which changes nothing.
         """
-        averages, sources = [local(w) for w in self.weights.values()], [local(w) for w in self._sources().values()]
+        averages, sources = [local(w) for w in self.weights.values()], [local(w) for w in self.sources().values()]
         share = 1 - self.beta(batch, images)
         if skipped is None:
             torch._foreach_lerp_(averages, sources, share)
@@ -73,7 +74,7 @@ class EMA:
     @torch.no_grad()
     def swap(self) -> None:
         r"""Exchanges the model's weights with the averages; twice restores both."""
-        for source, average in zip(self._sources().values(), self.weights.values(), strict=True):
+        for source, average in zip(self.sources().values(), self.weights.values(), strict=True):
             current = source.clone()
             source.copy_(average)
             average.copy_(current)

@@ -3,13 +3,14 @@ r"""The checkpoints of a run: written, pointed to, and pruned."""
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scoregen import checkpoint
+from scoregen import averages, checkpoint
 from scoregen.errors import UserError
 from scoregen.lock import identity
 from scoregen.parallel import gather, rank
@@ -86,6 +87,26 @@ class Keeper:
         if self.parts.progress.skipped_in_a_row == 0:  # else these weights may be worth less than the older ones
             self._prune()
 
+    def save_averages(self) -> None:
+        r"""Writes the snapshot of the averages of this step into the run folder; called on every process.
+
+        Raises:
+            UserError: on every process, where the run folder is gone, an average is not finite, or writing fails.
+        """
+        self.check_folder()
+        together(self._save_averages)
+
+    def _save_averages(self) -> None:
+        moment = self._powers()
+        assert moment is not None
+        for values in moment.values.values():
+            self._refuse(_first_not_finite(values))
+        averages.write(averages.path_of(self.parts.folder, moment.step), moment, half=True)
+
+    def _powers(self) -> averages.Moment | None:
+        powers, step = self.parts.powers, self.parts.progress.step
+        return None if powers is None else powers.moment(step, step * self.parts.settings.batch_size)
+
     def save_named(self, name: str) -> None:
         r"""Writes checkpoints/NAME from within a hook, while the model holds the averages."""
         free_model(self.parts.model)
@@ -126,7 +147,8 @@ class Keeper:
 
     def _contents(self) -> checkpoint.Contents:
         parts = self.parts
-        return checkpoint.contents_of(parts.model, parts.ema.weights, parts.optimizer, parts.loss)
+        found = checkpoint.contents_of(parts.model, parts.ema.weights, parts.optimizer, parts.loss)
+        return replace(found, powers=self._powers())
 
     def _prune(self) -> None:
         # by modification time: after a return to an earlier step, stale checkpoints of later steps go first

@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+from scoregen.averages import snapshot_steps
 from scoregen.data.damage import Tolerant
 from scoregen.errors import Interrupted
 from scoregen.parallel import rank
@@ -34,6 +35,7 @@ class Loop:
         settings, done = parts.settings, parts.progress
         self.meter = Meter(settings.steps, settings.batch_size, parts.accelerator.device, done)
         self.profile, self.mirror = Profile(settings.profile, parts.folder), Mirror(settings.mirror, parts.folder)
+        self.snapshots = snapshot_steps(settings.steps, settings.ema_snapshots)
         self.bar = progress(total=settings.steps, initial=done.step, description="training", unit="step")
 
     def run(self) -> None:
@@ -52,6 +54,8 @@ class Loop:
         waiting = False  # a checkpoint, for a step that is not skipped
         while done.step < settings.steps and not self.watch.stop:
             self._step()
+            if done.step in self.snapshots:
+                self._save_averages()
             if done.step % settings.log_every == 0 or done.step == settings.steps:
                 self._log()
             self._end_if_asked()
@@ -117,6 +121,11 @@ class Loop:
             except Exception as other:
                 raise failed.cause from other
             raise failed.cause
+        self.meter.resume()
+
+    def _save_averages(self) -> None:
+        self.meter.pause()
+        self.keeper.save_averages()
         self.meter.resume()
 
     def _save_step(self) -> None:

@@ -14,6 +14,7 @@ from scoregen.losses import Loss
 from scoregen.training.ema import EMA
 from scoregen.training.hooks import Hook
 from scoregen.training.loggers import Logger
+from scoregen.training.power_averages import PowerAverages
 from scoregen.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Parts:
         loss: loss(model, x, label, generator, quantile) -> (B,).
         optimizer: of the model.
         rates: base learning rate of each group of the optimizer.
-        ema: the averaged weights.
+        ema: the averaged weights. powers: averages of further lengths, where snapshots of them are kept.
         source: the data.
         folder: the run folder.
         config: the resolved configuration, written into every checkpoint.
@@ -72,5 +73,6 @@ class Parts:
     folder: Path
     config: Config
     progress: Progress
+    powers: PowerAverages | None = None
     loggers: Sequence[Logger] = ()
     hooks: Sequence[Hook] = ()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from scoregen.averages import snapshot_steps
 from scoregen.parallel import rank
 from scoregen.training.parts import Parts
 
@@ -32,13 +33,21 @@ def needed(parts: Parts) -> int:
     there = len(list(parts.folder.glob("checkpoints/step_*/state.json")))
     kept = min(settings.keep_last + 1, -(-settings.steps // settings.checkpoint_every))
     forever = 0 if settings.keep_every is None else (settings.steps - step) // settings.keep_every
-    return size_of_checkpoint(parts) * max(1, kept + forever - there)
+    return size_of_checkpoint(parts) * max(1, kept + forever - there) + _snapshots(parts)
+
+
+def _snapshots(parts: Parts) -> int:
+    r"""Bytes of the snapshots of averages that are still to be written: half of the weights each."""
+    settings, powers = parts.settings, parts.powers
+    left = sum(at > parts.progress.step for at in snapshot_steps(settings.steps, settings.ema_snapshots))
+    return 0 if powers is None else left * sum(_bytes(values.values()) for values in powers.values.values()) // 2
 
 
 def size_of_checkpoint(parts: Parts) -> int:
-    r"""Bytes of a checkpoint: weights twice, as they are and averaged, and the state of the optimizer."""
+    r"""Bytes of a checkpoint: weights, as they are and averaged, and the state of the optimizer."""
     trained = _bytes(parameter for parameter in parts.model.parameters() if parameter.requires_grad)
-    return 2 * _bytes(parts.model.state_dict().values()) + _MOMENTS * trained
+    powers = 0 if parts.powers is None else sum(_bytes(values.values()) for values in parts.powers.values.values())
+    return 2 * _bytes(parts.model.state_dict().values()) + _MOMENTS * trained + powers
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

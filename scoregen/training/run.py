@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from scoregen.averages import snapshots
 from scoregen.checkpoint import find, last_whole, read_config, read_state, verify
 from scoregen.checkpoint_files import damage, newest_first
 from scoregen.config import Config
@@ -121,13 +122,14 @@ def _refuse_loss(folder: Path, checkpoints: Path) -> None:
 
 
 def inherit(folder: Path, start: Path | None) -> None:
-    r"""Copies the metrics and the best checkpoints of the run that `start` belongs to, if it is in another folder."""
+    r"""Copies metrics, best checkpoints and snapshots of averages of the run of `start`, if it is in another folder."""
     if start is None or start.parent.name != "checkpoints" or folder.resolve() in start.parents:
         return
     run, step = start.parent.parent, read_state(start)["step"]
     kept = [path for path in run.glob("checkpoints/best*") if damage(path) is None]
     best = [path for path in kept if read_state(path)["step"] <= step]
-    for old in (*run.glob("metrics.jsonl"), *best):
+    earlier = [path for at, path in snapshots(run).items() if at <= step]
+    for old in (*run.glob("metrics.jsonl"), *best, *earlier):
         new, partial = folder / old.relative_to(run), folder / f".{old.name}.partial"
         shutil.copytree(old, partial, dirs_exist_ok=True) if old.is_dir() else shutil.copy(old, partial)
         new.parent.mkdir(exist_ok=True)

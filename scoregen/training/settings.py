@@ -6,7 +6,7 @@ from functools import cached_property
 
 import torch
 
-from scoregen.checks import at_least, inside, one_of, positive
+from scoregen.checks import at_least, inside, one_of, positive, whole
 from scoregen.data import Batches
 from scoregen.parallel import rank, world_size
 from scoregen.remote import check_url
@@ -37,6 +37,8 @@ class Settings:
         schedule: factor of its learning rate; None: constant.
         ema_halflife: half-life of the averaged weights, in images.
         ema_warmup: see `EMA`.
+        ema_snapshots: evenly spaced snapshots of two further averages, from which `scoregen.load(run, ema=0.08)` makes
+            one of any length after the training; None: none.
         clip: largest gradient norm; None: no clipping.
         layer_decay: factor in (0, 1] of the learning rate from each layer of the model to the one below it; None: 1.
         precision: of autocast: "auto" (bf16 where the hardware computes in it), "bf16", "fp16" (with scaled gradients)
@@ -76,6 +78,7 @@ class Settings:
     schedule: Schedule | None = None
     ema_halflife: float = 500_000
     ema_warmup: float = 0.05
+    ema_snapshots: int | None = None
     clip: float | None = 1.0
     layer_decay: float | None = None
     precision: str | None = None
@@ -107,6 +110,8 @@ class Settings:
         positive(timeout=self.timeout)
         check_copies(self.ddp, self.sharding)
         at_least(0, workers=self.workers or 0, ema_halflife=self.ema_halflife, ema_warmup=self.ema_warmup)
+        if self.ema_snapshots is not None:
+            whole(2, ema_snapshots=self.ema_snapshots)
         if self.profile is not None:
             at_least(1, profile=self.profile)
         if self.mirror is not None:

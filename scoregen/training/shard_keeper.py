@@ -1,6 +1,5 @@
 r"""Checkpoints of a training that is cut over the processes: shards on its way, one whole checkpoint at its end."""
 
-import dataclasses
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,10 +42,9 @@ def save_shards(folder: Path, contents: Contents, config: Mapping[str, Any], sta
 
 def save_whole(folder: Path, contents: Contents, config: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     r"""Gathers a checkpoint on the first process, which writes it as one; called on every process."""
-    names = ("weights", "averages", "optimizer")
-    parts = {name: _gathered(getattr(contents, name)) for name in names}
+    weights, averages, optimizer = map(_gathered, (contents.weights, contents.averages, contents.optimizer))
     if rank() == 0:
-        contents = dataclasses.replace(contents, **parts)
+        contents = Contents(weights, averages, optimizer, contents.scalars)
     together(lambda: checkpoint.save(folder, contents, config=config, state=state))
 
 

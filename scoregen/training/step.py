@@ -100,6 +100,8 @@ class Step:
         guarded_step(parts.optimizer, parts.optimizer.step, skipped)
         self.scaling.update()
         parts.ema.update(settings.batch_size, (step + 1) * settings.batch_size, skipped)
+        if parts.powers is not None:
+            parts.powers.update(settings.batch_size, (step + 1) * settings.batch_size)
         parts.optimizer.zero_grad(set_to_none=True)
         parts.progress.step += 1
         return value, norm, skipped

@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from scoregen import checkpoint
+from scoregen.averages import POWERS
 from scoregen.config import Config
 from scoregen.data import Source
 from scoregen.errors import UserError
 from scoregen.losses import Loss
-from scoregen.parallel import device, say_once, world_size
+from scoregen.parallel import device, rank, say_once, world_size
 from scoregen.training.copies import make_accelerator
 from scoregen.training.ema import EMA
 from scoregen.training.ending import Ending
@@ -28,6 +29,7 @@ from scoregen.training.hooks import Hook
 from scoregen.training.loggers import Logger
 from scoregen.training.loop import Loop
 from scoregen.training.parts import Parts, Progress
+from scoregen.training.power_averages import PowerAverages, begin_snapshots
 from scoregen.training.precision import mixed_precision
 from scoregen.training.room import say_room
 from scoregen.training.scaling import restore_scale
@@ -85,6 +87,7 @@ class Trainer(Settings):
         optimizer = self.make_optimizer(model, loss)
         rates = [group["lr"] * group.get("rate", 1.0) for group in optimizer.param_groups]
         ema = EMA(model, self.ema_halflife, self.ema_warmup)
+        powers = None if self.ema_snapshots is None else PowerAverages(ema)
         if start is not None:
             restore_scale(accelerator, checkpoint.read_state(start))
         parts = Parts(
@@ -99,10 +102,16 @@ class Trainer(Settings):
             source=source,
             folder=folder,
             config=config,
+            powers=powers,
             progress=Progress() if start is None else restored(start, model, loss, optimizer, ema),
             loggers=loggers,
             hooks=hooks,
         )
+        if powers is not None:
+            if start is not None:
+                powers.load(start / POWERS)
+            if rank() == 0:
+                begin_snapshots(folder, parts.progress.step)
         with ExitStack() as opened:
             opened.enter_context(matmul_precision(self.matmul, accelerator.device))
             ending = opened.enter_context(Ending(self.max_hours, self.timeout))
@@ -130,6 +139,11 @@ class Trainer(Settings):
         """
         if self.sharding is not None:
             check_sharding(model, loss, mixed_precision(self.precision))
+            if self.ema_snapshots is not None:
+                raise UserError(
+                    "trainer.ema_snapshots: must be null for a sharded model, whose averages no process has whole, got "
+                    f"{self.ema_snapshots}. Leave it out, or give trainer.shard=false."
+                )
         if world_size() == 1 and self.sharding is not None:
             say_once("trainer.shard: there is one process, so that the model is not cut.")
         if world_size() == 1 and self.ddp is not None:

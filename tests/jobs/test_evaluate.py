@@ -113,7 +113,7 @@ def test_samples_are_measured_with_their_record(tmp_path, capsys):
         ({"samples": 5}, "samples: must be a text or null, got 5"),
         ({"samples": "a", "cache": 5}, "cache: must be a text or null, got 5"),
         ({"checkpoint": "a", "n": "abc"}, "n: must be an integer, got 'abc'"),
-        ({"checkpoint": "a", "weights": "emma"}, "weights: must be ema or model, got 'emma'"),
+        ({"checkpoint": "a", "weights": "emma"}, r"weights: must be ema, model or ema:LENGTH \(ema:0.08\), got 'emma'"),
         ({"sample": "a"}, "sample: .*Did you mean 'samples'"),
     ],
     ids=str,
