@@ -69,7 +69,7 @@ def test_defaults_in_python_are_those_of_the_root(name):
 
 
 def test_annotations_are_the_checks_in_python_too():
-    with pytest.raises(UserError, match="weights: must be ema or model, got 3"):
+    with pytest.raises(UserError, match="weights: must be a text, got 3"):
         scoregen.Sample(weights=3)
     with pytest.raises(UserError, match="sampler: must be Sampler, got"):
         scoregen.Sample(sampler=Karras())
