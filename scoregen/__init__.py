@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from scoregen.jobs import (
         Certify,
         Compare,
+        Dual,
         Evaluate,
         Export,
         FitGrid,
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
         Sample,
         Smoothness,
         Sweep,
+        Targets,
         Train,
     )
     from scoregen.loading import load
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Certify",
     "Compare",
+    "Dual",
     "Evaluate",
     "Export",
     "FitGrid",
@@ -33,6 +36,7 @@ __all__ = [
     "Sample",
     "Smoothness",
     "Sweep",
+    "Targets",
     "Train",
     "__version__",
     "load",

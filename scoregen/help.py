@@ -7,6 +7,7 @@ from scoregen.config import conf_dir
 JOBS = (
     *("train", "sample", "restore", "interpolate", "evaluate", "sweep", "smoothness", "certify", "predict", "compare"),
     *("export", "fit_grid"),
+    *("dual", "targets"),
 )
 FLAGS = (
     "--cfg job prints the configuration, --multirun runs every combination of a=1,2, --hydra-help lists Hydra's flags"

@@ -3,6 +3,7 @@ r"""Jobs: typed descriptions of work, each of which owns one folder."""
 from scoregen.jobs.base_classifier import Purify
 from scoregen.jobs.certify import Certify
 from scoregen.jobs.compare import Compare
+from scoregen.jobs.dual import Dual
 from scoregen.jobs.evaluate import Evaluate
 from scoregen.jobs.export import Export
 from scoregen.jobs.fit_grid import FitGrid
@@ -13,11 +14,13 @@ from scoregen.jobs.restore import Restore
 from scoregen.jobs.sample import Sample
 from scoregen.jobs.smoothness import Smoothness
 from scoregen.jobs.sweep import Sweep
+from scoregen.jobs.targets import Targets
 from scoregen.jobs.train import Train
 
 __all__ = [
     "Certify",
     "Compare",
+    "Dual",
     "Evaluate",
     "Export",
     "FitGrid",
@@ -30,5 +33,6 @@ __all__ = [
     "Sample",
     "Smoothness",
     "Sweep",
+    "Targets",
     "Train",
 ]

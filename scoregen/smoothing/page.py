@@ -12,6 +12,7 @@ from torch import Tensor
 from scoregen.pictures import UNIT, Range, figure_png, has_ends, image_png
 from scoregen.report import write_html
 from scoregen.rng import Stream, generator
+from scoregen.smoothing.attacks import attack_rows
 from scoregen.smoothing.certificate import ABSTAIN
 from scoregen.smoothing.dataset import LabelledData
 from scoregen.smoothing.explanations import Explanation
@@ -39,7 +40,8 @@ _PAGE = """{% extends "base.html" %}
 <div class="pair">{{ view(x.clean, "input " ~ x.index) }}{{ view(x.noisy, "input " ~ x.index ~ " with noise") }}
 {% if x.map is not none %}{{ view(x.map, "map of input " ~ x.index) }}{% endif %}</div>
 <figcaption><span{% if x.wrong %} class="wrong"{% endif %}>{{ x.predicted }}</span>, true {{ x.label }}<br>
-{{ x.radius }}<br>{{ x.votes }}<br>{% if x.explained %}{{ x.explained }}<br>{% endif %}input {{ x.index }}</figcaption>
+{{ x.radius }}<br>{{ x.votes }}<br>{% if x.chosen %}{{ x.chosen }}<br>{% endif %}
+{% if x.explained %}{{ x.explained }}<br>{% endif %}input {{ x.index }}</figcaption>
 </figure>
 {% endfor %}</div>
 {% endmacro %}
@@ -52,6 +54,10 @@ network alone.</p>
 <p>In parentheses: a lower bound of the accuracy that holds with probability {{ together }} for all
 inputs and rows at once.</p>
 <figure>{{ picture(curve, "certified accuracy against radius") }}</figure>
+{% if attacks %}<h2>Attack</h2>
+{{ numbers(attacks) }}
+<p>Projected gradient descent on the smoothed classifier, within multiples of the certified radius R of each certified
+input. No certificate claims anything above R; a label that breaks below makes its certificate false.</p>{% endif %}
 {% if draws %}<p>Maps: red raises the probability of the label under noise, blue lowers it. A value below two
 standard errors is faded. Where a radius is given, the smoothed probability grows along the map at every input within
 it (l2), with probability at least {{ confidence }} for an input. {{ draws }} draws an input.</p>{% endif %}
@@ -81,6 +87,7 @@ class _Shown:
     votes: str
     map: bytes | str | None = None
     explained: str = ""
+    chosen: str = ""
 
 
 def extremes(run: Run, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -99,6 +106,7 @@ def write_page(
     class_names: Sequence[str] | None = None,
     data_range: Range | None = UNIT,
     explanations: Mapping[int, Explanation] | None = None,
+    attacks: Run | None = None,
 ) -> None:
     r"""Writes the page, whole or not at all.
 
@@ -110,6 +118,7 @@ def write_page(
         count: inputs of either kind.
         class_names: instead of numbers. data_range: of the units of images; they are numbers where it has no ends.
         explanations: by the index of the input, of those that are shown with a map.
+        attacks: of `attack_dataset` on the run.
     """
     header = run.header
     names = list(class_names or ()) + [str(k) for k in range(len(class_names or ()), header["num_classes"])]
@@ -118,6 +127,7 @@ def write_page(
         x = data[record["index"]][0]
         noisy = noise.sample(x, 1, generator(header["seed"], Stream.ESTIMATION, record["index"], 0))[0]
         shown = _shown(record, _look(x, data_range), _look(noisy, data_range), names, noise)
+        shown = replace(shown, chosen=_chosen(record, header))
         return _with_map(shown, (explanations or {}).get(record["index"]), names)
 
     most, least = (list(map(shown, records)) for records in extremes(run, count))
@@ -130,6 +140,7 @@ def write_page(
         norm=header["norm"],
         rows=table_rows({"certified accuracy, %": run}, implies=noise.implies),
         curve=figure_png(drawing({"certified": run})),
+        attacks=attack_rows(attacks) if attacks is not None else None,
         most=most,
         least=least,
         facts=list(_settings(header)),
@@ -167,6 +178,14 @@ def _shown(
         radius=explained(f"radius {record['radius']:.12g}", noise.implies(record["radius"])),
         votes=f"{votes} of {record['n']:,}",
     )
+
+
+def _chosen(record: Mapping[str, Any], header: Mapping[str, Any]) -> str:
+    r"""Which expert of dual smoothing answered; empty elsewhere."""
+    if "parts" not in header:
+        return ""
+    place = record["selector"]["predicted"]
+    return "no expert was chosen" if place == ABSTAIN else f"by {header['parts'][f'expert {place}']['noise']}"
 
 
 def _with_map(shown: _Shown, found: Explanation | None, names: Sequence[str]) -> _Shown:

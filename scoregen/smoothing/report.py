@@ -145,8 +145,21 @@ def table_rows(
         ["average certified radius", *averages],
         ["abstentions, %", *(percent(s.abstentions, up=True) for s in found)],
         ["mean draws", *(f"{s.draws:,.0f}" for s in found)],
+        *_chosen(list(runs.values())),
         ["inputs", *(f"{s.inputs}" for s in found)],
     ]
+
+
+def _chosen(runs: Sequence[Run]) -> list[list[str]]:
+    r"""How often each expert of dual smoothing was chosen, a row for each; none where no run has experts."""
+    places = range(max(len(run.header.get("parts", ())) for run in runs) - 1)  # the first part is the selector
+
+    def share(run: Run, place: int) -> str:
+        if f"expert {place}" not in run.header.get("parts", ()):
+            return ""
+        return percent(float(np.mean([r["selector"]["predicted"] == place for r in run.records])))
+
+    return [[f"expert {place} chosen, %", *(share(run, place) for run in runs)] for place in places]
 
 
 def _average(found: Summary, run: Run) -> str:

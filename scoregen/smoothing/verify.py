@@ -9,7 +9,7 @@ import ast
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import numpy as np
 from scoregen import smoothing
 from scoregen.errors import UserError
 from scoregen.smoothing import methods, sequential, sequential_top_two
-from scoregen.smoothing.certificate import conclude
+from scoregen.smoothing.certificate import ABSTAIN, Certificate, conclude
+from scoregen.smoothing.dual import joined, part_names
 from scoregen.smoothing.methods import AbstractMethod, Tally
 from scoregen.smoothing.noise import AbstractNoise
 from scoregen.smoothing.results import read_lines
@@ -30,6 +31,8 @@ _METHODS = {
     **dict.fromkeys(("Stitched", "Ladder"), sequential),
     "LadderTopTwo": sequential_top_two,
 }
+# what a record says and what its counts prove, of each part that it consists of, with a name for it
+Proofs = Callable[[Mapping[str, Any]], Iterable[tuple[str, Mapping[str, Any], Certificate]]]
 _DERIVED = ("predicted", "radius", "p_lower", "p_upper", "candidate", "n", "draws")
 
 
@@ -54,9 +57,9 @@ def problems(folder: str | Path) -> list[str]:
         records += [(f"{path.name}, line {number}", record) for number, record in lines]
     if header is None:
         raise UserError(f"verify: no certificates in '{folder}', which must hold certificates.jsonl.")
-    noise, method = _noise(header), _method(header)
+    proofs = _proofs(header)
     for where, record in records:
-        found += [f"{where}: {text}" for text in _wrong(record, header, noise, method)]
+        found += [f"{where}: {text}" for text in _wrong(record, header["indices"], proofs)]
     return [*found, *_counted([record["index"] for _, record in records], header["indices"])]
 
 
@@ -70,22 +73,61 @@ def _counted(indices: list[int], wanted: list[int]) -> Iterator[str]:
             yield f"{len(numbers)} {'input is' if len(numbers) == 1 else 'inputs are'} {name}: {shown}"
 
 
-def _wrong(
-    record: Mapping[str, Any], header: Mapping[str, Any], noise: AbstractNoise, method: AbstractMethod
-) -> Iterator[str]:
+def _wrong(record: Mapping[str, Any], indices: Sequence[int], proofs: Proofs) -> Iterator[str]:
     r"""What is wrong with one record."""
-    if record["index"] not in set(header["indices"]):
-        yield f"input {record['index']} is none of this job"
+    name = f"input {record['index']}"
+    if record["index"] not in set(indices):
+        yield f"{name} is none of this job"
     try:
-        tally = _tally(record, header["num_classes"], method)
-        proved = conclude(tally, method, noise).record()
+        proved = list(proofs(record))
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        yield f"input {record['index']}: its counts are no counts of this method ({error})"
+        yield f"{name}: its counts are no counts of this method ({error})"
         return
-    for key in _DERIVED:
-        given, right = record.get(key), proved[key]
-        if not _equal(given, right):
-            yield f"input {record['index']}: {key} is {given}, its counts prove {right}"
+    for of, given, certificate in proved:
+        right = certificate.record()
+        for key in _DERIVED:
+            if not _equal(given.get(key), right[key]):
+                yield f"{name}: {of}{key} is {given.get(key)}, its counts prove {right[key]}"
+
+
+def _proofs(header: Mapping[str, Any]) -> Proofs:
+    r"""What the counts of a record prove, by the noise and the method of a header."""
+    if "parts" in header:
+        return dual_proofs(header)
+    noise, method = _noise(header), _method(header)
+    return lambda record: [("", record, conclude(_tally(record, header["num_classes"], method), method, noise))]
+
+
+def dual_proofs(header: Mapping[str, Any]) -> Proofs:
+    r"""What the counts of a record of dual smoothing prove: of the selector, and of both parts together.
+
+    Raises:
+        UserError: the header's parts are not a selector and its experts, or each is not at half of alpha.
+    """
+    parts, alpha = header["parts"], header["alpha"]
+    selector, *experts = (parts.get(name, {}) for name in part_names(len(parts) - 1))
+    spent = [2 * part.get("alpha", math.nan) for part in (selector, *experts)]
+    classes = {part.get("num_classes") for part in experts} | {header["num_classes"]}
+    norms = {part.get("norm") for part in (selector, *experts)} | {header["norm"]}
+    draws = {part.get("n") for part in experts} | {header["n"]}
+    if (
+        len(draws) > 1
+        or selector.get("num_classes") != len(experts)
+        or len(classes) > 1
+        or len(norms) > 1
+        or set(spent) != {alpha}
+    ):
+        raise UserError("verify: the header's parts are no selector and experts of one distance, each at alpha/2.")
+    chooses, *answer = (_proofs(part) for part in (selector, *experts))
+
+    def proofs(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], Certificate]]:
+        ((_, own, chosen),) = chooses(record["selector"])
+        expert = None if chosen.label == ABSTAIN else next(iter(answer[chosen.label](record)))[2]
+        if expert is None and (any(record["counts"]) or record["path"] or record["selection"] is not None):
+            raise ValueError("the selector abstains, and yet an expert has draws")
+        return [("its selector's ", own, chosen), ("", record, joined(chosen, expert, alpha, header["num_classes"]))]
+
+    return proofs
 
 
 def _equal(given: Any, right: Any) -> bool:

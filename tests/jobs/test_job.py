@@ -56,6 +56,9 @@ def test_defaults_in_python_are_those_of_the_root(name):
         "images": "x",
         "looks": 1.0,
         "between": [0, 1],
+        "selector": "s",
+        "experts": ["a", "b"],
+        "sigmas": [0.1, 0.2],
     }
     required |= {"checkpoint": "x"} if name in ("evaluate", "certify", "predict") else {}
     given = {part.name: required[part.name] for part in fields(CLASSES[name]) if part.name in required}
@@ -101,9 +104,21 @@ def runs(tmp_path_factory):
             f"seed={'ab'.index(k)}",
             "max_inputs=2",
         ).run(folder / k)
+    for k, name in enumerate(("small", "large")):
+        certify = ["data=digits", f"checkpoint={folder}/classifier", "n=200", "max_inputs=2", f"noise.sigma={0.1 + k}"]
+        right_for(job("certify", *certify).run(folder / name) / "certificates.jsonl", k)
     return folder
 
 
+def right_for(file: Path, row: int) -> None:
+    r"""Edits certificates so that one of them has the right label, and no other."""
+    header, *records = [json.loads(line) for line in file.read_text().splitlines()]
+    for k, record in enumerate(sorted(records, key=lambda record: record["index"])):
+        record["predicted"] = record["label"] if k == row else -1
+    file.write_text("".join(json.dumps(line) + "\n" for line in (header, *records)))
+
+
+TENTHS = [k / 10 for k in range(1, 11)]
 FAST = {"bootstrap": 0, "subset": 50}
 
 
@@ -154,6 +169,24 @@ def both_ways(runs: Path) -> dict[str, tuple[list[str], Job]]:
         "fit_grid": (
             [f"checkpoint={digits}", "sampler=ddim", "sampler.steps=3", "n=2", "evaluations=2", "reference=4"],
             scoregen.FitGrid(checkpoint=digits, sampler=ddim, n=2, evaluations=2, reference=4),
+        ),
+        "dual": (
+            [
+                f"selector={runs}/classifier",
+                f"experts=[{','.join([f'{runs}/classifier'] * 10)}]",
+                f"sigmas={TENTHS}".replace(" ", ""),
+                *("data=digits", "n=200", "max_inputs=2", "noise.sigma=0.25"),
+            ],
+            scoregen.Dual(
+                selector=f"{runs}/classifier",
+                experts=[f"{runs}/classifier"] * 10,
+                sigmas=TENTHS,
+                **{"data": data, "n": 200, "max_inputs": 2, "noise": Gaussian(0.25)},
+            ),
+        ),
+        "targets": (
+            [f"runs=[{runs}/small,{runs}/large]", "data=digits"],
+            scoregen.Targets(runs=[f"{runs}/small", f"{runs}/large"], data=data),
         ),
         "compare": ([f"runs=[{runs}/a,{runs}/b]"], scoregen.Compare(runs=[f"{runs}/a", f"{runs}/b"])),
         "train": (

@@ -35,6 +35,16 @@ def test_the_target_is_the_largest_sigma_whose_certificate_is_right(runs):
     assert best_sigma([str(runs[0]), str(runs[2])]) == {10: 1, 11: 0, 12: 0, 13: 1, 14: 0, 15: 0}
 
 
+def test_by_radius_the_target_is_the_right_run_with_the_largest_one(tmp_path):
+    # 0.6 is 12, 2 and 0.6 sigma from the boundary: all are right, with radii of about 0.07, 0.4 and 0.2
+    inputs = [(torch.tensor([v]), 1) for v in (0.6, 3.0, -0.6)]
+    runs = [run(tmp_path / str(sigma), Gaussian(sigma), (10, 11, 12), inputs) for sigma in SIGMAS]
+    assert best_sigma(runs) == {10: 2, 11: 2, 12: 0}
+    assert best_sigma(runs, "radius") == {10: 1, 11: 2, 12: 0}
+    with pytest.raises(ValueError, match="rule must be right or radius, got rule='largest'"):
+        best_sigma(runs, "largest")
+
+
 def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
     with pytest.raises(UserError, match=r"two or more, one for each expert, got 1"):
         best_sigma(runs[:1])
