@@ -71,13 +71,13 @@ def test_pixels_without_data_are_given_back_and_are_no_signal(run, here, capsys)
         ("both", np.nan, "-9999", ["nodata=0"]),
     ):
         tags = [] if nodata is None else [(42113, "s", 0, nodata, True)]
-        image = tiff(here / f"{name}.tif", bordered(x, value), extratags=tags)
+        image = tiff(here / name / "x.tif", bordered(x, value), extratags=tags)
         status, text = told(run, capsys, f"images={image}", "looks=4", f"out=out_{name}", *options)
         assert status == 0 and "no data: 17 % of the pixels, given back as they are" in text
-        found[name] = pixels(here / f"out_{name}" / "images" / f"{name}.tif")
+        found[name] = pixels(here / f"out_{name}" / "images" / "x.tif")
         assert np.array_equal(found[name][:, :WIDTH], bordered(x, value)[:, :WIDTH], equal_nan=True)
         assert (found[name][:, WIDTH:] > 0).all()
-        deviation = np.load(here / f"out_{name}" / "std" / f"{name}.tif.npy")
+        deviation = np.load(here / f"out_{name}" / "std" / "x.tif.npy")
         assert np.isnan(deviation[:, :WIDTH]).all() and (deviation[:, WIDTH:] > 0).all()
         assert np.array_equal(found[name][:, WIDTH:], found["nan"][:, WIDTH:])
 
