@@ -1,7 +1,7 @@
 r"""Data sets, augmentations, and batches as a function of the step."""
 
 from scoregen.data.arrays import Npz
-from scoregen.data.augment import Augmentation, Chain, Crop, Flip, Shift
+from scoregen.data.augment import Augmentation, Chain, Crop, Flip, InstanceNoise, Shift
 from scoregen.data.base import ArrayDataset, Dataset, LazyDataset, Source, Subset
 from scoregen.data.batches import Batches
 from scoregen.data.captions import CaptionedFolder
@@ -35,6 +35,7 @@ __all__ = [
     "Folder",
     "GreyViews",
     "HuggingFace",
+    "InstanceNoise",
     "LazyDataset",
     "Npy",
     "Npz",

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from scoregen import checks
-from scoregen.rng import Generators, rand
+from scoregen.rng import Generators, rand, randn
 
 
 class Augmentation(ABC):
@@ -100,6 +100,30 @@ def _gathered(padded: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
     inside = (torch.arange(height, device=device)[:, None] * wide + torch.arange(width, device=device)).reshape(1, -1)
     index = inside + places[:, :1] * wide + places[:, 1:]
     return padded.flatten(2).gather(2, index[:, None].expand(-1, padded.shape[1], -1)).reshape(shape)
+
+
+class InstanceNoise(Augmentation):
+    r"""Adds normal noise, so that data of few values or on a thin set have a density at the scale sigma.
+
+        For models without a noise level of their own: classifiers, and consistency models at s_min. A diffusion model
+        needs none: its s_min is this noise, which its samplers remove in the last step. With the noise of a loss, such
+        as `CrossEntropy(noise_sigma)`, it adds in quadrature.
+
+    Args:
+        sigma: standard deviation, in the units of the data, > 0.
+
+    Raises:
+        ValueError: sigma is not > 0.
+
+    Reference: Chae, Kim, Kim, Lin (2023), arXiv 2105.04046.
+    """
+
+    def __init__(self, sigma: float) -> None:
+        checks.positive(sigma=sigma)
+        self.sigma = float(sigma)
+
+    def __call__(self, x: Tensor, generator: Generators) -> Tensor:
+        return x + self.sigma * randn(x.shape, generator, x.dtype, x.device)
 
 
 class Chain(Augmentation):

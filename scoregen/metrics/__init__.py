@@ -1,6 +1,7 @@
 r"""Measures of quality: numbers with the protocol that makes them comparable."""
 
 from scoregen.metrics.bootstrap import Interval, frechet_interval
+from scoregen.metrics.by_level import Information, Memorisation, information, memorisation
 from scoregen.metrics.classes import ClassBalance, class_balance, confidence
 from scoregen.metrics.evaluation import evaluate
 from scoregen.metrics.extraction import as_unit, extract_features, uint8_round_trip
@@ -42,7 +43,9 @@ __all__ = [
     "Estimate",
     "FeatureExtractor",
     "Inception",
+    "Information",
     "Interval",
+    "Memorisation",
     "Moments",
     "NearestNeighbours",
     "Number",
@@ -68,8 +71,10 @@ __all__ = [
     "frechet_distance",
     "frechet_distance_gaussian",
     "frechet_interval",
+    "information",
     "istd",
     "kernel_distance",
+    "memorisation",
     "nearest_neighbours",
     "precision_recall",
     "ratio_image",

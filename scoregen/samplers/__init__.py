@@ -12,6 +12,7 @@ from scoregen.samplers.dale_langevin import (
 from scoregen.samplers.ddim import DDIM, Ancestral, Consistency
 from scoregen.samplers.despeckle import Despeckler, log_moments, speckle
 from scoregen.samplers.diffusers_sampler import DiffusersSampler
+from scoregen.samplers.dimension import LocalDimension, local_dimension
 from scoregen.samplers.exponential import ExponentialAB, ExponentialABM
 from scoregen.samplers.fitting import Fit, FittedLevels
 from scoregen.samplers.grids import Grid, Karras, Levels, LogLinear, OpenEnd, PowerTime, TimeTravel, UniformTime
@@ -54,6 +55,7 @@ __all__ = [
     "Karras",
     "Levels",
     "Likelihood",
+    "LocalDimension",
     "LogLinear",
     "ODESolver",
     "OpenEnd",
@@ -74,6 +76,7 @@ __all__ = [
     "edit",
     "encode",
     "interpolate",
+    "local_dimension",
     "log_likelihood",
     "log_moments",
     "slerp",

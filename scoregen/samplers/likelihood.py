@@ -41,12 +41,16 @@ class Likelihood:
         log_prob: log p(x) in nats and data units, (B,).
         standard_error: of log_prob over the random probes, (B,); 0 for the exact divergence, nan for one probe.
         bits_per_dim: -log2 p(x) / d, plus log2(levels) for discrete data, (B,).
+        dimension: of the data around each point at the scale s_min (`local_dimension`), (B,); free. Below d, bits/dim
+            is a statement about s_min: it falls by 1 - dimension/d for each halving. A value near d proves nothing,
+            since a network that is not exact gives it too.
         calls: denoiser calls.
     """
 
     log_prob: Tensor
     standard_error: Tensor
     bits_per_dim: Tensor
+    dimension: Tensor
     calls: int
 
 
@@ -84,8 +88,6 @@ def log_likelihood(
         ValueError: negative probes, levels < 2, unless 0 < s_min < s_max are in the range of the process.
     """
     sde, d = denoiser.sde, x[0].numel()
-    probes = (0 if d <= EXACT_DIMENSIONS else 2) if probes is None else probes
-    whole(0, probes=probes)
     if levels is not None:
         at_least(2, levels=levels)
     check_label(denoiser, label, len(x))
@@ -93,19 +95,43 @@ def log_likelihood(
     low, high = noise_range(sde, s_min, s_max)
     with torch.no_grad():
         y, log_det = sde.to_chart(x), sde.log_det(x)
-        divergence: Divergence = exact_divergence if probes == 0 else Hutchinson(y, int(probes), generator)
+        divergence, count = divergence_of(y, probes, generator)
         flow = _JointFlow(denoiser, label, y.shape, divergence)
-        state = torch.cat([y.flatten(1), y.new_zeros(len(y), max(int(probes), 1))], 1)
+        state = torch.cat([y.flatten(1), y.new_zeros(len(y), max(count, 1))], 1)
         end = (RK4() if solver is None else solver)(flow, state, math.log(low), math.log(high))
         u, integrals = end[:, :d].reshape(y.shape), end[:, d:]
         log_prob = normal_log_prob(u, *prior_moments(sde, high, u)) + integrals.mean(1) + log_det
         error = (
-            integrals.std(1) / math.sqrt(probes)
-            if probes > 1
-            else torch.full_like(log_prob, math.nan if probes else 0.0)
+            integrals.std(1) / math.sqrt(count) if count > 1 else torch.full_like(log_prob, math.nan if count else 0.0)
         )
         bits = -log_prob / (math.log(2) * d) + (0.0 if levels is None else math.log2(levels))
-    return Likelihood(log_prob, error, bits, flow.calls)
+        assert flow.dimension is not None
+    return Likelihood(log_prob, error, bits, flow.dimension, flow.calls)
+
+
+def divergence_of(y: Tensor, probes: int | None, generator: Generators) -> tuple[Divergence, int]:
+    r"""How tr dD/du is computed for states like y (B, *S), and with how many probes; 0: exactly.
+
+    Args:
+        probes: None: 0 up to 64 numbers a sample, else 2.
+
+    Raises:
+        ValueError: negative probes.
+    """
+    count = (0 if y[0].numel() <= EXACT_DIMENSIONS else 2) if probes is None else probes
+    whole(0, probes=count)
+    return (exact_divergence if count == 0 else Hutchinson(y, int(count), generator)), int(count)
+
+
+def with_trace(
+    denoiser: DenoiserLike, u: Tensor, s: float, label: Tensor | None, divergence: Divergence
+) -> tuple[Tensor, Tensor]:
+    r"""D(u, s) (B, *S) and tr dD/du (B, 1) or, of probes, (B, K); one call."""
+    with torch.inference_mode(False), torch.enable_grad():
+        u = u.clone().detach().requires_grad_()
+        denoised = denoiser(u, s, label)
+        trace = divergence(denoised, u)
+    return denoised.detach(), trace.detach()
 
 
 def check_flow(denoiser: object) -> None:
@@ -161,13 +187,14 @@ class _JointFlow:
 
     def __init__(self, denoiser: DenoiserLike, label: Tensor | None, shape: torch.Size, divergence: Divergence) -> None:
         self.denoiser, self.label, self.shape, self.divergence, self.calls = denoiser, label, shape, divergence, 0
+        self.dimension: Tensor | None = None  # of the first point, (B,)
 
     def __call__(self, tau: float, state: Tensor) -> Tensor:
         self.calls += 1
-        d = self.shape[1:].numel()
-        with torch.inference_mode(False), torch.enable_grad():
-            u = state[:, :d].reshape(self.shape).clone().detach().requires_grad_()
-            denoised = self.denoiser(u, math.exp(tau), self.label)
-            trace = self.divergence(denoised, u)
-        velocity = (u - denoised).detach().flatten(1)
-        return torch.cat([velocity, d - trace.detach()], 1)
+        d, s = self.shape[1:].numel(), math.exp(tau)
+        u = state[:, :d]
+        denoised, trace = with_trace(self.denoiser, u.reshape(self.shape), s, self.label, self.divergence)
+        velocity = u - denoised.flatten(1)
+        if self.dimension is None:
+            self.dimension = trace.mean(1) + velocity.square().sum(1) / s**2
+        return torch.cat([velocity, d - trace], 1)

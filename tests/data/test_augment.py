@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoregen.data import Chain, Crop, Flip, Shift
+from scoregen.data import Chain, Crop, Flip, InstanceNoise, Shift
 from scoregen.data.augment import _gathered, _sliced
 from scoregen.rng import generators
 
@@ -101,3 +101,13 @@ def test_a_chain_applies_in_order():
 def test_a_shift_of_nothing_is_refused():
     with pytest.raises(ValueError, match="pixels must be a whole number >= 1, got pixels=0"):
         Shift(0)
+
+
+def test_instance_noise_has_the_stated_deviation_and_is_each_samples_own():
+    x = torch.zeros(400, 1, 8, 8, dtype=torch.float64)
+    noise = InstanceNoise(0.2)(x, generators(0, 3, 0, range(400)))
+    assert float(noise.var()) == pytest.approx(0.04, rel=3 * (2 / noise.numel()) ** 0.5)
+    order = [7, 3, 399]
+    torch.testing.assert_close(InstanceNoise(0.2)(x[order], generators(0, 3, 0, order)), noise[order], rtol=0, atol=0)
+    with pytest.raises(ValueError, match="sigma must be > 0"):
+        InstanceNoise(0.0)

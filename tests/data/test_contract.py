@@ -16,6 +16,7 @@ AUGMENTED = {
     data.Shift: {"pixels": 3},
     data.Crop: {"padding": 3, "border": "fill", "fill": 0.5},
     data.Chain: {"steps": [data.Flip()]},
+    data.InstanceNoise: {"sigma": 0.1},
     data.Transforms: {"steps": ["RandomInvert", {"RandomRotation": {"degrees": 5}}], "range": (0, 2)},
     data.GreyViews: {"scale": (0.6, 0.9), "degrees": 5.0},
     data.ColourViews: {"scale": (0.6, 0.9), "blur": 0.2, "solarize": 0.3},
