@@ -49,12 +49,14 @@ class Stream(IntEnum):
     BOOTSTRAP = 31
     SUBSET = 32
     PATHS = 33
+    LEVEL = 34
     # certification
     SELECTION = 41
     ESTIMATION = 42
     VOTE = 43
     PROBE = 44
     EXPLAIN = 45
+    ATTACK = 46
 
 
 def generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -15,11 +15,14 @@ class Certify(CertifyingJob, OneClassifierJob):
 
     Args:
         explain: draws of the maps in report.html, for each input shown; 0: no maps. Gaussian noise only.
+        attack: attacks every certified input below and above its radius; a label that breaks below is an error.
         **others: of `OneClassifierJob` and `CertifyingJob`.
     """
 
-    free: ClassVar = (*CertifyingJob.free, "explain")
+    known: ClassVar = (*CertifyingJob.known, "attacks.jsonl")
+    free: ClassVar = (*CertifyingJob.free, "explain", "attack")
     explain: int = 0
+    attack: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -29,11 +32,34 @@ class Certify(CertifyingJob, OneClassifierJob):
             with user_errors():
                 whole(LEAST, explain=self.explain)
                 check_gaussian(self.noise)
+        if self.attack:
+            from scoregen.smoothing.attack import check_attackable
+
+            with user_errors():
+                check_attackable(self.noise)
 
     def rule(self, g: Any) -> Any:
         from scoregen.smoothing.choice import make_method
 
         return make_method(self.method, self.noise, **self.asked())
+
+    def further(self, g: Any, run: Any, out: Path) -> dict[str, Any]:
+        from scoregen.smoothing.attacks import attack_dataset
+
+        return {"attacks": attack_dataset(g, self.inputs(), run, out, seed=self.seed)} if self.attack else {}
+
+    def tables(self, more: dict[str, Any]) -> list[str]:
+        from scoregen.smoothing.attacks import attack_table
+
+        return [attack_table(attacks) for attacks in more.values()]
+
+    def conclude(self, run: Any, more: dict[str, Any]) -> None:
+        from scoregen.errors import UserError
+        from scoregen.smoothing.attacks import refutation
+
+        for attacks in more.values():
+            if why := refutation(attacks, run):
+                raise UserError(why)
 
     def shown(self, g: Any, run: Any, out: Path) -> dict[str, Any]:
         return {"explanations": self._explained(g, run, out)} if self.explain else {}

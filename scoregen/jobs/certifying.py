@@ -111,7 +111,7 @@ class CertifyingJob(SmoothingJob):
         **others: of `SmoothingJob`.
     """
 
-    known: ClassVar = ("certificates.jsonl", "table.md", "curve.png", "report.html")
+    known: ClassVar[tuple[str, ...]] = ("certificates.jsonl", "table.md", "curve.png", "report.html")
     free: ClassVar = (*FastJob.free, "export")
     method: Method = "ladder"
     n: int = 100_000
@@ -164,24 +164,26 @@ class CertifyingJob(SmoothingJob):
                 f"out: '{out}' has {len(found.records)} of {len(indices)} certificates after all processes ended. It "
                 "must be a folder that they share."
             )
+        more = self.further(g, found, out)
         if parallel.rank() == 0:
-            self._report(g, found, out)
+            self._report(g, found, out, more)
             if fresh:  # a run that went on says nothing about the whole
                 print(f"{seconds / len(indices):.3g} s an input on {parallel.world_size()} process(es)")
+        self.conclude(found, more)
 
-    def _report(self, g: Any, run: Any, out: Path) -> None:
+    def _report(self, g: Any, run: Any, out: Path, more: dict[str, Any]) -> None:
         from scoregen.smoothing.export import export
         from scoregen.smoothing.page import write_page
         from scoregen.smoothing.report import curve, table
         from scoregen.storage import write_text
 
-        text = table({"certified accuracy, %": run}, implies=self.noise.implies)
+        text = "\n\n".join([table({"certified accuracy, %": run}, implies=self.noise.implies), *self.tables(more)])
         write_text(out / "table.md", text + "\n")
         curve({out.name: run}, out / "curve.png")
         if self.export is not None:
             export(run, out, self.export)
         told: dict[str, Any] = {"class_names": self.data.class_names, "data_range": self.data.range}
-        told |= self.shown(g, run, out)
+        told |= {**self.shown(g, run, out), **more}
         write_page(out / "report.html", run, On(self.data.test, "cpu"), self.noise, **told)
         print(text)
         print(f"\n{out / 'report.html'}")
@@ -189,6 +191,17 @@ class CertifyingJob(SmoothingJob):
     def shown(self, g: Any, run: Any, out: Path) -> dict[str, Any]:
         r"""What else the page shows, by the name of its argument of `write_page`."""
         return {}
+
+    def further(self, g: Any, run: Any, out: Path) -> dict[str, Any]:
+        r"""What all processes do with the certificates; its results by the name of their argument of `write_page`."""
+        return {}
+
+    def tables(self, more: dict[str, Any]) -> list[str]:
+        r"""Further tables, of what `further` gave."""
+        return []
+
+    def conclude(self, run: Any, more: dict[str, Any]) -> None:
+        r"""Called last on all processes; raise a UserError where `further` found the certificates wrong."""
 
     def result(self, out: Path) -> float | None:
         from scoregen.smoothing.report import summary

@@ -116,6 +116,19 @@ def test_maps_are_added_to_a_finished_run_and_change_no_certificate(tmp_path):
         assert dict(zip(found["index"].tolist(), found["label"].tolist(), strict=True)) == candidates
 
 
+def test_an_attack_is_added_to_a_finished_run_and_changes_no_certificate(tmp_path, capsys):
+    clear = "noise.sigma=0.05"
+    run(tmp_path, clear)
+    first = (tmp_path / "certificates.jsonl").read_text()
+    assert "<h2>Attack</h2>" not in (tmp_path / "report.html").read_text()
+    run(tmp_path, clear, "attack=true")
+    assert (tmp_path / "certificates.jsonl").read_text() == first
+    assert "<h2>Attack</h2>" in (tmp_path / "report.html").read_text()
+    assert "| 0.99 R | 0.0 | 0 of " in (tmp_path / "table.md").read_text()
+    assert load(tmp_path, "attacks").header["factors"] == [0.99, 1.25, 1.5, 2.0]
+    assert "| 2 R | " in capsys.readouterr().out
+
+
 def test_runs_are_compared_in_one_table(tmp_path, capsys):
     for name, method in (("a", "ladder"), ("b", "fixed")):
         run(tmp_path / name, f"method={method}")
