@@ -70,8 +70,8 @@ class FlowMap(Loss):
         *,
         matching: float = 0.5,
         to_data: float = 0.35,
-        to_noise: float = 0.0,
-        upward: float = 0.2,
+        to_noise: float = 0.1,
+        upward: float = 0.4,
         label_dropout: float = 0.1,
         h: float = 0.01,
     ) -> None:
@@ -147,8 +147,7 @@ class FlowMap(Loss):
         r"""D minus its target, (B, *S), of the jumps and then of the rest."""
         # The calls with a gradient come first: autocast would otherwise reuse weights that it has cast without one.
         state = random_state(jumps.u.device)
-        online = [jump(model, jumps.u, jumps.s, jumps.label, jumps.r)] if len(jumps.u) else []
-        online.append(model(rest.u, rest.s, rest.label))
+        online = _together(model, jumps, rest) if _without_masks(model) else _apart(model, jumps, rest)
 
         def denoise(u: Tensor, s: Tensor, r: Tensor | None) -> Tensor:
             with forked(u.device):
@@ -157,7 +156,7 @@ class FlowMap(Loss):
 
         with torch.no_grad():
             targets = [self._target(denoise, jumps).to(rest.y)] if len(jumps.u) else []
-        return torch.cat(online) - torch.cat([*targets, rest.y])
+        return online - torch.cat([*targets, rest.y])
 
     @torch.no_grad()
     def _record(self, error: Tensor, n: int) -> None:
@@ -169,6 +168,24 @@ class FlowMap(Loss):
         found = torch.tensor(gather([self._sums.tolist(), self._counts]), dtype=torch.float64).sum(0)
         self._sums, self._counts = torch.zeros_like(self._sums), [0] * len(_PARTS)
         return {name: float(total / n) for name, total, n in zip(_PARTS, *found, strict=True) if n}
+
+
+def _without_masks(model: TrainableDenoiser) -> bool:
+    r"""Whether a network states that it has no dropout, so that its calls need no masks in common."""
+    return getattr(getattr(model, "network", None), "dropout", None) == 0
+
+
+def _together(model: TrainableDenoiser, jumps: JumpBatch, rest: Points) -> Tensor:
+    r"""D of the jumps and of the rest in one call, which is faster."""
+    label = None if jumps.label is None or rest.label is None else torch.cat([jumps.label, rest.label])
+    levels = [torch.cat([jumps.s, rest.s]), torch.cat([jumps.r, rest.s])]
+    return jump(model, torch.cat([jumps.u, rest.u]), levels[0], label, levels[1])
+
+
+def _apart(model: TrainableDenoiser, jumps: JumpBatch, rest: Points) -> Tensor:
+    r"""The same in two calls: the masks of a batch cannot be drawn again for a part of it."""
+    moved = [jump(model, jumps.u, jumps.s, jumps.label, jumps.r)] if len(jumps.u) else []
+    return torch.cat([*moved, model(rest.u, rest.s, rest.label)])
 
 
 def _dealt(quantile: Tensor, n: int) -> Tensor:

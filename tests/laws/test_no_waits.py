@@ -19,6 +19,7 @@ from scoregen.losses import (
     CrossEntropy,
     DataUnitMatching,
     DenoisingScoreMatching,
+    FlowMap,
     Loss,
     SmoothAdv,
     SmoothMix,
@@ -27,7 +28,7 @@ from scoregen.losses import (
 from scoregen.losses.noise_levels import LogUniform, UniformTime
 from scoregen.models import ClassifierFreeGuidance, Denoiser, Inpainting, MatrixObservation, PiGDM
 from scoregen.rng import generators
-from scoregen.samplers import Ancestral, Consistency, DaleLangevin, Heun, PredictorCorrector, VelocityABM
+from scoregen.samplers import DDIM, Ancestral, Consistency, DaleLangevin, Heun, PredictorCorrector, VelocityABM
 from scoregen.sde import EDM, VP, Affine, GeometricBrownianMotion, GeometricOU, Multiplicative
 from scoregen.sde.multiplicative import Linear
 from scoregen.smoothing import PurifiedClassifier
@@ -139,6 +140,28 @@ def test_losses_of_two_calls_wait_for_nothing(loss, monkeypatch):
     monkeypatch.setattr("scoregen.losses.jacobian.random_state", lambda device: [torch.get_rng_state()])
     monkeypatch.setattr("scoregen.losses.jacobian.full_precision", lambda kind: nullcontext())
     assert_only_the_batch(spied(loss(), denoiser()))
+
+
+class ToldNet(Net):
+    r"""The same, told the next level; with a network that states that it has no dropout."""
+
+    next_level, dropout = True, 0.0
+
+    def forward(self, z, c_noise, label=None, gap=None):
+        return super().forward(z, c_noise, label) + (0.0 if gap is None else gap[:, None, None, None])
+
+
+@pytest.mark.parametrize("dropout", [0.0, None], ids=["one-call", "two-calls"])
+@pytest.mark.parametrize("target", ["progressive", "meanflow"])
+def test_a_flow_map_waits_for_nothing(target, dropout, monkeypatch):
+    monkeypatch.setattr("scoregen.losses.flow_map.forked", lambda device: nullcontext())
+    monkeypatch.setattr("scoregen.losses.flow_map.random_state", lambda device: [torch.get_rng_state()])
+    monkeypatch.setattr("scoregen.losses.flow_map_targets.full_precision", lambda kind: nullcontext())
+    model = Denoiser(ToldNet(), SDES["edm"]()).to(DEVICE)
+    model.network.dropout = dropout
+    assert_only_the_batch(spied(FlowMap(target), model))
+    spy = sampled(model, DDIM(3))
+    assert (spy.waits, spy.copies) == ([], noise(1))
 
 
 def test_training_a_classifier_with_noise_and_augmentation_waits_for_nothing():

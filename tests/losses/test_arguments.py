@@ -52,6 +52,17 @@ GIVEN = {
         "c": 0.03,
         "label_dropout": 0.2,
     },
+    losses.FlowMap: {
+        "target": "meanflow",
+        "noise_levels": losses.UniformTime(),
+        "weighting": losses.DataWeighting(),
+        "matching": 0.4,
+        "to_data": 0.3,
+        "to_noise": 0.2,
+        "upward": 0.5,
+        "label_dropout": 0.2,
+        "h": 0.02,
+    },
     losses.Gap: {"q": 3.0, "k": 4.0, "b": 2.0, "stages": 5},
     losses.DenoisingScoreMatching: {
         "noise_levels": losses.UniformTime(),

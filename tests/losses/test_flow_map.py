@@ -261,6 +261,17 @@ def test_targets_have_the_dropout_mask_of_what_is_trained():
     assert (torch.get_rng_state() != state).any()
 
 
+def test_without_dropout_one_call_gives_what_two_give():
+    model = randomised(Denoiser(network(UNet, next_level=True), EDM()))
+    x, label, calls = torch.rand(8, 1, 8, 8, generator=generator(0)), torch.arange(8) % 3, []
+    model.network.register_forward_pre_hook(lambda module, given: calls.append(len(given[0])))
+    together = FlowMap()(model, x, label, generator(1))
+    model.network.dropout = None  # as of a network that does not say
+    apart = FlowMap()(model, x, label, generator(1))
+    assert calls == [8, 4, 4, 4, 4, 4, 4]
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
+
+
 def test_autocast_does_not_lose_the_gradient():
     r"""Autocast caches cast weights; cast without a gradient first, they would have none. bf16 keeps 8 bits."""
     model = randomised(Denoiser(network(MLP, next_level=True), EDM()))
