@@ -31,7 +31,14 @@ from scoregen.metrics.reference import reference_features
 from scoregen.metrics.report import Number, Report
 from scoregen.metrics.samples import read_record, read_samples
 from scoregen.metrics.smoothness import Smoothness, constant_speed_path, istd
-from scoregen.metrics.speckle import EquivalentLooks, RatioImage, equivalent_looks, ratio_image, ratio_statistics
+from scoregen.metrics.speckle import (
+    EquivalentLooks,
+    RatioImage,
+    edge_preservation,
+    equivalent_looks,
+    ratio_image,
+    ratio_statistics,
+)
 
 __all__ = [
     "CheckpointFeatures",
@@ -64,6 +71,7 @@ __all__ = [
     "constant_speed_path",
     "density_coverage",
     "dequantise",
+    "edge_preservation",
     "energy_distance",
     "equivalent_looks",
     "evaluate",

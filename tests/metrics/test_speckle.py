@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from scoregen.metrics import equivalent_looks, ratio_image, ratio_statistics
+from scoregen.metrics import edge_preservation, equivalent_looks, ratio_image, ratio_statistics
 from scoregen.samplers import speckle
 
 N = 96
@@ -127,3 +127,31 @@ def test_the_ratio_image_is_nan_where_there_is_nothing_to_divide():
     assert ratio_image(x, y)[0].isnan().tolist() == [False, False, True, True, True]
     mask = torch.tensor([True, True, False, False, False])
     assert ratio_statistics(x, y, mask).mean == 0.25
+
+
+def test_edges_are_kept_by_a_change_of_contrast_and_lost_by_a_blur():
+    scene = blocks(8)[None]
+    assert edge_preservation(scene, scene) == pytest.approx(1)
+    assert edge_preservation(3 * scene + 2, scene) == pytest.approx(1)
+    assert edge_preservation(-scene, scene) == pytest.approx(-1)
+    blurred = [torch.nn.functional.avg_pool2d(scene, k, 1, k // 2) for k in (3, 7)]
+    kept = [edge_preservation(x, scene) for x in blurred]
+    assert 1 > kept[0] > kept[1] > 0
+    noise = torch.randn(scene.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert abs(edge_preservation(noise, scene)) < 5 / N
+
+
+def test_edges_by_hand():
+    r"""A bright pixel of 5 x 5 has Laplacian -8 there and 1 around it, of which one moved to the right loses three."""
+    a, b = torch.zeros(5, 5), torch.zeros(5, 5)
+    a[2, 2], b[2, 3] = 1.0, 1.0
+    la = torch.tensor([1.0, 1, 1, 1, -8, 1, 1, 1, 1])
+    lb = torch.tensor([0.0, 1, 1, 0, 1, -8, 0, 1, 1])
+    expected = torch.corrcoef(torch.stack([la, lb]))[0, 1].item()
+    assert edge_preservation(a, b) == pytest.approx(expected, rel=1e-6)
+    a[0, 0] = math.nan
+    with pytest.raises(ValueError, match="at least 2 pixels must be valid"):
+        edge_preservation(a, b, torch.zeros(5, 5))
+    with pytest.raises(ValueError, match="restored must have the shape of the reference"):
+        edge_preservation(a, b[:4])
+    assert math.isfinite(edge_preservation(a, b))
