@@ -1,11 +1,12 @@
 r"""Error against network calls, beside diffusers and azula.
 
-    python benchmarks/solvers.py [--plot FILE] [--checkpoint PATH] [--overhead]
+    python benchmarks/solvers.py [--plot FILE] [--fitted] [--checkpoint PATH] [--overhead]
 
 The data are a two-dimensional mixture with an exact denoiser, so that solvers alone are compared: same grid (Karras,
 80 to 0.002, rho 7, then 0), same start (2000 draws of the exact law at 80), one process, float64. Error: root mean
 square distance to the exact end of each trajectory. Exit status 1 if another package is ahead of the best of ours at
-any number of calls.
+any number of calls; with --fitted, where the levels of every sampler are fitted to 64 other starts in the same way, if
+the best of ours has more than .95 of the error of the best of the others fitted, or .5 of theirs on Karras.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from scoregen.samplers import (  # noqa: E402
 CALLS = (4, 6, 8, 12, 18, 24, 32, 64)
 PLOTTED = ("diffusers DPM-Solver++ 3M", "diffusers UniPC(2)", "diffusers UniPC(3)", "azula vAB(3)", "azula zEAB(4)")
 MIXTURE = standard_mixture()
-Solver = Callable[[Tensor, int], Tensor]
+Solver = Callable[..., Tensor]  # of the starts, the number of calls and, for others than those of Karras, the levels
 
 
 def ours() -> dict[str, Solver]:
@@ -54,9 +55,10 @@ def ours() -> dict[str, Solver]:
 
 
 def runner(build: Callable[[int], Sampler]) -> Solver:
-    def run(u: Tensor, calls: int) -> Tensor:
+    def run(u: Tensor, calls: int, levels: Tensor | None = None) -> Tensor:
         sampler = build(calls)
-        return sampler.integrate(MIXTURE, u, Karras()(MIXTURE.sde, sampler.steps), torch.zeros_like)
+        grid = Karras()(MIXTURE.sde, sampler.steps) if levels is None else levels
+        return sampler.integrate(MIXTURE, u, grid, torch.zeros_like)
 
     return run
 
@@ -107,8 +109,8 @@ def azula_solvers() -> dict[str, Solver]:
             kind = getattr(sample, name)
             return kind(Oracle(levels), steps=len(levels) - 1, silent=True, dtype=torch.float64, **options)(u)
 
-        def run(u: Tensor, calls: int) -> Iterator[Tensor]:
-            grid = Karras()(MIXTURE.sde, calls // 2 if half else calls)
+        def run(u: Tensor, calls: int, levels: Tensor | None = None) -> Iterator[Tensor]:
+            grid = Karras()(MIXTURE.sde, calls // 2 if half else calls) if levels is None else levels
             yield walk(u, torch.cat([grid[:-1], grid.new_tensor([1e-9])]))
             yield MIXTURE(walk(u, grid[:-1]), grid[-2])
 
@@ -249,6 +251,7 @@ def overhead(repeats: int = 5) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plot", type=Path, help="where to write the figure")
+    parser.add_argument("--fitted", action="store_true", help="also fit the levels of every sampler")
     parser.add_argument("--overhead", action="store_true", help="also measure the cost of sampling a U-Net")
     parser.add_argument("--checkpoint", help="also compare samplers on this trained denoiser")
     options = parser.parse_args()
@@ -263,6 +266,13 @@ def main() -> None:
     ahead = verdict(mine, other)
     if options.plot:
         plot(mine, other, options.plot)
+    if options.fitted:
+        from fitted_levels import compare
+
+        starts = MIXTURE.sample(64, torch.Generator().manual_seed(1), 80.0)
+        ends = (starts, runner(VelocityABM)(starts, 100))
+        karras = {name: dict(zip(CALLS, (error for error, _ in row), strict=True)) for name, row in other.items()}
+        ahead &= compare(MIXTURE.sde, (ours(), theirs()), ((u, end), ends), karras)
     if options.checkpoint:
         trained(options.checkpoint)
     if options.overhead:

@@ -3,20 +3,23 @@ r"""Averages of the weights of any length, put together after the training.
     p_g(tau; t) = (g + 1) tau^g / t^(g+1),   0 <= tau <= t        the profile of a power average at the time t
     length = sqrt((g + 1) / ((g + 2)^2 (g + 3)))                  its standard deviation, relative to t
 
-Two averages are tracked, and snapshots of both are kept. The profile of another length is fitted by theirs in the least
-squares of L2[0, t]; what fits the profiles fits the weights. Constant weights are kept, since the coefficients are
-divided by their sum.
+Two averages are tracked, and snapshots of both are kept. Another one is their combination of sum 1, which keeps
+constant weights, that is nearest to it for weights that walk at random: least squares of the tails
+
+    P_g(tau; t) = 1 - (tau / t)^(g+1),   the share of an average that is younger than tau <= t
+
+The paper fits the profiles themselves (equation 151), which makes 5 times the error at length .25 (docs/averages.md).
 
     averages/step_00000100.safetensors    of a run: both averages at that step, in half precision
     powers.safetensors                    of a checkpoint: the same, in the precision of the weights
 
-Reference: Karras et al. (2024), arXiv 2312.02696, section 3, equations 123, 126 and 151; written from the paper.
+Reference: Karras et al. (2024), arXiv 2312.02696, section 3, equations 123 and 126; written from the paper.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,7 +38,7 @@ from scoregen.storage import write_atomically
 LENGTHS = (0.05, 0.10)  # tracked in a training
 LONGEST = 0.28  # of a length: that of uniform weights is sqrt(1/12) = .289
 FOLDER, POWERS = "averages", "powers.safetensors"
-_ROUGH = 0.05  # distance of a profile from the one that was asked for, relative to its norm
+_ROUGH = 0.01  # distance of an average, as `coefficients` has it
 _FORMAT, _FACTS = "scoregen-averages-1", "averages"
 _HALF = (6.2e-5, 6.0e4)  # magnitudes that half precision holds with all of its digits
 
@@ -63,11 +66,10 @@ def length_of(weights: object) -> float | None:
     if weights in ("ema", "model"):
         return None
     name, colon, text = str(weights).partition(":")
-    try:
-        length = float(text) if name == "ema" and colon else float("nan")
-    except ValueError:
-        length = float("nan")
-    if length != length:
+    length = None
+    with suppress(ValueError):
+        length = float(text) if name == "ema" and colon else None
+    if length is None or length != length:
         near = f" {advice}" if (advice := closest(str(weights), ["ema", "model"])).startswith("Did") else ""
         raise UserError(f"weights: must be ema, model or ema:LENGTH (ema:0.08), got {weights!r}.{near}")
     return check_length(length)
@@ -100,33 +102,35 @@ def decay(length: float, batch: int, images: int) -> float:
 
 
 def coefficients(times: Sequence[float], lengths: Sequence[float], time: float, length: float) -> tuple[Any, float]:
-    r"""The combination of profiles that is nearest to another one.
+    r"""The combination of averages, with sum 1, that is nearest to another one for weights that walk at random.
 
     Args:
-        times, lengths: of the profiles, (n,). time, length: of the other one.
+        times, lengths: of the averages, (n,). time, length: of the other one.
 
     Returns:
-        Coefficients (n,), float64, of sum 1; and the distance of the profiles relative to the norm of the target.
+        Coefficients (n,), float64; and the root mean square distance of the two averages, relative to the spread of the
+        last weights.
     """
     t = np.asarray(times, dtype=np.float64) / time
     g = np.asarray([exponent(one) for one in lengths])
     wanted = exponent(length)
-    gram = _product(t[:, None], g[:, None], t[None], g[None])
-    target = _product(t, g, 1.0, wanted)
-    scale = 1 / np.sqrt(np.diag(gram))
-    own = _product(1.0, wanted, 1.0, wanted)
-    x = scale * np.linalg.lstsq(gram * np.outer(scale, scale), target * scale, rcond=1e-13)[0]
-    x = x / x.sum()
-    square = x @ gram @ x - 2 * x @ target + own
-    return x, float(np.sqrt(max(square, 0.0) / own))
+    gram, target = _product(t[:, None], g[:, None], t[None], g[None]), _product(t, g, 1.0, wanted)
+    # x = e_n + N z has sum 1 for every z
+    free = np.vstack([np.eye(len(t) - 1), -np.ones((1, len(t) - 1))])
+    matrix, right = free.T @ gram @ free, free.T @ (target - gram[:, -1])
+    scale = 1 / np.sqrt(np.diag(matrix))
+    z = scale * np.linalg.lstsq(matrix * np.outer(scale, scale), right * scale, rcond=1e-13)[0]
+    x = free @ z
+    x[-1] += 1
+    square = x @ gram @ x - 2 * x @ target + _product(1.0, wanted, 1.0, wanted)
+    return x, float(np.sqrt(max(square, 0.0)))
 
 
 def _product(t: Any, g: Any, u: Any, h: Any) -> Any:
-    r"""<p_g(.; t), p_h(.; u)>, equation 151."""
-    first = t <= u
-    low, high = np.where(first, t, u), np.where(first, u, t)
-    later = np.where(first, h, g)  # the exponent of the profile that ends later
-    return (g + 1) * (h + 1) * (low / high) ** later / ((g + h + 1) * high)
+    r"""The integral of P_g(.; t) P_h(.; u), the covariance of two averages of a random walk."""
+    m = np.minimum(t, u)
+    first, second = (m / t) ** (g + 1), (m / u) ** (h + 1)
+    return m * (1 - first / (g + 2) - second / (h + 2) + first * second / (g + h + 3))
 
 
 def write(path: Path, moment: Moment, half: bool = False) -> None:
@@ -240,7 +244,7 @@ def sources(checkpoint: Path) -> list[Path]:
 
 
 def combined(checkpoint: Path, length: float) -> tuple[dict[str, Tensor], float]:
-    r"""The average of a length at the step of a checkpoint, in its precision, and the distance of the profiles.
+    r"""The average of a length at the step of a checkpoint, in its precision, and its distance.
 
     Raises:
         UserError: a file is missing or damaged, or none but the two tracked lengths can be had.
@@ -248,9 +252,8 @@ def combined(checkpoint: Path, length: float) -> tuple[dict[str, Tensor], float]
     files = sources(checkpoint)
     if len(files) < 2 and length not in LENGTHS:
         raise UserError(
-            f"weights: averages of other lengths than {LENGTHS[0]:g} and {LENGTHS[1]:g} need the snapshots of the run, "
-            f"and '{checkpoint.resolve().parent.parent / FOLDER}' has no earlier ones, got {length:g}. "
-            "Put it beside the checkpoints."
+            f"weights: averages of other lengths than .05 and .10 need the snapshots of the run, and "
+            f"'{checkpoint.resolve().parent.parent / FOLDER}' has no earlier ones, got {length:g}. Put it there."
         )
     moments = [read(path) for path in files]
     if (own := moments[-1]).values.get(length) is not None:
@@ -282,10 +285,8 @@ def load(model: nn.Module, checkpoint: Path, length: float) -> None:
             raise UserError(f"checkpoint: the averages of '{checkpoint}' do not fit the model: '{name}'.")
     model.load_state_dict(found, strict=False)
     if distance > _ROUGH:
-        say_once(
-            f"weights: the average of length {length:g} is a rough one: its profile is off by {100 * distance:.0f} %. "
-            "Lengths nearer to .05 and .10, or more snapshots, come closer."
-        )
+        off = f"off by {100 * distance:.1f} % of a random walk"
+        say_once(f"weights: the average of length {length:g} is a rough one, {off}. Keep more snapshots.")
 
 
 def digest_of(checkpoint: Path, length: float) -> str:

@@ -10,6 +10,7 @@ from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import find_checkpoint, require_shape
 from scoregen.jobs.job import Job, Plan
+from scoregen.jobs.levels import MEASURES, Adding, ByLevel, refusals
 from scoregen.jobs.measuring import DRAWING, LEAST, Measuring
 from scoregen.metrics import FeatureExtractor, Report
 from scoregen.samplers import Sampler
@@ -32,36 +33,47 @@ class Evaluate(Measuring):
         data: its training part is the reference, its test part gives the floor.
         features: what distances are taken in. metrics: what is measured and how.
         cache: folder for the features of the data, by hash; None to compute them anew.
+        dimension: local dimension of the test part by noise level. memorisation: whether the checkpoint's residual
+            tells training points from others, by noise level. information: of the labels, in nats, by noise level. Of
+            500 points of a part, evenly spread; with curves.
     """
 
-    known: ClassVar = ("metrics.json",)
+    known: ClassVar = ("metrics.json", "dimension.png", "memorisation.png", "information.png")
     free: ClassVar = (*Job.free, "cache")
     samples: str | None = None
     sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
+    dimension: bool = False
+    memorisation: bool = False
+    information: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.samples is None) == (self.checkpoint is None):
             raise UserError("samples, checkpoint: give one of samples=PATH and checkpoint=PATH, got both or neither.")
         if self.checkpoint is None:
-            self.refuse_ignored(dict.fromkeys((*DRAWING, "sampler"), "needs checkpoint=..., which makes samples"))
+            self.refuse_ignored(
+                dict.fromkeys((*DRAWING, "sampler"), "needs checkpoint=..., which makes samples") | refusals()
+            )
         else:
             at_least(LEAST, n=self.n)
 
     def plan(self, out: Path) -> Plan:
         extractor = extractor_for(self)
         facts: dict[str, Any] = {}
+        adding: Adding | None = None
         if self.checkpoint is None:
             facts["samples_sha256"] = _digest(self._given_samples())
         else:
-            require_shape(find_checkpoint(self.checkpoint), self.data)
+            checkpoint = find_checkpoint(self.checkpoint)
+            require_shape(checkpoint, self.data)
+            adding = ByLevel(self, checkpoint) if any(getattr(self, name) for name in MEASURES) else None
             job = self.drawn_by(self.sampler)
             made = job.plan(out / "samples")
             facts = {key: made.facts[key] for key in ("checkpoint", "weights_sha256")}
 
         def work() -> None:
             samples = self.samples or job.run(out / "samples")
-            measured(self, samples, extractor, out / "metrics.json")
+            measured(self, samples, extractor, out / "metrics.json", adding)
 
         return Plan(work, [self.measured_against(), f"out: {out}"], facts)
 
@@ -92,11 +104,14 @@ def extractor_for(job: Any) -> FeatureExtractor:
     return extractor
 
 
-def measured(job: Any, samples: str | Path, extractor: FeatureExtractor, file: Path) -> Report:
+def measured(
+    job: Any, samples: str | Path, extractor: FeatureExtractor, file: Path, adding: Adding | None = None
+) -> Report:
     r"""One evaluation: the report, printed and written by the first process.
 
     Args:
         job: gives data, metrics, cache and batch_size. samples: where they are. file: for the numbers.
+        adding: adds to the report what is not of the samples.
     """
     from scoregen.metrics import evaluate
     from scoregen.parallel import device, rank
@@ -111,6 +126,8 @@ def measured(job: Any, samples: str | Path, extractor: FeatureExtractor, file: P
         raise error if isinstance(error, UserError) else UserError(f"samples: {error}") from error
     if isinstance(protocol.get("label"), str | list) and protocol["label"] != "random":
         report.warnings.append(_BALANCED)
+    if adding is not None:
+        adding(report, file.parent)
     if rank() == 0:
         print(report.table())
         print(f"\n{report.write(file)}")

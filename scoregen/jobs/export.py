@@ -18,7 +18,7 @@ class Export(LoadingJob):
     r"""Exports a model for programs without scoregen; keys as in conf/export.yaml.
 
     Args:
-        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema" or "model".
+        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema", "model" or "ema:LENGTH".
         program: also program.pt2, a `torch.export` program of D(u, s, label); for models that diffusers does not have
             it is all that is written.
         n: uncurated samples on the card; 0 for none. sampler, seed: of these samples.

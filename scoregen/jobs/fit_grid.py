@@ -30,7 +30,7 @@ class FitGrid(FastJob):
     r"""Writes levels.yaml and fit.json; keys as in conf/fit_grid.yaml.
 
     Args:
-        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema" or "model".
+        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema", "model" or "ema:LENGTH".
         sampler: deterministic; its steps are the number of levels, its grid is what they begin with.
         n: starts of the fit, and of each of the two sets on which the levels have to be better.
         batch_size: starts a process works on at once.

@@ -28,7 +28,7 @@ class Interpolate(FastJob):
     r"""Writes strip.png, path.gif and frames.npz: a row for each label; keys as in conf/interpolate.yaml.
 
     Args:
-        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema" or "model".
+        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema", "model" or "ema:LENGTH".
         between: two seeds, or two files of images.
         sampler: of seeds; deterministic.
         frames: images of the path, ends included, >= 2.

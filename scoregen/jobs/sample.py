@@ -36,7 +36,7 @@ class Sample(FastJob):
     r"""Generates samples; keys as in conf/sample.yaml.
 
     Args:
-        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema" or "model".
+        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema", "model" or "ema:LENGTH".
         sampler: how noise becomes data.
         n: samples. batch_size: images a process makes at once; does not change them.
         format: "png", or "npz" for values that are not rounded.

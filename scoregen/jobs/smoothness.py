@@ -24,7 +24,7 @@ class Smoothness(FastJob):
     r"""Measures a generator's smoothness; writes smoothness.json and strips; keys as in conf/smoothness.yaml.
 
     Args:
-        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema" or "model".
+        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema", "model" or "ema:LENGTH".
         sampler: deterministic.
         data: its training part gives distances their scale, its test part is encoded and decoded.
         features: of perceptual distances.

@@ -46,7 +46,7 @@ class Sweep(Measuring):
     r"""Evaluates samplers over numbers of network calls; keys as in conf/sweep.yaml.
 
     Args:
-        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema" or "model".
+        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema", "model" or "ema:LENGTH".
         samplers: options of the group sampler.
         ema: lengths of averages, each with every sampler, in place of weights; of a run with trainer.ema_snapshots.
         calls: numbers of network calls an image, each the most that a sampler may make.
