@@ -19,7 +19,7 @@ class Purify:
     r"""Denoised smoothing: a diffusion or consistency model before a classifier that never saw noise.
 
     Args:
-        checkpoint: of the denoiser; None for none. weights: "ema" or "model".
+        checkpoint: of the denoiser; None for none. weights: "ema", "model" or "ema:LENGTH".
         size: side of the denoiser's images where the data's are k times as large: the denoiser sees the means of k x k
             pixels, and its clean image is enlarged again. None: they have one size.
         null_label: of a class-conditional network of diffusers: its class for "no label", which it is told.

@@ -28,7 +28,7 @@ class Restore(FastJob):
     r"""Restores images with speckle; keys as in conf/restore.yaml.
 
     Args:
-        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema" or "model".
+        checkpoint: a checkpoint, or a run folder (its last one). weights: "ema", "model" or "ema:LENGTH".
         images: a picture, a TIFF, .npy or .npz file, or a folder of them.
         unit: of the values in the files: "intensity", "amplitude" or "db".
         scale: value in the files that is 1 in the units of the training data; "auto": from quantiles. None: for
