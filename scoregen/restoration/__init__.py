@@ -3,8 +3,10 @@ r"""Restoring files of images with speckle: units, pixels without data, kinds of
 from scoregen.restoration.bands import Band, rows_of_bands
 from scoregen.restoration.looks import estimate_looks
 from scoregen.restoration.opening import open_scenes
+from scoregen.restoration.page import write_review
 from scoregen.restoration.restorer import Estimate, Restored, Restorer, Window
 from scoregen.restoration.results import Missing, Results
+from scoregen.restoration.review import Measures, Review
 from scoregen.restoration.scenes import Plane, Scene
 from scoregen.restoration.survey import Reading, Survey, check_scale, look
 from scoregen.restoration.units import Unit, Units, units_of
@@ -12,12 +14,14 @@ from scoregen.restoration.units import Unit, Units, units_of
 __all__ = [
     "Band",
     "Estimate",
+    "Measures",
     "Missing",
     "Plane",
     "Reading",
     "Restored",
     "Restorer",
     "Results",
+    "Review",
     "Scene",
     "Survey",
     "Unit",
@@ -29,4 +33,5 @@ __all__ = [
     "open_scenes",
     "rows_of_bands",
     "units_of",
+    "write_review",
 ]

@@ -4,6 +4,7 @@ A file that is not compressed is mapped: rows are read when they are used.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from scoregen.data.files import read_archive
 from scoregen.data.layout import LAST, Layout, layout_of
-from scoregen.data.mapped import map_array, map_member
+from scoregen.data.mapped import Mapped, map_array, map_member
 from scoregen.errors import UserError
 from scoregen.restoration.scenes import KEY, FileScene, Pieces, Plane, Scene
 from scoregen.storage import write_atomically
@@ -24,14 +25,15 @@ class Stack:
     r"""Images in one array (H, W), (N, H, W), (N, H, W, C) or (N, C, H, W).
 
     Args:
-        array: it. name: of it, for messages. layout: where channels are; None where the shape tells.
+        array: it, or where it is in a file. name: of it, for messages.
+        layout: where channels are; None where the shape tells.
 
     Raises:
         UserError: another shape or type, or a shape that does not tell.
     """
 
-    def __init__(self, array: np.ndarray, name: str, layout: Layout | None) -> None:
-        shape = array.shape
+    def __init__(self, array: np.ndarray | Mapped, name: str, layout: Layout | None) -> None:
+        shape = tuple(array.shape)
         if len(shape) not in (2, 3, 4) or 0 in shape or array.dtype.kind not in _KINDS:
             raise UserError(
                 f"{KEY}: {name} must be (H, W), (N, H, W), (N, H, W, C) or (N, C, H, W) of integers, floats or complex "
@@ -44,15 +46,17 @@ class Stack:
             )
         if len(shape) < 4 and layout is not None:
             raise UserError(f"layout: images of {name} have no channels, got layout={layout}. Leave it out.")
-        self.array = array[None] if len(shape) == 2 else array
+        self.array, self.shape = array, (1, *shape) if len(shape) == 2 else shape
         self.last = len(shape) == 4 and layout_of(shape[1:], layout, name, "layout") == LAST
         self.grey = len(shape) < 4
-        a, b, c = (1, *self.array.shape[1:]) if self.grey else shape[1:]
-        self.planes = [Plane(c, a, b, array.dtype) if self.last else Plane(a, b, c, array.dtype)] * len(self.array)
+        a, b, c = (1, *self.shape[1:]) if self.grey else shape[1:]
+        self.planes = [Plane(c, a, b, array.dtype) if self.last else Plane(a, b, c, array.dtype)] * self.shape[0]
 
     def read(self, plane: int, first: int, last: int) -> np.ndarray:
         r"""Rows of an image, (C, rows, W)."""
-        image = self.array[plane]
+        # mapped anew: what a map has read counts as memory of the process until it is given up
+        whole = replace(self.array).rows if isinstance(self.array, Mapped) else self.array
+        image = whole.reshape(self.shape)[plane]
         if self.grey:
             return np.array(image[None, first:last])
         return np.array(np.moveaxis(image[first:last], -1, 0) if self.last else image[:, first:last])
@@ -70,7 +74,7 @@ class ArrayFile(FileScene):
     """
 
     def __init__(self, path: Path, name: str, layout: Layout | None = None) -> None:
-        array = map_array(path, KEY).rows
+        array = map_array(path, KEY)
         self.name, self.shape, self.stack = name, array.shape, Stack(array, f"'{path}'", layout)
         self.planes = self.stack.planes
 
@@ -118,7 +122,7 @@ class Archive(Scene):
         if "std" in self.arrays:
             raise UserError(f"{KEY}: '{path}' holds 'std', the name of the deviations of the result. Rename it.")
         mapped = map_member(path, "images", KEY)
-        array = self.arrays["images"] if mapped is None else mapped.rows
+        array = self.arrays["images"] if mapped is None else mapped
         self.shape, self.stack = array.shape, Stack(array, f"'images' of '{path}'", layout)
         self.planes = self.stack.planes
 

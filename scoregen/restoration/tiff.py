@@ -18,7 +18,7 @@ from scoregen.data.bounds import check_pixels
 from scoregen.data.opening import damage, present
 from scoregen.errors import UserError
 from scoregen.restoration.scenes import KEY, FileScene, Pieces, Plane
-from scoregen.restoration.tiff_writing import check_kept, write_pages
+from scoregen.restoration.tiff_writing import check_kept, shape_of, write_pages
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -78,8 +78,7 @@ class Tiff(FileScene):
             with self._opened() as file:
                 return _unpacked(file.pages[plane], first, last)
         kind = shape.dtype.newbyteorder(self.order)
-        sides = {"Y": shape.height, "X": shape.width, "S": shape.channels}
-        array = np.memmap(self.path, kind, "r", page.offset, tuple(sides[axis] for axis in page.axes))
+        array = np.memmap(self.path, kind, "r", page.offset, shape_of(page.axes, shape))
         return _by_channel(np.asarray(array), page.axes, first, last).astype(shape.dtype)
 
     def is_whole(self, out: Path) -> bool:

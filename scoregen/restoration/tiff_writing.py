@@ -1,13 +1,14 @@
 r"""TIFF files that are written as their source was: type, bands, pages, compression and tags."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from scoregen.errors import UserError
-from scoregen.restoration.scenes import KEY, Pieces, Plane, interleaved
+from scoregen.restoration.scenes import KEY, Piece, Pieces, Plane
 from scoregen.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -82,27 +83,58 @@ def write_pages(place: Path, file: "TiffFile", planes: list[Plane], pieces: Piec
     place.parent.mkdir(parents=True, exist_ok=True)
     pages: list[Any] = list(file.pages)
 
-    def write(handle: Any) -> None:
+    def write(handle: IO[bytes]) -> None:
+        offsets: dict[int, int] = {}
         with TiffWriter(handle, bigtiff=file.is_bigtiff, byteorder=file.byteorder) as writer:
             for k, page in enumerate(pages):
+                if page.compression == 1 and not page.is_tiled:
+                    shape = shape_of(page.axes, planes[k])
+                    found = writer.write(shape=shape, dtype=planes[k].dtype, returnoffset=True, **_arguments(page))
+                    assert found is not None  # as asked for
+                    offsets[k] = found[0]
+                    continue
                 with tempfile.TemporaryDirectory(dir=place.parent, prefix=".", suffix=".partial") as folder:
                     values = _assembled(Path(folder) / "page", page.axes, planes[k], pieces, k)
                     writer.write(values, **_arguments(page), contiguous=False)
                     del values
+        for k, offset in offsets.items():
+            _fill(handle, offset, pages[k].axes, planes[k], pieces.of(k), file.byteorder)
 
     write_atomically(place, write)
 
 
+def _fill(
+    handle: IO[bytes], offset: int, axes: str, plane: Plane, pieces: Iterator[Piece], order: Literal["<", ">"]
+) -> None:
+    r"""Writes the rows of a page that lies in one block, a piece in memory at a time."""
+    row = plane.width * plane.dtype.itemsize
+    kind = plane.dtype.newbyteorder(order)
+    for piece in pieces:
+        if axes == "SYX":
+            for channel, values in enumerate(piece.values):
+                handle.seek(offset + (channel * plane.height + piece.first) * row)
+                handle.write(np.ascontiguousarray(values, kind).tobytes())
+            continue
+        handle.seek(offset + piece.first * row * plane.channels)
+        values = piece.values[0] if axes == "YX" else np.moveaxis(piece.values, 0, -1)
+        handle.write(np.ascontiguousarray(values, kind).tobytes())
+
+
+def shape_of(axes: str, plane: Plane) -> tuple[int, ...]:
+    r"""The shape of a page with axes YX, YXS or SYX."""
+    sides = {"Y": plane.height, "X": plane.width, "S": plane.channels}
+    return tuple(sides[axis] for axis in axes)
+
+
 def _assembled(path: Path, axes: str, plane: Plane, pieces: Pieces, number: int) -> np.ndarray:
     r"""A page as its file has it, mapped, so that a large one takes no memory."""
-    sides = {"Y": plane.height, "X": plane.width, "S": plane.channels}
-    array = np.memmap(path, plane.dtype, "w+", shape=tuple(sides[axis] for axis in axes))
+    array = np.memmap(path, plane.dtype, "w+", shape=shape_of(axes, plane))
     for piece in pieces.of(number):
         rows = slice(piece.first, piece.first + piece.values.shape[1])
         if axes == "SYX":
             array[:, rows] = piece.values
         else:
-            array[rows] = interleaved(piece.values) if axes == "YX" else np.moveaxis(piece.values, 0, -1)
+            array[rows] = piece.values[0] if axes == "YX" else np.moveaxis(piece.values, 0, -1)
     return array
 
 
