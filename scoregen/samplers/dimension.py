@@ -21,7 +21,6 @@ from scoregen.rng import Generators
 from scoregen.samplers.grids import check_ratios
 from scoregen.samplers.likelihood import check_flow, divergence_of, with_trace
 from scoregen.samplers.start import check_label
-from scoregen.sde.process import SDE
 
 LEVELS = 8
 
@@ -94,16 +93,25 @@ def local_dimension(
     return LocalDimension(trace + residual, trace, residual, error, at, len(levels))
 
 
+def usual_levels(denoiser: DenoiserLike) -> list[float]:
+    r"""8 noise ratios in equal steps of log s, from 2 s_min to half of the denoiser's sigma_data.
+
+    Raises:
+        ValueError: it has no sigma_data.
+    """
+    sigma_data = getattr(denoiser, "sigma_data", None)
+    if sigma_data is None:
+        raise ValueError("s is None, but this denoiser has no sigma_data to choose levels by. Give s=[...].")
+    low, high = 2 * denoiser.sde.s_min, float(sigma_data) / 2
+    checks.increasing(0, **{"2 s_min": low, "sigma_data / 2": high})
+    found: list[float] = torch.logspace(math.log10(low), math.log10(high), LEVELS, dtype=torch.float64).tolist()
+    return found
+
+
 def _levels(denoiser: DenoiserLike, s: float | Sequence[float] | None) -> list[float]:
-    sde: SDE = denoiser.sde
     if s is None:
-        sigma_data = getattr(denoiser, "sigma_data", None)
-        if sigma_data is None:
-            raise ValueError("s is None, but this denoiser has no sigma_data to choose levels by. Give s=[...].")
-        low, high = 2 * sde.s_min, float(sigma_data) / 2
-        checks.increasing(0, **{"2 s_min": low, "sigma_data / 2": high})
-        return torch.logspace(math.log10(low), math.log10(high), LEVELS, dtype=torch.float64).tolist()
+        return usual_levels(denoiser)
     levels = [float(level) for level in (s if isinstance(s, Sequence) else [s])]
     checks.positive(**{f"s[{k}]": level for k, level in enumerate(levels)})
-    check_ratios(sde, levels, "s")
+    check_ratios(denoiser.sde, levels, "s")
     return levels
