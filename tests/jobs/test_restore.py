@@ -44,6 +44,7 @@ def intensities(*shape: int, seed: int = 0) -> np.ndarray:
 
 def pictures(folder: Path) -> Path:
     r"""One picture of each kind, of different sizes."""
+    pytest.importorskip("tifffile")
     (folder / "sub").mkdir(parents=True)
     Image.fromarray((intensities(9, 13) * 255).astype(np.uint8)).save(folder / "grey.png")
     Image.fromarray((intensities(20, 11, 3) * 255).astype(np.uint8)).save(folder / "sub" / "colour.jpg")
@@ -108,6 +109,8 @@ def test_a_folder_is_restored_resumed_and_left_alone(runs, here, capsys):
     made = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     assert {str(p.relative_to(out)) for p in made} == {
         "job.json",
+        "measures.json",
+        "report.html",
         *(f"images/{name}" for name in ("deep.tif", "float.tiff", "grey.png", "sub/colour.jpg")),
         *(f"std/{name}.npy" for name in ("deep.tif", "float.tiff", "grey.png", "sub/colour.jpg")),
     }
