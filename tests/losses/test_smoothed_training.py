@@ -304,6 +304,19 @@ def test_parameters_have_the_gradient_of_the_loss_alone(kind):
 
 
 @each
+def test_weights_that_autocast_has_cast_for_the_attack_keep_their_gradients(kind):
+    torch.manual_seed(0)
+    _, x, label = batch()
+    network, found = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            kind(SIGMA)(network, x.float(), label, keys()).sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+        network.zero_grad()
+    assert float((found[1] - found[0]).norm() / found[0].norm()) < 0.1  # bfloat16 has 8 bits
+
+
+@each
 def test_its_value_without_gradients_is_the_same(kind):
     model, x, label = batch()
     with torch.no_grad():
