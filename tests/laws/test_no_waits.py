@@ -36,6 +36,7 @@ from scoregen.training import ExponentiatedGradient
 from scoregen.training.ema import EMA
 from scoregen.training.meter import Meter
 from scoregen.training.parts import Parts, Progress
+from scoregen.training.power_averages import PowerAverages
 from scoregen.training.settings import Settings
 from scoregen.training.step import Step
 
@@ -90,7 +91,8 @@ def spied(loss: Loss, model: nn.Module, optimizer=None, augmentation=None) -> Sp
             loss=loss.to(DEVICE),
             optimizer=made,
             rates=[1e-3],
-            ema=EMA(model),
+            ema=(ema := EMA(model)),
+            powers=PowerAverages(ema),
             source=Bytes(augmentation),
             folder=Path(),
             config={},
@@ -121,8 +123,9 @@ def test_a_training_step_waits_for_nothing_and_copies_the_batch_alone(sde):
         lambda: DenoisingScoreMatching(UniformTime()),
         lambda: DenoisingScoreMatching(LogUniform()),
         lambda: DataUnitMatching(power=0.5),
+        lambda: DenoisingScoreMatching(uncertainty=True, levels="adaptive"),
     ],
-    ids=["uniform-time", "log-uniform", "data-units"],
+    ids=["uniform-time", "log-uniform", "data-units", "learned"],
 )
 def test_laws_of_levels_and_units_wait_for_nothing(loss):
     assert_only_the_batch(spied(loss(), denoiser(SDES["gbm"]())))
