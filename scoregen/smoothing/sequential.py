@@ -130,7 +130,7 @@ class Ladder(AbstractRungs):
     """
 
     def __init__(
-        self, n: int, n0: int = 100, alpha: float = 1e-3, targets: tuple[float, ...] = (0.5,), futility: float = 0.01
+        self, n: int, n0: int = 100, alpha: float = 1e-3, targets: tuple[float, ...] = (0.5,), futility: float = 0.05
     ) -> None:
         super().__init__(n, n0, alpha, targets)
         self.futility = futility
