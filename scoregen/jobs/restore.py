@@ -46,7 +46,7 @@ class Restore(FastJob):
             that are drawn. seed: of probes and draws.
     """
 
-    known: ClassVar = ("images", "std", "parts", "restored.npz")
+    known: ClassVar = ("images", "std", "parts", "restored.npz", "measures.json", "report.html")
     free: ClassVar = (*Job.free, "max_pixels")
     checkpoint: str | None = None
     weights: Weights = "ema"
@@ -81,7 +81,7 @@ class Restore(FastJob):
 
     def plan(self, out: Path) -> Plan:
         from scoregen import parallel
-        from scoregen.restoration import Estimate, Reading, Restorer, Results, open_scenes
+        from scoregen.restoration import Estimate, Reading, Restorer, Results, Review, open_scenes, write_review
 
         scenes = open_scenes(str(self.images), self.max_pixels, self.layout)
         checkpoint = find_checkpoint(self.checkpoint)
@@ -92,10 +92,12 @@ class Restore(FastJob):
         despeckler = self._despeckler(tiled, found.looks)
         sampler = self.sampler if self.samples else None
         estimate = Estimate(found.looks, self.samples, sampler, self.probes, self.seed)
-        restorer = Restorer(scenes, found.units, Reading(self.nodata), tiled, estimate, found.rest)
+        reading = Reading(self.nodata)
+        restorer = Restorer(scenes, found.units, reading, tiled, estimate, found.rest)
         results = Results(scenes, self._bands(scenes, tiled), out)
         todo = parallel.gather(results.missing() if parallel.rank() == 0 else None)[0]
         assert todo is not None
+        facts = origin(checkpoint, self.weights) | {"images": str(source)} | found.facts
 
         def work() -> None:
             self._restore(restorer, results, [todo.bands[i] for i in parallel.shard(range(len(todo.bands)))])
@@ -103,12 +105,15 @@ class Restore(FastJob):
             places = [results.finish(k) for k in parallel.shard(range(len(scenes)))]
             parallel.barrier()
             if parallel.rank() == 0:
+                review = Review(scenes, found.units, reading, out, self.layout)
+                shown = {"speckle": f"{found.looks:.4g} looks", "unit": self.unit, **facts}
+                print(write_review(review, found.looks, shown))
                 print(places[0] if len(scenes) == 1 else out)
 
         planes = sum(len(scene.planes) for scene in scenes)
         lines = [announced(checkpoint, self.weights), *found.lines, *self._lines(despeckler)]
         lines += [f"images: {planes}, {todo.planes} already there{said(todo.damaged)}", f"out: {out}"]
-        return Plan(work, lines, origin(checkpoint, self.weights) | {"images": str(source)} | found.facts)
+        return Plan(work, lines, facts)
 
     def _source(self, out: Path) -> Path:
         r"""The absolute path of the images; refuses results among them."""
