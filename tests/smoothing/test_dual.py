@@ -27,6 +27,7 @@ from scoregen.smoothing import (
 from scoregen.smoothing.certificate import conclude
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.dual import joined
+from scoregen.smoothing.dual_rules import make_dual_method
 from scoregen.smoothing.guard import Guard
 from scoregen.smoothing.methods import Fixed, Tally
 from scoregen.smoothing.smoothed_classifier import derive_seed
@@ -208,6 +209,29 @@ def test_certificates_do_not_depend_on_batch_size_order_or_company(batch_size):
     found, predicted = certify(order[::-1], batch_size)
     assert found[::-1] == reference and predicted.flip(0).tolist() == labels.tolist()
     assert [certify([i], batch_size)[0][0] for i in (0, 3)] == [reference[0], reference[3]]
+
+
+def test_blocks_of_inputs_change_nothing():
+    g = dual([Gaussian(s) for s in (0.5, 0.25, 0.5)], [half_space([1.0], offset=v) for v in (0.1, -0.4, 0.5)])
+    rules = make_dual_method("fixed", Gaussian(0.5), [Gaussian(0.25), Gaussian(0.5)], 300, n0=30)
+    inputs = [(3 * i, torch.full((1,), v, dtype=torch.float64)) for i, v in enumerate((-0.8, -0.3, 0.1, 0.4, 0.8))]
+    whole, parts = (dict(g.stream(iter(inputs), rules, 5, block)) for block in (5, 2))
+    assert whole == parts and {c.label for c in whole.values()} == {-1, 0, 1}
+
+
+def test_ladders_share_one_grid_up_to_the_radius_of_the_selector():
+    noises = [Gaussian(0.25), Gaussian(0.5)]
+    rules = make_dual_method("ladder", Gaussian(0.5), noises, 2000, n_selector=100, alpha=0.01)
+    assert (rules.alpha, rules.selector.alpha, rules.experts[0].alpha) == (0.01, 0.005, 0.005)
+    assert (rules.n, rules.selector.n) == (2000, 100)
+    rungs = [
+        [noise.radius(p, 1 - p) for p in rule.targets]
+        for noise, rule in zip((Gaussian(0.5), *noises), (rules.selector, *rules.experts), strict=True)
+    ]
+    grid = [0.125 * k for k in range(7)]
+    assert rungs[0][:-1] == pytest.approx(grid) and 0.75 < rungs[0][-1] < 0.82  # 100 draws prove no more
+    assert rungs[1][:5] == pytest.approx(grid[:5]) and rungs[1][-1] < rungs[0][-1]
+    assert rungs[2] == pytest.approx(rungs[0])  # beyond the selector's last radius an expert's is of no interest
 
 
 @pytest.mark.parametrize("run", ["certify", "predict"])
