@@ -71,7 +71,7 @@ class FlowMap(Loss):
         matching: float = 0.5,
         to_data: float = 0.35,
         to_noise: float = 0.1,
-        upward: float = 0.4,
+        upward: float = 0.3,
         label_dropout: float = 0.1,
         h: float = 0.01,
     ) -> None:

@@ -21,6 +21,7 @@ from scoregen.losses.jacobian import full_precision
 from scoregen.sde.path import expand
 
 _PARTS = (0.1, 0.9)  # where a jump may be cut in two, f
+_LONGEST = 3.0  # root mean square of noise, of its elements' deviation
 
 FlowMapCall = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (u, s, r or None) -> D, label and dropout bound
 
@@ -60,9 +61,18 @@ def progressive(denoise: FlowMapCall, jumps: JumpBatch) -> Tensor:
     tau_m = tau_r + f * (tau_s - tau_r)
     m = c * tau_m / (1 - tau_m)
     first = denoise(u, s, m)
-    u_m = first + expand(m / s, u) * (u - first)
+    u_m = first + expand(m / s, u) * _plausible(u - first, s)
     second = denoise(u_m, m, jumps.r)
     return torch.lerp(first, second, expand(f * tau_s / tau_m, u))
+
+
+def _plausible(noise: Tensor, s: Tensor) -> Tensor:
+    r"""s eps, shortened to 3 s sqrt(d) where it is longer than noise can be.
+
+    Jumps to more noise feed the network its own noise; a network that gives too much would be led ever further off.
+    """
+    length = torch.linalg.vector_norm(noise.flatten(1), dim=1) / noise[0].numel() ** 0.5
+    return noise * expand((_LONGEST * s.to(length) / length).clamp_max(1.0), noise)
 
 
 def meanflow(denoise: FlowMapCall, jumps: JumpBatch, h: float = 0.01) -> Tensor:

@@ -1,6 +1,7 @@
 r"""Flow maps: the laws of their targets, the loss written out, one dropout mask, the bits of the teacher."""
 
 import copy
+import math
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,8 @@ from scoregen.keys import Keys
 from scoregen.losses import DenoisingScoreMatching, FlowMap, JacobianPenalty, LogNormal
 from scoregen.losses.flow_map import _dealt
 from scoregen.losses.flow_map_targets import JumpBatch, meanflow, progressive
-from scoregen.models import MLP, Denoiser, DiT, FlatMLP, UNet
+from scoregen.models import MLP, Denoiser, DiT, FlatMLP, LoRA, UNet
+from scoregen.models.next_level import gap_of
 from scoregen.rng import generator, rand, randn
 from scoregen.samplers import DDIM, RK2, Heun, Jumps, Karras, OpenEnd, decode, encode
 from scoregen.sde import EDM, VE, Multiplicative
@@ -55,6 +57,25 @@ def test_two_exact_jumps_are_the_jump(draw):
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
     ends = [reached(jumps.u, jumps.s, jumps.r, d) for d in (found, wanted)]
     torch.testing.assert_close(*ends, rtol=0, atol=1e-10)
+
+
+def test_a_network_that_gives_too_much_noise_is_not_led_further_off():
+    r"""From s = .002 to 80 it would reach 1e5 deviations; it gets its noise back with 3, in the same direction."""
+    jumps, states = some_jumps(), []
+
+    def excessive(u, s, r):
+        states.append(u)
+        return (u - 1e5 * s[:, None] * torch.tensor([2.0, -1.0, 2.0]).double()) if r is not None else u
+
+    progressive(excessive, jumps)
+    u, u_m = states
+    s, r = jumps.s, jumps.r
+    tau_s, tau_r = s / (0.5 + s), r / (0.5 + r)
+    tau_m = tau_r + (0.1 + 0.8 * 0.35) * (tau_s - tau_r)
+    m = 0.5 * tau_m / (1 - tau_m)
+    first = u - 1e5 * s[:, None] * torch.tensor([2.0, -1.0, 2.0]).double()
+    noise = torch.tensor([2.0, -1.0, 2.0]).double() / 3**0.5 * 3.0  # of root mean square 3
+    torch.testing.assert_close((u_m - first) / m[:, None], noise.expand(6, 3), rtol=1e-6, atol=1e-3)
 
 
 def test_the_differential_law_of_an_exact_map_is_the_map():
@@ -129,7 +150,8 @@ def test_loss_is_the_formula_written_out(upward):
             m = 0.5 * tau_m / (1 - tau_m)
             u = data()[i] + s * eps[i]
             first = denoised(u, s, m)
-            second = denoised(first + m / s * (u - first), m, r)
+            shorter = min(1.0, 3 * s / float((u - first).square().mean().sqrt()))  # no longer than noise can be
+            second = denoised(first + m / s * shorter * (u - first), m, r)
             w = (1 - r / m) / (1 - r / s)
             delta = denoised(u, s, r) - (w * second + (1 - w) * first)
         else:
@@ -188,6 +210,14 @@ def test_a_batch_of_one_is_refused_where_it_is_trained_on_and_measured_where_not
         loss(Affine(), data(1), None, generator(0))
     with torch.no_grad():
         assert loss(Affine(), data(1), None, generator(0)).shape == (1,)
+
+
+def test_the_gap_is_that_of_flow_matching_times_and_its_mirror_image_upward():
+    s, r = LEVELS.T
+    tau_s, tau_r = s / (0.5 + s), r / (0.5 + r)
+    wanted = torch.where(r <= s, 1 - tau_r / tau_s, tau_s / tau_r - 1)
+    torch.testing.assert_close(gap_of(s, r, 0.5), wanted, rtol=1e-10, atol=1e-12)
+    assert gap_of(s, 0 * s, 0.5).tolist() == pytest.approx([1.0] * 6) and gap_of(s, s, 0.5).tolist() == [0.0] * 6
 
 
 def network(kind, **options):
@@ -296,6 +326,16 @@ def test_targets_and_what_is_trained_have_the_same_labels():
     assert dropped.any() and not dropped.all()
 
 
+def test_adapters_are_trained_with_the_embedding_of_the_next_level():
+    net = LoRA(randomised(MLP((3,), 8, 1, next_level=True)), rank=2, targets=("into.0", "out_of.0"))
+    model = Denoiser(net, EDM())
+    assert model.takes_next
+    FlowMap()(model, data().float(), None, generator(1)).sum().backward()
+    trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert trained and all("lora_" in name or ".next." in name for name in trained)
+    assert any(name.endswith("next.last.weight") for name in trained)
+
+
 def test_on_a_log_chart_the_loss_is_that_of_the_logarithms():
     y = data()
     values = [
@@ -365,3 +405,21 @@ def test_a_trained_map_samples_the_mixture_in_few_calls_and_encodes_in_one():
     assert found[0] < 0.01 and found[1] < 0.003 and found[2] < 0.001
     assert distance(Heun(18)) < 0.003  # without jumps it is still the denoiser
     assert error(student, Jumps(1)) < error(teacher, RK2(16))
+
+
+@pytest.mark.slow
+def test_trained_on_positive_data_one_call_gives_positive_samples_and_removes_speckle():
+    r"""Log-normal data on a log chart, from nothing in 500 steps; the exact flow is linear in the logarithm."""
+    torch.manual_seed(0)
+    sde = Multiplicative(VE(0.05, 5.0), offset=0.0)
+    x = (0.4 + 0.5 * torch.randn(20_000, 1, generator=generator(1))).exp()
+    model = train(Denoiser(MLP((1,), 32, 1, next_level=True), sde), FlowMap(), x, 500, 4e-3)
+    one = DDIM(1)
+    samples = one(model, (4000, 1), generator=generator(2))
+    assert bool((samples > 0).all())
+    assert float(samples.log().mean()) == pytest.approx(0.4, abs=0.06)
+    assert float(samples.log().std()) == pytest.approx(0.5, abs=0.08)
+    t = float(sde.time_of(torch.tensor(0.5)))
+    x_t = torch.tensor([[0.7], [1.5], [3.0]])
+    wanted = 0.4 + math.sqrt(0.25 / (0.25 + 0.25)) * (x_t.log() - 0.4)
+    torch.testing.assert_close(one(model, start=(x_t, t)).log(), wanted, rtol=0, atol=0.08)
