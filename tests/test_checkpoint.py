@@ -134,7 +134,7 @@ def test_weights_of_another_model_are_refused_in_one_line(copy):
 
 
 def test_unknown_weights_are_refused(finished):
-    with pytest.raises(ValueError, match="weights must be ema or model, got weights='last'"):
+    with pytest.raises(ValueError, match=r"weights: must be ema, model or ema:LENGTH \(ema:0.08\), got 'last'"):
         scoregen.load(finished, weights="last")
 
 

@@ -68,6 +68,8 @@ GIVEN = {
         "noise_levels": losses.UniformTime(),
         "weighting": losses.DataWeighting(),
         "label_dropout": 0.2,
+        "uncertainty": True,
+        "levels": "adaptive",
     },
     losses.DataUnitMatching: {
         "noise_levels": losses.UniformTime(),
