@@ -1,16 +1,15 @@
 r"""Despeckling beside what a user would pick (PSNR, SSIM): python benchmarks/despeckle.py --data DATA --breast FILE.npz
 
-`--part patches` writes the training data of the run despeckle_textures; `--part table` needs the runs that the head of
-conf/experiment/despeckle.yaml lists and leaves out those that are not there; `--part picture` draws; `--part spread`
-compares samplers with a known posterior. Parameters of the classical methods are the best on training images, of the
-same data and looks.
+`--part patches` writes the training data of the run despeckle_textures, `--part speckle` those of runs without clean
+images. `--part table` needs the runs that the heads of conf/experiment/despeckle*.yaml and of despeckle_r2r.py list;
+what is not there is left out. `--part picture` draws; `--part spread` compares samplers with a known posterior.
+Parameters of the classical methods are the best on training images, of the same data and looks.
 """
 
 import argparse
-import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,15 @@ import torch
 from torch import Tensor
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+from despeckle_filters import OFFSET, Candidates, Images, classical, cut, score, tuned  # noqa: E402
+
 import scoregen  # noqa: E402
-from scoregen.data import MNIST, FashionMNIST, Npz  # noqa: E402
+from scoregen.data import CIFAR10, MNIST, FashionMNIST, Npz  # noqa: E402
 from scoregen.rng import generator, generators  # noqa: E402
 from scoregen.samplers import DaleLangevin, Despeckler, Karras, Tiled, log_moments, speckle  # noqa: E402
 
-OFFSET = 0.02  # of the experiments: the intensity of a scene x is x + 0.02
 LOG_NORMAL = "ours, mean, 9 calls, were speckle log-normal"
-Images = list[np.ndarray]
-Method = Callable[[np.ndarray, float], np.ndarray]
+Estimate = Callable[[Images], Images]
 
 # all of these ship inside the wheel of scikit-image; brick and coins are kept for the test
 PHOTOGRAPHS = ("camera", "grass", "gravel", "moon", "astronaut", "coffee", "chelsea", "rocket", "clock", "cell")
@@ -57,79 +56,6 @@ def patches(out: Path, n: int = 12_000, side: int = 32) -> None:
     print(f"{out}: {n} patches of {len(PHOTOGRAPHS)} photographs")
 
 
-def wavelet(name: str, method: str, factor: float) -> Method:
-    r"""Wavelet shrinkage of the logarithm, averaged over shifts."""
-    from skimage.restoration import cycle_spin, denoise_wavelet
-
-    def denoise(z: np.ndarray, sigma: float) -> np.ndarray:
-        options = {"sigma": factor * sigma, "wavelet": name, "method": method, "rescale_sigma": False}
-        levels = max(1, int(np.log2(min(z.shape))) - 2)
-        return cycle_spin(
-            z, func=denoise_wavelet, max_shifts=3, func_kw={**options, "wavelet_levels": levels}, workers=1
-        )
-
-    return denoise
-
-
-def non_local_means(patch: int, distance: int, factor: float) -> Method:
-    r"""Non-local means of the logarithm."""
-    from skimage.restoration import denoise_nl_means
-
-    def denoise(z: np.ndarray, sigma: float) -> np.ndarray:
-        return denoise_nl_means(z, patch, distance, h=factor * sigma, sigma=sigma, fast_mode=True)
-
-    return denoise
-
-
-def total_variation(factor: float) -> Method:
-    r"""Total variation of the logarithm."""
-    from skimage.restoration import denoise_tv_chambolle
-
-    return lambda z, sigma: denoise_tv_chambolle(z, weight=factor * sigma, max_num_iter=100)
-
-
-def classical() -> dict[str, list[Method]]:
-    r"""The candidates of each method."""
-    names, rules = ("db1", "sym4"), ("BayesShrink", "VisuShrink")
-    return {
-        "wavelet": [wavelet(*c) for c in itertools.product(names, rules, (0.3, 0.6, 1.0))],
-        "non-local means": [non_local_means(*c) for c in itertools.product((3, 5), (5, 9), (0.4, 0.6, 0.8, 1.1))],
-        "total variation": [total_variation(f) for f in (0.3, 0.5, 0.7, 1.0, 1.4, 2.0)],
-    }
-
-
-def restored(method: Method, intensity: np.ndarray, looks: float, match: bool) -> np.ndarray:
-    r"""A method on log I without its bias, and back; `match` gives the result the mean of I, as exp of a mean lacks."""
-    bias, variance = log_moments(looks)
-    found = np.exp(method(np.log(intensity) - bias, variance**0.5))
-    return cut(found * intensity.mean() / found.mean() if match else found)
-
-
-def cut(x: np.ndarray) -> np.ndarray:
-    r"""The range of clean intensities, which every method is told."""
-    return x.clip(OFFSET, 1 + OFFSET)
-
-
-def psnr(clean: np.ndarray, found: np.ndarray) -> float:
-    return -10 * np.log10(((clean - found) ** 2).mean())
-
-
-def score(clean: Images, found: Iterable[np.ndarray]) -> tuple[float, float]:
-    r"""Mean PSNR and SSIM over images, peak 1."""
-    from skimage.metrics import structural_similarity
-
-    pairs = list(zip(clean, found, strict=True))
-    similar = [structural_similarity(a, b, data_range=1.0) for a, b in pairs]
-    return float(np.mean([psnr(a, b) for a, b in pairs])), float(np.mean(similar))
-
-
-def tuned(methods: list[Method], clean: Images, noisy: Images, looks: float) -> Callable[[np.ndarray], np.ndarray]:
-    r"""The candidate, with or without the matched mean, of the best PSNR on training images."""
-    options = list(itertools.product(methods, (False, True)))
-    best = max(options, key=lambda o: score(clean, [restored(o[0], i, looks, o[1]) for i in noisy])[0])
-    return lambda intensity: restored(best[0], intensity, looks, best[1])
-
-
 def speckled(clean: Images, looks: float, seed: int) -> Images:
     r"""Speckle of each image by its own number."""
     return [speckle(torch.from_numpy(x)[None], looks, generator(seed, k))[0].numpy() for k, x in enumerate(clean)]
@@ -150,7 +76,7 @@ def in_batches(images: Images, function: Callable[[Tensor, int], Tensor]) -> Ima
     return [cut(x.double().numpy()) for part in done for x in part[:, 0]]
 
 
-def additive(run: Path, looks: float, train: tuple[Images, Images]) -> Callable[[Images], Images]:
+def additive(run: Path, looks: float, train: tuple[Images, Images]) -> Estimate:
     r"""One call of an additive denoiser at the root mean square noise of an image, times the best factor in training.
 
     E I^2 = X^2 (1 + 1/L), so the mean variance of the speckle is that of I^2 over L + 1; s is twice sigma.
@@ -169,66 +95,108 @@ def additive(run: Path, looks: float, train: tuple[Images, Images]) -> Callable[
     return lambda images: denoise(images, best)
 
 
-def ours(run: Path, looks: float, draws: int, steps: int) -> dict[str, Callable[[Images], Images]]:
+def ours(run: Path, looks: float, draws: int, steps: int, name: str = "ours") -> dict[str, Estimate]:
     r"""The estimates of `Despeckler`."""
     denoiser = scoregen.load(run)
-    side = 28 if "textures" not in run.name else 32
+    side = 28 if "textures" not in run.name and "photographs" not in run.name else 32
     d = Despeckler(Tiled(denoiser, side, channels=1, batch=100), looks, DaleLangevin(steps, Karras(1.0)))
     estimates = {
-        "ours, geometric mean, 1 call": lambda x, k: d.log_mean(x),
-        "ours, mean, 9 calls": lambda x, k: d.mean(x, 4, generators(0, 1, 0, range(k, k + len(x))))[0],
-        f"ours, {draws} draws of {steps} calls": lambda x, k: d.sample_mean(
-            x, draws, generators(0, 2, 0, range(k, k + len(x)))
-        )[0],
+        f"{name}, geometric mean, 1 call": lambda x, k: d.log_mean(x),
+        f"{name}, mean, 9 calls": lambda x, k: d.mean(x, 4, generators(0, 1, 0, range(k, k + len(x))))[0],
     }
+    if draws:
+        estimates[f"{name}, {draws} draws of {steps} calls"] = lambda x, k: d.sample_mean(
+            x, draws, generators(0, 2, 0, range(k, k + len(x)))
+        )[0]
     return {name: lambda images, f=f: in_batches(images, f) for name, f in estimates.items()}
+
+
+def without_clean(runs: Path, name: str, looks: float) -> dict[str, Estimate]:
+    r"""What was trained on speckled images alone, of the same looks: ours, and deepinv's."""
+    found: dict[str, Estimate] = {}
+    if (run := runs / f"despeckle_speckled_{name}_{looks:g}").exists():
+        found |= ours(run, looks, 0, 1, "ours, speckled images only")
+    if (run := runs / f"r2r_{name}_{looks:g}").exists():
+        from despeckle_r2r import restorer
+
+        for calls in (1, 5):
+            restore = restorer(run, looks, calls)
+            found[f"deepinv R2R, speckled images only, {calls} calls"] = lambda images, f=restore: in_batches(
+                images, lambda x, k: f(x)
+            )
+    return found
+
+
+def scenes(name: str, args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    r"""Clean training and test images (N, H, W) in [0, 1] of a data set; photographs are grey."""
+    kinds = {"mnist": MNIST, "fashion_mnist": FashionMNIST, "photographs": CIFAR10}
+    source = Npz(args.breast) if name == "breast" else kinds[name](args.data, download=False)
+    train, test = (
+        part.in_units(slice(0, n))[0].mean(1) for part, n in ((source.train, args.train), (source.test, args.n))
+    )
+    return train, test
 
 
 def data_sets(args: argparse.Namespace) -> Iterator[tuple[str, Path, Path | None, Images, Images]]:
     r"""Name, our run, an additive run, training images to tune on, test images; clean intensities in float64."""
 
-    def clean(part, n: int) -> Images:
-        return [x.double().numpy() + OFFSET for x in part[:n][0][:, 0]]
+    def clean(part: Tensor) -> Images:
+        return [x.double().numpy() + OFFSET for x in part]
 
-    for name, source in (("mnist", MNIST), ("fashion_mnist", FashionMNIST)):
-        if name in args.only and args.data and (args.runs / f"despeckle_{name}").exists():
-            images = source(args.data, download=False)
-            run = args.runs / f"edm_{name}"
-            known = run if (run / "checkpoints" / "last").exists() else None
-            yield name, args.runs / f"despeckle_{name}", known, clean(images.train, 16), clean(images.test, args.n)
-    if "breast" in args.only and args.breast and (args.runs / "despeckle_breast").exists():
-        images = Npz(args.breast)
-        yield "breast", args.runs / "despeckle_breast", None, clean(images.train, 16), clean(images.test, args.n)
+    for name in ("mnist", "fashion_mnist", "photographs", "breast"):
+        run, other = args.runs / f"despeckle_{name}", args.runs / f"edm_{name}"
+        if name in args.only and (args.breast if name == "breast" else args.data) and run.exists():
+            train, test = scenes(name, args)
+            yield (
+                name,
+                run,
+                other if (other / "checkpoints" / "last").exists() else None,
+                clean(train[:16]),
+                clean(test),
+            )
     if "textures" in args.only and (args.runs / "despeckle_textures").exists():
         train = [grey(name)[100:196, 100:196].astype(float) + OFFSET for name in ("camera", "grass", "gravel", "moon")]
         for name in ("brick", "coins"):
             yield name, args.runs / "despeckle_textures", None, train, [grey(name).astype(float) + OFFSET]
 
 
+def write_speckled(args: argparse.Namespace) -> None:
+    r"""OUT/NAME_clean.npz, training images, and OUT/NAME_LOOKS.npz, one speckled version of each."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in args.only:
+        clean = scenes(name, args)[0].numpy()
+        np.savez(args.out / f"{name}_clean.npz", train_images=clean)
+        for looks in args.looks:
+            images = speckled([x.astype(float) + OFFSET for x in clean], looks, 7)
+            np.savez(args.out / f"{name}_{looks:g}.npz", train_images=np.stack(images).astype(np.float32))
+        print(f"{args.out}/{name}_*.npz: {len(clean)} images")
+
+
 def table(args: argparse.Namespace) -> None:
     r"""One block a data set, one column a number of looks: PSNR in dB / SSIM."""
     for name, run, other, train, test in data_sets(args):
-        begin = time.perf_counter()
-        rows: dict[str, list[str]] = {}
+        begin = time.process_time()
+        rows: dict[str, dict[float, str]] = {}
         for looks in args.looks:
             noisy_train, noisy = speckled(train, looks, 1), speckled(test, looks, 2)
-            results = {"speckled": lambda images: images}
+            results: dict[str, Estimate] = {"speckled": lambda images: images}
             for method, candidates in classical().items():
                 best = tuned(candidates, train, noisy_train, looks)
                 results[method] = lambda images, best=best: [best(i) for i in images]
             if other is not None:
                 results["additive EDM, 1 call"] = additive(other, looks, (train, noisy_train))
+            results |= without_clean(args.runs, name, looks)
             estimates = ours(run, looks, args.draws, args.steps)
             inputs = dict.fromkeys([*results, *estimates], noisy) | {LOG_NORMAL: log_normal(test, looks, 2)}
             results |= estimates | {LOG_NORMAL: estimates["ours, mean, 9 calls"]}
             for method, images in inputs.items():
                 quality, similarity = score(test, results[method](images))
-                rows.setdefault(method, []).append(f"{quality:.2f} / {similarity:.3f}")
+                rows.setdefault(method, {})[looks] = f"{quality:.2f} / {similarity:.3f}"
         print(f"\n| {name}, {len(test)} | " + " | ".join(f"{looks:g} looks" for looks in args.looks) + " |")
         print("|---" * (1 + len(args.looks)) + "|")
         for method, cells in rows.items():
-            print(f"| {method} | " + " | ".join(cells) + " |")
-        print(f"\n{time.perf_counter() - begin:.0f} s", flush=True)
+            print(f"| {method} | " + " | ".join(cells.get(looks, "") for looks in args.looks) + " |")
+        print(f"\n{time.process_time() - begin:.0f} s of CPU", flush=True)
 
 
 def spread(args: argparse.Namespace) -> None:
@@ -267,13 +235,13 @@ def picture(args: argparse.Namespace) -> None:
 
     looks, rows = 4, []
     for name, run, _, train, test in data_sets(args):
-        if name in ("breast", "brick"):
+        if name in ("breast", "brick", "photographs"):
             continue
         count = 1 if name == "coins" else 3
         clean = [x[20:140, 60:180] for x in test] if name == "coins" else test[:count]
         noisy_train, noisy = speckled(train, looks, 1), speckled(clean, looks, 2)
-        candidates = [c for methods in classical().values() for c in methods]
-        best = tuned(candidates, train, noisy_train, looks)
+        filters = [f for method in classical().values() for f in method.filters if method.images == 16]
+        best = tuned(Candidates(filters), train, noisy_train, looks)
         d = Despeckler(Tiled(scoregen.load(run), 32 if name == "coins" else 28, channels=1), looks)
         for x, i in zip(clean, noisy, strict=True):
             mean, deviation = d.sample_mean(
@@ -291,18 +259,20 @@ def _panel(x: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=("table", "patches", "picture", "spread"), default="table")
-    parser.add_argument("--data", help="folder of MNIST and Fashion-MNIST")
+    parser.add_argument("--part", choices=("table", "patches", "speckle", "picture", "spread"), default="table")
+    parser.add_argument("--data", help="folder of MNIST, Fashion-MNIST and CIFAR-10")
     parser.add_argument("--breast", help="breastmnist.npz")
     parser.add_argument("--runs", type=Path, default=Path("outputs"))
-    parser.add_argument("--only", nargs="+", default=["mnist", "fashion_mnist", "textures", "breast"])
+    parser.add_argument("--only", nargs="+", default=["mnist", "fashion_mnist", "photographs", "breast", "textures"])
     parser.add_argument("--looks", nargs="+", type=float, default=[1, 4, 16])
     parser.add_argument("--n", type=int, default=200, help="test images")
+    parser.add_argument("--train", type=int, default=6000, help="training images of --part speckle")
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--steps", type=int, default=8, help="calls a draw")
     parser.add_argument("--out", type=Path, help="of patches or picture")
     args = parser.parse_args()
-    {"table": table, "patches": lambda a: patches(a.out), "picture": picture, "spread": spread}[args.part](args)
+    parts = {"table": table, "speckle": write_speckled, "picture": picture, "spread": spread}
+    (parts | {"patches": lambda a: patches(a.out)})[args.part](args)
 
 
 if __name__ == "__main__":

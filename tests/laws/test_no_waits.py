@@ -23,6 +23,7 @@ from scoregen.losses import (
     Loss,
     SmoothAdv,
     SmoothMix,
+    SpeckleSplit,
     StepwiseVariation,
 )
 from scoregen.losses.noise_levels import LogUniform, UniformTime
@@ -123,9 +124,10 @@ def test_a_training_step_waits_for_nothing_and_copies_the_batch_alone(sde):
         lambda: DenoisingScoreMatching(UniformTime()),
         lambda: DenoisingScoreMatching(LogUniform()),
         lambda: DataUnitMatching(power=0.5),
+        lambda: SpeckleSplit(4.0, subsample=2),
         lambda: DenoisingScoreMatching(uncertainty=True, levels="adaptive"),
     ],
-    ids=["uniform-time", "log-uniform", "data-units", "learned"],
+    ids=["uniform-time", "log-uniform", "data-units", "speckle-split", "learned"],
 )
 def test_laws_of_levels_and_units_wait_for_nothing(loss):
     assert_only_the_batch(spied(loss(), denoiser(SDES["gbm"]())))

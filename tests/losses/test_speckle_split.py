@@ -8,10 +8,11 @@ import torch
 from scipy import stats
 from torch import nn
 
+from benchmarks.device_spy import DEVICE, Spy
 from scoregen.keys import Keys
 from scoregen.losses import DataWeighting, SpeckleSplit
 from scoregen.losses.gammas import log_gammas, log_shares
-from scoregen.losses.speckle_correlation import block_correlations
+from scoregen.losses.speckle_correlation import SpeckleCorrelation, block_correlations
 from scoregen.rng import generator
 from scoregen.sde import EDM, VP, Multiplicative
 
@@ -285,6 +286,14 @@ def test_the_correlation_is_read_once():
     loss = SpeckleSplit(4.0)
     loss(Model(lambda u, s: u / 2), intensities(torch.ones(10, 1, 64, 64, dtype=torch.float64), 4.0))
     assert "speckle_correlation" in loss.metrics() and loss.metrics() == {}
+
+
+def test_adding_up_correlations_waits_for_no_accelerator():
+    watch = SpeckleCorrelation(0.28)
+    with Spy() as spy:
+        watch.see(torch.empty(2, 1, 16, 16, device=DEVICE))
+        watch.see(torch.empty(2, 1, 16, 16, device=DEVICE))
+    assert (spy.waits, spy.copies) == ([], [])
 
 
 def test_zeros_need_a_floor():
