@@ -1,5 +1,6 @@
 r"""Pictures that Pillow reads and writes as they are: PNG and JPEG, grey or RGB, of 8 bits, and grey PNG of 16 bits."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ from scoregen.storage import write_atomically
 from scoregen.whole import is_picture
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+
+@lru_cache(maxsize=1)
+def _unpacked(path: Path, most: int) -> np.ndarray:
+    r"""The values (C, H, W) of a picture; the last one is kept, as its bands are read one after another."""
+    return read_exact(path, KEY, most).numpy()
 
 
 class Picture(FileScene):
@@ -32,7 +39,7 @@ class Picture(FileScene):
         self.planes = [Plane(*shape, np.dtype(np.uint16 if deep else np.uint8))]
 
     def read(self, plane: int, first: int, last: int) -> np.ndarray:
-        return read_exact(self.path, KEY, self.most).numpy()[:, first:last]
+        return _unpacked(self.path, self.most)[:, first:last]
 
     def is_whole(self, out: Path) -> bool:
         plane = self.planes[0]

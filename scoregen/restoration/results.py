@@ -6,6 +6,7 @@ absent, which any process may write at any time. When all are there, the file of
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +86,17 @@ class Results:
         if not self._at_once(scene, bands) and (scene.keeps or not scene.is_whole(self.out)):
             scene.write(self.out, _Stored([(band, self._piece(band)) for band in bands]))
         if not scene.keeps:
-            shutil.rmtree(self._piece(bands[0]).parent, ignore_errors=True)
+            self._remove_pieces(self._piece(bands[0]).parent)
         return scene.place(self.out)
+
+    def _remove_pieces(self, folder: Path) -> None:
+        r"""Removes the pieces of a scene, and the folders that are empty without them."""
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in folder.parents:
+            if parent == self.out or not parent.exists() or any(parent.iterdir()):
+                return
+            with suppress(OSError):  # another process has done it
+                parent.rmdir()
 
 
 class _Given:
