@@ -27,11 +27,10 @@ from scoregen.samplers import (  # noqa: E402
     DDIM,
     RK2,
     Consistency,
+    FlowTime,
     Heun,
     Jumps,
-    Karras,
     Levels,
-    OpenEnd,
     decode,
     encode,
 )
@@ -157,7 +156,7 @@ def flow_maps(seeds: tuple[int, ...] = (0, 1, 2), steps: int = 2000) -> None:
         torch.manual_seed(seed)
         fresh = Denoiser(MLP((2,), 64, 2, next_level=True), EDM(), sigma_data=0.8)
         teacher = train(copy.deepcopy(fresh), DenoisingScoreMatching(), x, 2e-3, 1000)
-        row = [distance(teacher, DDIM(k, OpenEnd(Karras()))) for k in calls] + [distance(teacher, Heun(18))]
+        row = [distance(teacher, DDIM(k, FlowTime(0.8))) for k in calls] + [distance(teacher, Heun(18))]
         errors = f"RK2(16) {inversion(teacher, RK2(16)):.3f}"
         print(f"| {seed} teacher | {' | '.join(f'{v:.4f}' for v in row)} | {errors} |", flush=True)
         variants = {
@@ -169,7 +168,7 @@ def flow_maps(seeds: tuple[int, ...] = (0, 1, 2), steps: int = 2000) -> None:
             before = time.process_time()
             model = train(copy.deepcopy(start).train(), loss, x, 1e-3, steps)
             spent = time.process_time() - before
-            row = [distance(model, DDIM(k, OpenEnd(Karras()))) for k in calls] + [distance(model, Heun(18))]
+            row = [distance(model, DDIM(k, FlowTime(0.8))) for k in calls] + [distance(model, Heun(18))]
             errors = ", ".join(f"{k}: {inversion(model, Jumps(k)):.3f}" for k in (1, 2, 4))
             print(f"| {seed} {name} ({spent:.0f} s) | {' | '.join(f'{v:.4f}' for v in row)} | {errors} |", flush=True)
         model = train(copy.deepcopy(teacher).train(), ConsistencyTuning(c=0.03), x, 1e-3, steps)

@@ -15,6 +15,7 @@ from scoregen.samplers.diffusers_sampler import DiffusersSampler
 from scoregen.samplers.dimension import LocalDimension, local_dimension
 from scoregen.samplers.exponential import ExponentialAB, ExponentialABM
 from scoregen.samplers.fitting import Fit, FittedLevels
+from scoregen.samplers.flow_time import FlowTime
 from scoregen.samplers.grids import Grid, Karras, Levels, LogLinear, OpenEnd, PowerTime, TimeTravel, UniformTime
 from scoregen.samplers.heun import Heun
 from scoregen.samplers.inversion import decode, edit, encode, interpolate, slerp, variance_preserving
@@ -48,6 +49,7 @@ __all__ = [
     "ExponentialABM",
     "Fit",
     "FittedLevels",
+    "FlowTime",
     "GammaObservation",
     "Grid",
     "Heun",

@@ -10,7 +10,7 @@ from scoregen.data import Augmentation, Dataset, Source
 from scoregen.losses import Estimator, Loss, NoiseLevels, Weighting
 from scoregen.metrics import FeatureExtractor
 from scoregen.models import Observation
-from scoregen.samplers import Grid, ODESolver, Sampler
+from scoregen.samplers import Grid, ODESolver, PixelObservation, Sampler
 from scoregen.sde import SDE, Chart
 from scoregen.smoothing import AbstractNoise
 from scoregen.training import Hook, Logger, Schedule
@@ -26,6 +26,11 @@ class Kind(NamedTuple):
 
 KINDS = [
     Kind(Sampler, "sampler", {"DiffusersSampler": "wraps a scheduler of diffusers, an object in memory"}),
+    Kind(
+        PixelObservation,
+        "observation",
+        {"PoissonObservation": "no speckle, so not of the job restore; for SplitGibbs in Python"},
+    ),
     Kind(SDE, "sde", {"DiscretePath": "read from the scheduler of a diffusers pipeline"}),
     Kind(AbstractNoise, "noise"),
     Kind(Source, "data"),
@@ -55,6 +60,7 @@ KINDS = [
         None,
         {
             "EqualTimes": "the default of DalePaper",
+            "OpenEnd": "the default of Consistency",
             "LogLinear": "another choice for sampler.grid",
             "UniformTime": "PowerTime with power 1",
             "TimeTravel": "wraps another grid, for guidance from Python",
@@ -98,7 +104,7 @@ def test_no_class_is_excused_without_need(kind):
     assert all(unconfigured(found[name], kind.group) for name in kind.without)
 
 
-FILLED = {"channels": 1, "features": 4}  # by the data
+FILLED = {"channels": 1, "features": 4, "looks": 4.0}  # by the data, or the job
 IN_FILES = {"data", "features", "loss"}  # groups with keys that have no default
 
 

@@ -15,6 +15,7 @@ from scoregen.samplers import (
     Consistency,
     EulerMaruyama,
     ExponentialABM,
+    FlowTime,
     Heun,
     Jumps,
     Levels,
@@ -95,6 +96,14 @@ def test_jumps_encode_and_decode_exactly(steps):
     torch.testing.assert_close(decode(EXACT, u, solver=Jumps(steps)), x, rtol=0, atol=1e-10)
     ends = interpolate(EXACT, x[:2], x[2:], steps=2, solver=Jumps(steps))
     torch.testing.assert_close(ends, x.unflatten(0, (2, 2)), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_levels_of_flow_maps_are_equal_steps_of_flow_time(steps):
+    levels = FlowTime(0.8)(EDM(), steps)
+    assert levels[0] == 80.0 and levels[-1] == 0.0 and len(levels) == steps + 1
+    tau = levels / (0.8 + levels)
+    torch.testing.assert_close(tau.diff(), torch.full((steps,), -float(tau[0]) / steps, dtype=torch.float64))
 
 
 def test_jumps_of_a_denoiser_are_those_of_ddim():
