@@ -45,6 +45,9 @@ class Targets(Job):
         told = [
             f"{run}: the best for {shares[place]:,} of {len(targets):,} images" for place, run in enumerate(self.runs)
         ]
+        units = self.data.range
+        if len(self.data.shape) == 3 and units not in (None, (0.0, 1.0)):  # which an archive does not say
+            told.append(f"train the selector with data.range={list(units)}, the units of {self.data.name}")
         return Plan(lambda: self._write(targets, out), told, {"targets": _digest(targets)})
 
     def _check_certified(self) -> None:

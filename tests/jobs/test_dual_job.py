@@ -124,6 +124,28 @@ def test_a_run_goes_on_where_it_stopped_and_follows_from_its_counts(networks, tm
     assert "Gaussian(sigma=0.4) chooses one of Gaussian(sigma=0.1), Gaussian(sigma=0.4)" in table
 
 
+def test_the_units_of_images_are_said_where_an_archive_would_be_read_in_others(tmp_path, capsys, networks):
+    x = np.random.default_rng(0).integers(0, 256, (8, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", images=x, labels=np.arange(8) % 2)
+    data = ["data=npz", f"data.path={tmp_path / 'x.npz'}", "data.range=[0,255]", "data.test=all"]
+    for k, sigma in enumerate((0.1, 1.0)):
+        certify = [*data, f"noise.sigma={sigma}", "n=50", "n0=10"]
+        job("certify", *certify, classifier=Always(k).eval()).run(tmp_path / str(sigma))
+    job("targets", *data, runs=[str(tmp_path / name) for name in ("0.1", "1.0")]).run(tmp_path / "targets")
+    assert "train the selector with data.range=[0.0, 255.0], the units of x" in capsys.readouterr().out
+    with np.load(tmp_path / "targets" / "targets.npz") as found:
+        assert (found["train_images"] == x).all() and found["train_labels"].tolist() == [0, 1] * 4
+
+
+class Always(nn.Module):
+    def __init__(self, label):
+        super().__init__()
+        self.label = label
+
+    def forward(self, x):
+        return functional.one_hot(torch.full((len(x),), self.label), 2).float()
+
+
 @pytest.fixture(scope="module")
 def certified(tmp_path_factory, networks):
     with pytest.MonkeyPatch.context() as patch:
