@@ -8,6 +8,8 @@ from torch import nn
 
 from scoregen.data import Digits
 from scoregen.errors import UserError
+from scoregen.samplers import Heun
+from scoregen.sde import EDM, Affine
 from scoregen.smoothing import (
     AnisotropicGaussian,
     Gaussian,
@@ -15,6 +17,7 @@ from scoregen.smoothing import (
     LogNormal,
     LogNormalGain,
     LogNormalGamma,
+    PurifiedClassifier,
     SmoothedClassifier,
     Uniform,
 )
@@ -22,6 +25,7 @@ from scoregen.smoothing.attack import _projected, attack
 from scoregen.smoothing.attacks import attack_dataset, attack_rows, refutation
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.dataset import certify_dataset
+from tests.oracles import gaussian
 
 SIGMA = 0.25
 
@@ -131,6 +135,19 @@ def test_a_classifier_without_a_gradient_is_refused(smoothed):
     g = SmoothedClassifier(lambda y: smoothed.classifier(y).detach(), Gaussian(0.5), 10)
     with pytest.raises(ValueError, match="classifier must have a gradient for an attack"):
         attack(g, torch.rand(1, 8, 8), 0, 0.5, torch.Generator())
+
+
+def test_the_attack_goes_through_a_purification():
+    r"""The denoiser of isotropic normal data is affine, so that a half-space stays one with the same normal."""
+    denoiser = gaussian(torch.zeros(3).double(), torch.eye(3).double(), EDM(0.002, 80.0, chart=Affine(2.0, -1.0)))
+
+    def half_space(x):
+        return torch.stack(((X - x) @ W, (x - X) @ W), 1)
+
+    f = PurifiedClassifier(half_space, denoiser, Heun(steps=1), 0.5)
+    g = SmoothedClassifier(f.eval(), Gaussian(0.5), 2)
+    moved = attack(g, X, 0, 0.2, torch.Generator().manual_seed(0), draws=16, steps=20)
+    assert float((moved - X) @ W) == pytest.approx(0.2 * float(W.norm()), rel=0.02)
 
 
 class Boasting(Gaussian):
