@@ -72,6 +72,7 @@ def _looked(job: "Restore", scenes: "Sequence[Scene]", top: float | None, offset
 
     scale = None if job.scale == "auto" else job.scale
     units = [[units_of(p.dtype, job.unit, scale, job.floor, top or 1.0) for p in scene.planes] for scene in scenes]
+    units = [[replace(one, zeros=job.takes_zeros()) for one in own] for own in units]
     reading, survey = Reading(job.nodata), Survey()
     for scene, own in zip(scenes, units, strict=True):
         look(scene, own, reading, survey)

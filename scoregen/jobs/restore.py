@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from scoregen.checks import at_least
+from scoregen.config import Node, accepts, build, target_of
 from scoregen.data.bounds import MOST_PIXELS
 from scoregen.data.layout import Layout
-from scoregen.description import built_option
+from scoregen.description import built_option, root_node
 from scoregen.errors import UserError
 from scoregen.jobs.brightness import looked
 from scoregen.jobs.conditioning import announced, find_checkpoint, image_shape
 from scoregen.jobs.fast import FastJob
 from scoregen.jobs.job import Job, Plan, Weights, origin
-from scoregen.samplers import Despeckler, Sampler, Tiled
+from scoregen.samplers import Despeckler, Quantised, Sampler, SplitGibbs, Tiled
 from scoregen.samplers.despeckle import OnIntensity
 from scoregen.sde.multiplicative import logarithm
+from scoregen.targets import locate
 from scoregen.whole import said
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ class Restore(FastJob):
             homogeneous windows.
         samples: draws to average, by `sampler`; 0: the posterior mean of 1 + 2 probes calls.
         sampler: of the draws.
+        observation: law of what was recorded, `GammaObservation` or `Quantised`, by which draws are exact; None: the
+            process takes the logarithm of the speckle for normal noise. gibbs: the chain that then makes the draws.
         probes: for the posterior variance of each pixel; 0: the geometric mean, one call.
         tile, overlap: of tiles and between them, in pixels; the model's side and a quarter of it unless given.
         layout: where the channels of arrays are; None where the shape tells.
@@ -58,6 +62,8 @@ class Restore(FastJob):
     looks: float | Literal["estimate"] | None = None
     samples: int = 0
     sampler: Sampler = field(default_factory=built_option("sampler", "despeckle"))
+    observation: Node | None = None
+    gibbs: Node = field(default_factory=root_node("restore", "gibbs"))
     probes: int = 4
     tile: int | None = None
     overlap: int | None = None
@@ -78,6 +84,26 @@ class Restore(FastJob):
             )
         if not self.samples:
             self.refuse_ignored({"sampler": "needs samples=1 or more, the draws that it makes"})
+        if self.observation is None:
+            self.refuse_ignored({"gibbs": "needs an observation (observation=gamma)"})
+            return
+        self.refuse_ignored({"sampler": "is gibbs.sampler where there is an observation"})
+        if not self.samples:
+            raise UserError("observation: needs samples=1 or more, the draws that it makes, got samples=0.")
+        if not accepts(self.observation, "looks", "observation"):
+            raise UserError(
+                f"observation: must be a law of speckle (gamma or quantised), got {self.observation['_target_']}. Call "
+                "SplitGibbs from Python (docs/despeckling.md)."
+            )
+        if self.observation.get("looks") not in (None, self.looks):
+            raise UserError(
+                f"observation.looks: must be looks={self.looks} of the job, got {self.observation['looks']}. Leave it "
+                "out."
+            )
+
+    def takes_zeros(self) -> bool:
+        r"""Whether the law of what was recorded knows what was rounded to zero."""
+        return self.observation is not None and locate(target_of(self.observation)) is Quantised
 
     def plan(self, out: Path) -> Plan:
         from scoregen import parallel
@@ -89,11 +115,11 @@ class Restore(FastJob):
         tiled = self._tiled(self.loaded(checkpoint, self.weights), image_shape(checkpoint))
         self._check_scenes(scenes, tiled)
         found = looked(self, scenes, checkpoint, logarithm(tiled.sde, "despeckling", "").offset)
-        despeckler = self._despeckler(tiled, found.looks)
+        despeckler, gibbs = self._despeckler(tiled, found.looks), self._gibbs(tiled, found.looks)
         sampler = self.sampler if self.samples else None
-        estimate = Estimate(found.looks, self.samples, sampler, self.probes, self.seed)
+        estimate = Estimate(found.looks, self.samples, sampler, self.probes, self.seed, gibbs)
         reading = Reading(self.nodata)
-        restorer = Restorer(scenes, found.units, reading, tiled, estimate, found.rest)
+        restorer = Restorer(scenes, found.units, reading, tiled, estimate, None if gibbs else found.rest)
         results = Results(scenes, self._bands(scenes, tiled), out)
         todo = parallel.gather(results.missing() if parallel.rank() == 0 else None)[0]
         assert todo is not None
@@ -111,7 +137,7 @@ class Restore(FastJob):
                 print(places[0] if len(scenes) == 1 else out)
 
         planes = sum(len(scene.planes) for scene in scenes)
-        lines = [announced(checkpoint, self.weights), *found.lines, *self._lines(despeckler)]
+        lines = [announced(checkpoint, self.weights), *found.lines, *self._lines(despeckler, gibbs)]
         lines += [f"images: {planes}, {todo.planes} already there{said(todo.damaged)}", f"out: {out}"]
         return Plan(work, lines, facts)
 
@@ -146,6 +172,18 @@ class Restore(FastJob):
             raise UserError(f"{'sampler' if 'sampler' in str(error) else 'looks'}: {error}") from error
         return despeckler
 
+    def _gibbs(self, tiled: Tiled, looks: float) -> SplitGibbs | None:
+        r"""The chain of draws by the exact law of what was recorded; None without one."""
+        if self.observation is None:
+            return None
+        law = build(self.observation | {"looks": looks}, where="observation")
+        gibbs: SplitGibbs = build(self.gibbs, where="gibbs", observation=law)
+        try:
+            gibbs.check(OnIntensity(tiled))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"gibbs: {error}") from error
+        return gibbs
+
     def _check_scenes(self, scenes: "Sequence[Scene]", tiled: Tiled) -> None:
         r"""Refuses images of other channels, and those that are too large to be drawn."""
         for scene in scenes:
@@ -174,9 +212,12 @@ class Restore(FastJob):
             found.append([Band(i, k, first, last) for k, some in enumerate(rows) for first, last in some])
         return found
 
-    def _lines(self, despeckler: Despeckler) -> list[str]:
+    def _lines(self, despeckler: Despeckler, gibbs: SplitGibbs | None) -> list[str]:
         tiled: Any = despeckler.denoiser.denoiser
         name = type(despeckler.sampler).__name__
+        if gibbs is not None:
+            calls = gibbs.rounds * gibbs.sampler.steps
+            name = f"SplitGibbs with {type(gibbs.observation).__name__}, {calls} steps each"
         if self.samples:
             what = f"mean of {self.samples} draws of {name}" if self.samples > 1 else f"one draw of {name}"
         else:

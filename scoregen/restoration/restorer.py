@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoregen.errors import UserError
 from scoregen.keys import Keys, derive_seed
 from scoregen.restoration.bands import Band
 from scoregen.restoration.nodata import filled, reach
@@ -20,7 +21,8 @@ from scoregen.restoration.survey import Reading
 from scoregen.restoration.units import Units, stored
 from scoregen.rng import Stream, generator
 from scoregen.samplers.base import Sampler
-from scoregen.samplers.despeckle import Despeckler
+from scoregen.samplers.despeckle import Despeckler, OnIntensity
+from scoregen.samplers.split_gibbs import SplitGibbs
 from scoregen.samplers.tiles import Tiled
 
 
@@ -68,6 +70,7 @@ class Estimate:
     Args:
         looks: of the speckle. samples: draws that are averaged, by the sampler; 0: the posterior mean.
         sampler: of the draws. probes: of the posterior variance; 0: the geometric mean of one call. seed: of all.
+        gibbs: makes the draws in place of the sampler, by the exact law of what was recorded; None where it does not.
     """
 
     looks: float
@@ -75,6 +78,7 @@ class Estimate:
     sampler: Sampler | None = None
     probes: int = 4
     seed: int = 0
+    gibbs: SplitGibbs | None = None
 
     def __call__(
         self, denoiser: Tiled, x: Tensor, keys: Sequence[tuple[int, int]], low: int
@@ -84,15 +88,27 @@ class Estimate:
         Args:
             denoiser: on tiles. x: intensities. keys: of each image. low: its first row.
         """
+        draws = [generator(self.seed, Stream.RESTORE, *key) for key in keys]
+        if self.gibbs is not None:
+            return self._exact(self.gibbs, OnIntensity(denoiser), x, draws)
         despeckler = Despeckler(denoiser, self.looks, self.sampler)
         if self.samples:
-            draws = [generator(self.seed, Stream.RESTORE, *key) for key in keys]
             if self.samples == 1:
                 return despeckler.sample(x, draws), None
             return despeckler.sample_mean(x, self.samples, draws)
         if not self.probes:
             return despeckler.log_mean(x), None
         return despeckler.mean(x, self.probes, RowSigns(self.seed, keys, low))
+
+    def _exact(
+        self, gibbs: SplitGibbs, denoiser: OnIntensity, x: Tensor, draws: list[torch.Generator]
+    ) -> tuple[Tensor, Tensor | None]:
+        try:
+            if self.samples == 1:
+                return gibbs(denoiser, x, generator=draws), None
+            return gibbs.mean(denoiser, x, self.samples, generator=draws)
+        except ValueError as error:
+            raise UserError(f"observation: {error}") from error
 
 
 class RowSigns:
@@ -156,6 +172,8 @@ class Restorer:
         denoiser, low, high = self.denoiser.cut(plane.height, band.first, band.last)
         read = [self._read(one, low, high) for one in batch]
         x = torch.from_numpy(np.stack([intensity for _, _, intensity in read]).astype(np.float32))
+        if self.estimate.gibbs is not None:
+            x[torch.from_numpy(np.stack([missing for _, missing, _ in read]))] = torch.nan
         keys = [self.scenes[one.scene].key(one.plane) for one in batch]
         found = self.estimate(denoiser, x, keys, low)
         rows = slice(band.first - low, band.last - low)

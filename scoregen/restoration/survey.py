@@ -82,9 +82,8 @@ def look(scene: Scene, units: Sequence[Units], reading: Reading, survey: Survey)
             survey.pixels += values.size
             survey.missing += int(missing.sum())
             survey.raised += 0 if low is None else int((x < low).sum())
-            bins = (
-                ((np.log2(units[k].raised(x)) + _OCTAVES) * _BINS).astype(np.int64).clip(0, len(survey.histogram) - 1)
-            )
+            shown = np.maximum(units[k].raised(x), np.finfo(np.float64).tiny)
+            bins = ((np.log2(shown) + _OCTAVES) * _BINS).astype(np.int64).clip(0, len(survey.histogram) - 1)
             survey.histogram += np.bincount(bins, minlength=len(survey.histogram))
 
 
@@ -105,7 +104,7 @@ def _check(x: np.ndarray, name: str, units: Units) -> None:
         )
     if not np.isfinite(x).all():
         raise UserError(f"{KEY}: {name} has infinite values. Give nodata=inf if they mean no data, or repair it.")
-    if units.floor is None and not x.all():
+    if units.floor is None and not units.zeros and not x.all():
         count = int((x == 0).sum())
         raise UserError(
             f"{KEY}: {name} has {count} intensities of zero, of {x.size}; zero has no logarithm. Give nodata=0 for "

@@ -63,11 +63,13 @@ class Units:
         unit: of the values.
         scale: intensity, in the numbers of the file, that is 1 in the units of the training.
         floor: intensity, in the numbers of the file, to which darker ones are raised; None: they are refused.
+        zeros: whether they are taken as they are, for a law of what was rounded to them.
     """
 
     unit: Unit
     scale: float
     floor: float | None = None
+    zeros: bool = False
 
     @property
     def lowest(self) -> float | None:

@@ -2,7 +2,8 @@ r"""Draws from densities of one dimension, known up to a factor, for all pixels 
 
 Two grids of 65 points find where a density lies. A third one says how to place 129 knots: half of them evenly, half by
 the mass between its points. Between the knots log p is taken for linear, and its distribution function is inverted in
-closed form. For densities of one mode the distribution function of the draws is within 1e-3 of the exact one.
+closed form. The distribution function of the draws is within 1e-3 of the exact one where a density has one scale, and
+within .01 where it has a narrow mode and a wide tail.
 """
 
 from collections.abc import Callable, Sequence

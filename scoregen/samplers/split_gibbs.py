@@ -146,12 +146,22 @@ class SplitGibbs:
             squares += step * (x - mean)
         return mean, (squares / (samples - 1)).sqrt()
 
-    def _check(self, denoiser: DenoiserLike, observed: Tensor, label: Tensor | None, generator: Generators) -> None:
+    def check(self, denoiser: DenoiserLike) -> None:
+        r"""Refuses a denoiser on which the chain cannot run.
+
+        Raises:
+            ValueError: a rho outside the range of the process, a sampler without noise. TypeError: a chart of other
+                than pixels.
+        """
+        LogAxis.of(denoiser.sde, type(self).__name__)
         check_suits(self.sampler, denoiser)
         check_ratios(denoiser.sde, (self.rho_min, self.rho_max), "rho_min and rho_max")
+        check_draws(self.sampler, denoiser.sde, self.rho_max)
+
+    def _check(self, denoiser: DenoiserLike, observed: Tensor, label: Tensor | None, generator: Generators) -> None:
+        self.check(denoiser)
         check_generators(generator, len(observed))
         check_label(denoiser, label, len(observed))
-        check_draws(self.sampler, denoiser.sde, self.rho_max)
         if readable(observed):
             self.observation.check(observed)
 

@@ -11,8 +11,9 @@ from PIL import Image
 from tiny import DIGITS, command, job, train
 
 import scoregen
-from scoregen.rng import Stream, generators
-from scoregen.samplers import DaleLangevin, Despeckler, Karras, Tiled, speckle
+from scoregen.rng import Stream, generator, generators
+from scoregen.samplers import DaleLangevin, Despeckler, GammaObservation, Karras, SplitGibbs, Tiled, speckle
+from scoregen.samplers.despeckle import OnIntensity
 
 DRAWS = ["sampler=despeckle", "sampler.steps=2", "samples=3"]
 
@@ -140,6 +141,7 @@ def test_scale_and_floor_are_in_the_units_of_the_images(runs, here):
         np.testing.assert_allclose(found[2][key], found[0][key], rtol=1e-5)
 
 
+POISSON = "{_target_:scoregen.samplers.PoissonObservation,gain:1}"
 MISTAKES = {
     "large": (["LOG", "images=rgb", "looks=4", "max_pixels=63"], "8 x 8 pixels, more than 63. .*, or raise max_pixels"),
     "no-draws": (["LOG", "images=x.npz", "looks=4", "sampler=ddim"], "sampler: needs samples=1 or more"),
@@ -163,6 +165,24 @@ MISTAKES = {
     "empty": (["LOG", "images=empty", "looks=4"], r"no images \(.png, .*\) under '.*empty'"),
     "alpha": (["LOG", "images=rgba", "looks=4"], "'a.png' has mode RGBA. Convert it"),
     "broken": (["LOG", "images=broken", "looks=4"], "b.png' is not a readable image"),
+    "observation-draws": (["LOG", "images=x.npz", "looks=4", "observation=gamma"], "observation: needs samples=1"),
+    "observation-law": (
+        ["LOG", "images=x.npz", "looks=4", "samples=1", f"observation={POISSON}"],
+        "observation: must be a law of speckle .*, got scoregen.samplers.PoissonObservation",
+    ),
+    "observation-looks": (
+        ["LOG", "images=x.npz", "looks=4", "samples=1", "observation=gamma", "observation.looks=2"],
+        "observation.looks: must be looks=4.0 of the job, got 2",
+    ),
+    "observation-sampler": (
+        ["LOG", "images=x.npz", "looks=4", "samples=1", "observation=gamma", "sampler=ancestral"],
+        "sampler: is gibbs.sampler where there is an observation",
+    ),
+    "gibbs-alone": (["LOG", "images=x.npz", "looks=4", "samples=1", "gibbs.rounds=9"], "gibbs: needs an observation"),
+    "gibbs-rho": (
+        ["LOG", "images=x.npz", "looks=4", "samples=1", "observation=gamma", "gibbs.rho_max=1e6"],
+        "gibbs: rho_min and rho_max must lie between",
+    ),
     "sampler": (
         ["LOG", "images=x.npz", "looks=4", "samples=2", "sampler=exponential_abm"],
         "sampler: the sampler must be stochastic .*ExponentialABM.*sampler=despeckle",
@@ -200,6 +220,37 @@ def test_a_mistake_is_one_message_and_nothing_is_written(case, runs, here, capsy
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and re.search(text, err), err
     assert sorted(here.rglob("*")) == before
+
+
+CHAIN = ["samples=2", "gibbs.rounds=4", "gibbs.rho_max=0.5", "gibbs.sampler.steps=2"]
+
+
+def test_draws_by_an_exact_law_are_those_of_the_library(runs, here):
+    r"""With a missing pixel, whose neighbours do not see what stands in for it."""
+    x = intensities(2, 9, 8)
+    x[0, 3, 3] = np.nan
+    np.savez(here / "x.npz", images=x)
+    options = ["images=x.npz", "looks=4", "observation=gamma", *CHAIN]
+    found = stack(restore(runs / "log", here / "out", *options, "seed=5") / "restored.npz")
+    model = OnIntensity(Tiled(scoregen.load(runs / "log"), 8, channels=1))
+    gibbs = SplitGibbs(GammaObservation(4), DaleLangevin(2, Karras(1.0)), 4, 0.5, 0.05)
+    draws = [generator(5, Stream.RESTORE, 0, k) for k in range(2)]
+    mean, deviation = gibbs.mean(model, torch.from_numpy(x)[:, None], 2, generator=draws)
+    valid = np.isfinite(x)
+    np.testing.assert_allclose(found["images"][valid], mean[:, 0].numpy()[valid], rtol=1e-4)
+    np.testing.assert_allclose(found["std"][valid], deviation[:, 0].numpy()[valid], rtol=1e-2, atol=1e-6)
+    assert np.isnan(found["images"][0, 3, 3])
+
+
+def test_eight_bits_with_zeros_and_saturated_pixels_need_no_floor(runs, here):
+    values = (intensities(9, 13) * 255).astype(np.uint8)
+    values[:2], values[-2:] = 0, 255
+    (here / "in").mkdir()
+    Image.fromarray(values).save(here / "in" / "a.png")
+    out = restore(runs / "log", here / "out", "images=in", "looks=4", "observation=quantised", *CHAIN)
+    restored = np.asarray(Image.open(out / "images" / "a.png"))
+    assert restored.shape == values.shape and json.loads((out / "job.json").read_text())["observation"]["high"] == 1.0
+    assert np.median(restored[:2]) < np.median(restored[3:6])
 
 
 def test_results_of_something_else_are_refused(runs, here, capsys):
