@@ -5,7 +5,7 @@ other copies in the batch, on chance, on earlier calls. The guard classifies noi
 
 - before the run: together in a batch of the size in use, again in batches of other sizes and in another order, and
   each beside itself alone;
-- during the run: one chunk of noise in 128 once more, in other company;
+- during the run: half of one chunk of noise in 128 once more, in other company;
 - after the run: the first batch again.
 
 Compared are the differences between the classes that can win, against the margin of each copy, so that an offset of
@@ -84,7 +84,7 @@ class Guard:
         order = torch.arange(len(copies) - 1, -1, -1, device=copies.device)
         order = torch.cat((order[::3], order[1::3], order[2::3]))
         other = self._logits(copies[order], [17, max(1, size // 2), size])
-        few = order[: max(_LEAST, len(copies) // 8)]
+        few = order[: max(_LEAST, self.engine.batch_size // 8)]  # a call each
         alone = torch.cat([self.engine.logits(copy.expand(2, *copy.shape))[:1] for copy in copies[few]])
         self._rounding = rounding_of(first[order], other, 2e-2 if self.engine.half else 2e-3)
         for logits, others in ((first[order], other), (first[few], alone)):
@@ -107,7 +107,7 @@ class Guard:
 
     @torch.no_grad()
     def recount(self, requests: Sequence[Request], seed: int, answers: Tensor) -> None:
-        r"""Counts some chunks of finished requests again, each half beside other inputs.
+        r"""Counts half of some chunks of finished requests again, beside other inputs.
 
         Args:
             requests: as `Engine.count` had them. seed: of the noise.
@@ -125,12 +125,10 @@ class Guard:
 
     def _compare(self, request: Request, first: int, seed: int, answers: Tensor) -> None:
         copies = self._drawn()
-        noisy = self.engine.chunk(request, first, len(answers), seed).to(copies.device)
         half = max(1, min(self.engine.batch_size, CHUNK) // 2)
-        company = copies[: max(1, self.engine.batch_size - half)]
-        logits = torch.cat(
-            [self.engine.logits(torch.cat((p, company)))[: len(p)] for p in torch.split(noisy, half)]
-        ).double()
+        noisy = self.engine.chunk(request, first, len(answers), seed).to(copies.device)[:half]
+        answers, company = answers[:half], copies[: max(1, self.engine.batch_size - half)]
+        logits = self.engine.logits(torch.cat((noisy, company)))[: len(noisy)].double()
         largest, given = logits.max(1).values, logits.gather(1, answers[:, None])[:, 0]
         self._again += len(answers)
         self._differing += int((~(largest - given <= _ROUNDING * self._rounding)).sum())
