@@ -49,12 +49,12 @@ def prepare(args: argparse.Namespace) -> None:
     out, data = args.out, [f"data={args.data}", *([] if args.data == "digits" else [f"data.root={args.root}"])]
     held = [*data, f"data.test={args.held}"]
     steps = [f"trainer.steps={args.steps}", f"accuracy.every={args.steps}"]
-    test = [f"n={args.n}", f"step={STEP}", f"max_inputs={args.inputs}", "precision=bf16"]
+    test = [f"n={args.n}", f"step={STEP}", f"max_inputs={args.inputs}", f"precision={args.precision}"]
     experts = [out / f"expert_{sigma}" for sigma in SIGMAS]
     for sigma, expert in zip(SIGMAS, experts, strict=True):
         train(expert, "+experiment=classifier/base", *held, f"loss.noise_sigma={sigma}", *steps)
         certify = [f"checkpoint={expert}", f"noise.sigma={sigma}"]
-        run("certify", *certify, *held, "n=500", "precision=bf16", f"out={out / f'held_{sigma}'}")
+        run("certify", *certify, *held, "n=500", f"precision={args.precision}", f"out={out / f'held_{sigma}'}")
         run("certify", *certify, *data, *test, f"max_radius={reach(sigma, args.n)}", f"out={out / f'single_{sigma}'}")
     runs = ",".join(str(out / f"held_{sigma}") for sigma in SIGMAS)
     for rule in args.rules.split(","):
@@ -110,6 +110,7 @@ def main() -> None:
     parser.add_argument("--held", type=int, default=5000, help="training images for the targets")
     parser.add_argument("--inputs", type=int, default=500, help="test images")
     parser.add_argument("--n", type=int, default=2000, help="draws of a part for an input, at most")
+    parser.add_argument("--precision", default="no", help="of the certified classifiers: no, bf16 or fp16")
     args = parser.parse_args()
     prepare(args)
     names = [f"single_{sigma}" for sigma in SIGMAS] + [f"dual_{rule}" for rule in args.rules.split(",")]
