@@ -16,11 +16,11 @@ SHOWN, _SIDE, _ROWS = 8, 512, 50  # images on the page, the side of what is show
 _PAGE = """{% extends "base.html" %}
 {% from "parts.html" import numbers, picture, settings %}
 {% block style %}
-.looks{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(14rem,100%),1fr));gap:1rem 1.25rem}
+.looks{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(13rem,45%),1fr));gap:1rem}
 .looks img{width:100%;image-rendering:pixelated}
 {% endblock %}
 {% block content %}
-<p>{{ summary }}.</p>
+<p>{{ summary[0]|upper }}{{ summary[1:] }}.</p>
 <p>A ratio image, speckled over restored, is pure speckle where the restored scene is right: mean 1, variance
 1/{{ looks }} = {{ inverse }}, no structure. A smaller variance: speckle is left. A larger one, or structure: parts of
 the scene are lost. An estimate from the image itself takes up some of its speckle, so that a somewhat smaller variance

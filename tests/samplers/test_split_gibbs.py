@@ -7,6 +7,8 @@ import pytest
 import torch
 from oracles import Independent, gaussian
 
+from benchmarks.device_spy import DEVICE, Spy
+from scoregen.models import Denoiser
 from scoregen.rng import generators
 from scoregen.samplers import (
     DDIM,
@@ -303,6 +305,19 @@ def test_mean_and_deviation_are_those_of_the_draws():
     draws = torch.stack([gibbs(prior("log"), seen, generator=g) for _ in range(4)])
     torch.testing.assert_close(mean, draws.mean(0))
     torch.testing.assert_close(deviation, draws.std(0))
+
+
+@pytest.mark.parametrize("law, uniforms", [("gamma", 3), ("poisson", 3), ("quantised", 4), ("speckled", 6)])
+@pytest.mark.parametrize("name", SDES)
+def test_a_chain_waits_for_nothing_and_copies_its_observation_and_noise_alone(name, law, uniforms):
+    r"""In three rounds: the uniform draws of the law, one normal draw for missing pixels, three of the sampler."""
+    model = Denoiser(torch.nn.Conv2d(1, 1, 1), SDES[name]).to(DEVICE)
+    model.network.forward = lambda z, condition, label: z
+    seen = torch.full((2, 1, 4, 4), 0.5)
+    for spy in (Spy(), Spy()):
+        with spy:
+            SplitGibbs(LAWS[law], rounds=3)(model, seen, generator=generators(0, 1, 0, [0, 1]))
+    assert spy.waits == [] and spy.copies == [(tuple(seen.shape), torch.float32)] * (1 + uniforms + 3 + 9)
 
 
 def test_rho_falls_and_stays():
