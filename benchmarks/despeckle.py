@@ -199,6 +199,22 @@ def table(args: argparse.Namespace) -> None:
         print(f"\n{time.process_time() - begin:.0f} s of CPU", flush=True)
 
 
+def own(args: argparse.Namespace) -> None:
+    r"""What speckle the ultrasound images have of their own: looks, and correlations at distances of 1, 2 and 3."""
+    from scoregen.losses.speckle_correlation import block_correlations
+    from scoregen.metrics import equivalent_looks
+
+    x = Npz(args.breast).train.in_units(slice(None))[0].clamp_min(0.002)
+    for step in (1, 2, 3):
+        part = x[..., ::step, ::step]
+        looks = equivalent_looks(part, window=8 if step == 1 else 4)
+        right, below, square, _ = block_correlations(part, log_moments(4)[1]).tolist()
+        print(
+            f"every pixel of {step}: {looks.value:.0f} +- {looks.spread:.0f} looks, correlation of neighbours "
+            f"{right / square:.2f} across, {below / square:.2f} down"
+        )
+
+
 def spread(args: argparse.Namespace) -> None:
     r"""Standard deviation of draws of log X over the exact one, for log X ~ N(-1.2, tau^2)."""
     from oracles import Independent
@@ -259,7 +275,7 @@ def _panel(x: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=("table", "patches", "speckle", "picture", "spread"), default="table")
+    parser.add_argument("--part", choices=("table", "patches", "speckle", "own", "picture", "spread"), default="table")
     parser.add_argument("--data", help="folder of MNIST, Fashion-MNIST and CIFAR-10")
     parser.add_argument("--breast", help="breastmnist.npz")
     parser.add_argument("--runs", type=Path, default=Path("outputs"))
@@ -271,7 +287,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="calls a draw")
     parser.add_argument("--out", type=Path, help="of patches or picture")
     args = parser.parse_args()
-    parts = {"table": table, "speckle": write_speckled, "picture": picture, "spread": spread}
+    parts = {"table": table, "speckle": write_speckled, "own": own, "picture": picture, "spread": spread}
     (parts | {"patches": lambda a: patches(a.out)})[args.part](args)
 
 
