@@ -1,6 +1,6 @@
 r"""Dual smoothing beside the smoothing of each sigma, from training to the table of docs/results.md.
 
-python benchmarks/dual.py --data mnist --root PATH --out outputs/dual_mnist        # about 25 minutes of one quiet core
+python benchmarks/dual.py --data mnist --root PATH --out outputs/dual_mnist
 
 Every step is a command of scoregen, printed before it runs. Commands whose folder is finished do nothing, so that the
 script goes on where it stopped. 1. An expert for each sigma, without the held-out training images. 2. Certificates of
