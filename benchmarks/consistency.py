@@ -161,6 +161,7 @@ def flow_maps(seeds: tuple[int, ...] = (0, 1, 2), steps: int = 2000) -> None:
         print(f"| {seed} teacher | {' | '.join(f'{v:.4f}' for v in row)} | {errors} |", flush=True)
         variants = {
             "flow map": (teacher, FlowMap()),
+            "flow map, upward=.3": (teacher, FlowMap(upward=0.3)),
             "meanflow": (teacher, FlowMap("meanflow")),
             "from scratch": (fresh, FlowMap()),
         }

@@ -17,7 +17,7 @@ from scoregen.losses.flow_map_targets import JumpBatch, meanflow, progressive
 from scoregen.models import MLP, Denoiser, DiT, FlatMLP, LoRA, UNet
 from scoregen.models.next_level import gap_of
 from scoregen.rng import generator, rand, randn
-from scoregen.samplers import DDIM, RK2, FlowTime, Heun, Jumps, decode, encode
+from scoregen.samplers import DDIM, FlowTime, Heun
 from scoregen.sde import EDM, VE, Multiplicative
 from scoregen.sde.path import as_time, expand
 
@@ -386,7 +386,7 @@ def train(model, loss, x, steps, rate):
 
 
 @pytest.mark.slow
-def test_a_trained_map_samples_the_mixture_in_few_calls_and_encodes_in_four():
+def test_a_trained_map_samples_the_mixture_in_few_calls():
     torch.manual_seed(0)
     mixture = standard_mixture()
     x = mixture.sample(50_000, torch.Generator().manual_seed(1)).float()
@@ -398,13 +398,9 @@ def test_a_trained_map_samples_the_mixture_in_few_calls_and_encodes_in_four():
     def distance(sampler) -> float:
         return energy_distance(sampler(student, real.shape, generator=torch.Generator().manual_seed(3)), real)
 
-    def error(model, solver) -> float:
-        return float((decode(model, encode(model, real, solver=solver), solver=solver) - real).square().mean().sqrt())
-
     found = [distance(DDIM(k, FlowTime(0.8))) for k in (1, 2, 4)]
     assert found[0] < 0.01 and found[1] < 0.003 and found[2] < 0.001
     assert distance(Heun(18)) < 0.003  # without jumps it is still the denoiser
-    assert error(student, Jumps(4)) < error(teacher, RK2(16))  # 8 calls in all against 64 (found: .109 and .119)
 
 
 @pytest.mark.slow
