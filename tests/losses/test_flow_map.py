@@ -15,7 +15,7 @@ from scoregen.losses import DenoisingScoreMatching, FlowMap, JacobianPenalty, Lo
 from scoregen.losses.flow_map import _dealt
 from scoregen.losses.flow_map_targets import JumpBatch, meanflow, progressive
 from scoregen.models import MLP, Denoiser, DiT, FlatMLP, LoRA, UNet
-from scoregen.models.next_level import gap_of
+from scoregen.models.next_level import NextLevel, gap_of
 from scoregen.rng import generator, rand, randn
 from scoregen.samplers import DDIM, FlowTime, Heun
 from scoregen.sde import EDM, VE, Multiplicative
@@ -201,6 +201,7 @@ def test_levels_of_both_parts_are_spread_evenly(batch, n):
     assert sorted(dealt.tolist()) == quantile.tolist()
     for part in (dealt[:n], dealt[n:]):
         assert part.tolist() == sorted(part.tolist())
+        assert part[0] <= 1 / len(part) + 0.5 / batch and part[-1] >= 1 - 1 / len(part) - 0.5 / batch
         assert all(b - a <= 1 / batch + 1 / len(part) + 1e-6 for a, b in pairwise(part.tolist()))
 
 
@@ -218,6 +219,13 @@ def test_the_gap_is_that_of_flow_matching_times_and_its_mirror_image_upward():
     wanted = torch.where(r <= s, 1 - tau_r / tau_s, tau_s / tau_r - 1)
     torch.testing.assert_close(gap_of(s, r, 0.5), wanted, rtol=1e-10, atol=1e-12)
     assert gap_of(s, 0 * s, 0.5).tolist() == pytest.approx([1.0] * 6) and gap_of(s, s, 0.5).tolist() == [0.0] * 6
+
+
+def test_short_jumps_are_told_little():
+    embedding = NextLevel(8)
+    nn.init.normal_(embedding.last.weight, generator=generator(0))
+    near, far = embedding(torch.tensor([1e-5, 0.5])).detach().norm(dim=1)
+    assert near < 1e-2 * far
 
 
 def network(kind, **options):
