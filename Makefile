@@ -11,7 +11,7 @@ FAST := tests/sde tests/models tests/losses tests/samplers tests/data tests/metr
 	tests/training/test_loggers.py tests/jobs/test_job.py tests/jobs/test_overrides.py \
 	$(filter-out tests/test_faults.py tests/test_lock.py tests/test_queues.py,$(wildcard tests/test_*.py))
 
-.PHONY: help env demo test test-lowest lint bench faults clean
+.PHONY: help env demo test test-lowest lint docs bench faults clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,11 +44,16 @@ test: $(STAMP) ## the tests, which are the specification
 test-lowest: $(LOWEST_STAMP) ## the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile -m 'not slow' -k 'not two_processes' $(FAST)
 
-lint: $(STAMP) ## format, lint, types, import contracts
+lint: $(STAMP) ## format, lint, types, import contracts, lengths of paragraphs and sentences
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy scoregen
 	$(BIN)/lint-imports
+	$(BIN)/python docs/english.py
+
+docs: $(STAMP) ## the site of the documentation, docs/_build/index.html; every link inside it is checked
+	$(BIN)/python docs/generate.py
+	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
 
 bench: $(STAMP) ## speed and quality beside peers; with DATA=FOLDER (of MNIST) also certification
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

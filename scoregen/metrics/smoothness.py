@@ -105,7 +105,9 @@ def istd(
         Choices: pixels in the units of the data (images: [0, 1]), neither clamped nor rounded for the distances,
         clamped and rounded to 8 bits for the Frechet distances; Euclidean norm over all pixels and channels; `points`
         equidistant weights of slerp, ends included; standard deviation with ddof 0 in each path, then the mean over
-        pairs. The noises of pair i depend on (seed, i) alone, so that all models see the same ones. The sampler and
+        pairs.
+
+        The noises of pair i depend on (seed, i) alone, so that all models see the same ones. The sampler and
         its steps are those of `generate`; the paper uses DDIM with 50.
 
     Args:

@@ -346,7 +346,10 @@ BAD_SAMPLING = {
     "n": (["n=0"], "n must be >= 1, got n=0"),
     "type": (["n=few"], "n: must be an integer, got 'few'"),
     "format": (["checkpoint=x", "format=jpg"], r"format: must be png or npz, got 'jpg'. Did you mean 'png'\?"),
-    "weights": (["checkpoint=x", "weights=emma"], r"weights: must be ema, model or ema:LENGTH .*'emma'. Did you mean 'ema'\?"),
+    "weights": (
+        ["checkpoint=x", "weights=emma"],
+        r"weights: must be ema, model or ema:LENGTH .*'emma'. Did you mean 'ema'\?",
+    ),
     "precision": (["checkpoint=x", "precision=half"], "precision: must be no or bf16, got 'half'"),
     "interpolate": (["RUN", "interpolate=[0,1]"], "interpolate: is a job of its own: scoregen interpolate between="),
     "restore": (["RUN", "restore=x"], "restore: is a job of its own: scoregen restore images="),

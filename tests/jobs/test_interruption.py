@@ -16,9 +16,9 @@ import scoregen
 from scoregen import interruption
 from scoregen.data import Digits
 from scoregen.errors import Interrupted, UserError
-from scoregen.restoration.results import Results as Restorations
 from scoregen.jobs.sample import Sample
 from scoregen.metrics import Pixels
+from scoregen.restoration.results import Results as Restorations
 from scoregen.smoothing.results import Results
 
 SIGNALS = ["SIGTERM", "SIGUSR1", "SIGINT"]

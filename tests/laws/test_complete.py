@@ -70,7 +70,7 @@ KINDS = [
     Kind(
         Augmentation,
         None,
-        {"Crop": "another choice for data.augmentation", "Transforms": "another choice for data.augmentation"},
+        dict.fromkeys(("Crop", "Transforms", "InstanceNoise"), "another choice for data.augmentation"),
     ),
     Kind(Hook),
 ]
