@@ -75,10 +75,8 @@ def certify_dataset(
             during the run or at its end, the certificates are set aside under another name.
     """
     known = _examined(g, data, indices)
-    header = {
-        "labels": labels_hash(data, indices),
-        **_header(g, data, indices, known, method, seed=seed, description=description),
-    }
+    labelled = {"labels": labels_hash(data, indices)}
+    header = _header(g, indices, known, method, seed=seed, description=description, labelled=labelled)
 
     def certified(todo: Sequence[int]) -> Iterator[Record]:
         labels: dict[int, int] = {}
@@ -110,7 +108,7 @@ def predict_dataset(
         names: of an input by its index, for its record.
     """
     known = _examined(g, data, indices)
-    header = _header(g, data, indices, known, vote, seed=seed, description=description)
+    header = _header(g, indices, known, vote, seed=seed, description=description)
 
     def predicted(todo: Sequence[int]) -> Iterator[Record]:
         for index, found in g.predictions(((i, data[i][0]) for i in todo), vote, seed):
@@ -137,18 +135,19 @@ def _examined(g: SmoothedClassifier, data: Data, indices: Sequence[int]) -> list
 
 def _header(
     g: SmoothedClassifier,
-    data: Data,
     indices: Sequence[int],
     known: Sequence[tuple[int, Tensor]],
     method: AbstractMethod,
     *,
     seed: int,
     description: Mapping[str, Any] | None,
+    labelled: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     return {
         "description": dict(description or {}),
         "seed": seed,
         "indices": list(indices),
+        **(labelled or {}),
         "inputs": inputs_hash(known),
         **g.header(method, known),
     }

@@ -43,6 +43,7 @@ TURNED = (
     "classifier must be the same function during the whole run, but after it the inputs of the beginning were answered "
     "in another way, so that its counts prove nothing. Remove what it keeps from call to call."
 )
+ROUNDED = " In half precision rounding alone can do this where margins are small: precision=no tells."
 
 
 class NotAFunction(ValueError):
@@ -90,7 +91,7 @@ class Guard:
         for logits, others in ((first[order], other), (first[few], alone)):
             if self._differ(logits, others):
                 repeated = self._logits(copies, [size])
-                raise NotAFunction(CHANCE if self._differ(first, repeated) else COMPANY)
+                raise self._refusal(CHANCE if self._differ(first, repeated) else COMPANY)
         self._first = first
 
     @torch.no_grad()
@@ -103,7 +104,7 @@ class Guard:
         if self._first is None:
             return
         if self._differ(self._first, self._logits(self._drawn(), [self.engine.batch_size])):
-            raise NotAFunction(TURNED)
+            raise self._refusal(TURNED)
 
     @torch.no_grad()
     def recount(self, requests: Sequence[Request], seed: int, answers: Tensor) -> None:
@@ -133,7 +134,10 @@ class Guard:
         self._again += len(answers)
         self._differing += int((~(largest - given <= _ROUNDING * self._rounding)).sum())
         if self._differing > max(1, _BESIDE * self._again):
-            raise NotAFunction(COMPANY)
+            raise self._refusal(COMPANY)
+
+    def _refusal(self, why: str) -> NotAFunction:
+        return NotAFunction(why + (ROUNDED if self.engine.half else ""))
 
     def _differ(self, logits: Tensor, others: Tensor) -> bool:
         r"""Whether more than one row differs by more than rounding."""

@@ -400,8 +400,8 @@ def test_a_trained_map_samples_the_mixture_in_few_calls():
     x = mixture.sample(50_000, torch.Generator().manual_seed(1)).float()
     real = mixture.sample(4000, torch.Generator().manual_seed(2)).float()
     model = Denoiser(MLP((2,), 64, 2, next_level=True), EDM(), sigma_data=0.8)
-    teacher = train(model, DenoisingScoreMatching(), x, 1000, 2e-3)
-    student = train(copy.deepcopy(teacher).train(), FlowMap(), x, 2000, 1e-3)
+    teacher = train(model, DenoisingScoreMatching(), x, 600, 3e-3)
+    student = train(copy.deepcopy(teacher).train(), FlowMap(), x, 1000, 1.5e-3)
 
     def distance(sampler) -> float:
         return energy_distance(sampler(student, real.shape, generator=torch.Generator().manual_seed(3)), real)
