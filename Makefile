@@ -9,7 +9,7 @@ DATA ?= data
 # What the lowest versions are tried on: about 5 minutes of one core, without tests that start programs and wait for them
 FAST := tests/sde tests/models tests/losses tests/samplers tests/data tests/metrics tests/laws \
 	tests/training/test_loggers.py tests/jobs/test_job.py tests/jobs/test_overrides.py \
-	$(filter-out tests/test_faults.py tests/test_lock.py tests/test_queues.py,$(wildcard tests/test_*.py))
+	$(filter-out tests/test_faults.py tests/test_lock.py tests/test_queues.py tests/test_readme.py,$(wildcard tests/test_*.py))
 
 .PHONY: help env demo test test-lowest lint docs bench faults clean
 
