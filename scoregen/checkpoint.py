@@ -232,8 +232,7 @@ def load_weights(model: nn.Module, file: Path, loss: nn.Module | None = None, op
         optional: names of tensors that the file may lack; the model keeps its own.
     """
     tensors = read_tensors(file)
-    own = model.state_dict() if optional else {}
-    tensors |= {name: own[name] for name in optional if name not in tensors}
+    tensors |= {name: own for name, own in model.state_dict().items() if name in optional and name not in tensors}
     extras = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_NOT_OF_THE_MODEL)}
     try:
         model.load_state_dict(tensors)

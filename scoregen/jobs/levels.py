@@ -29,8 +29,10 @@ class ByLevel:
     def __init__(self, job: Any, checkpoint: Path) -> None:
         self.job, self.wanted = job, [name for name in MEASURES if getattr(job, name)]
         self.model = job.loaded(checkpoint, job.weights, job.null_label)
-        if "memorisation" in self.wanted and (job.data.part("train") is None or job.data.part("test") is None):
-            raise UserError("memorisation: needs a training and a test part of the data. Give data.test=auto.")
+        if job.data.part("test") is None:
+            raise UserError(f"{self.wanted[0]}: needs a test part of the data, got none. Give data.test=auto.")
+        if "memorisation" in self.wanted and job.data.part("train") is None:
+            raise UserError("memorisation: needs a training part of the data, got none. Give data.test=auto.")
         if "information" in self.wanted:
             self._require_labels(checkpoint)
 
@@ -55,11 +57,11 @@ class ByLevel:
 
     def _points(self, name: str) -> tuple[Any, Any]:
         r"""Some data of a part in their units, and their labels where the network takes them."""
+        from scoregen.data.pictures import spread
         from scoregen.parallel import device
 
-        part = self.job.data.part(name) or self.job.data.part("train")
-        count = min(POINTS, len(part))
-        x, label = part.in_units([k * len(part) // count for k in range(count)])
+        part = self.job.data.part(name)
+        x, label = part.in_units(spread(len(part), POINTS))
         told = label is not None and getattr(self.model, "num_classes", None) is not None
         return x.to(device()), label.to(device()) if told else None
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from scoregen.checks import whole
+from scoregen.data.pictures import spread
 from scoregen.interruption import check_folder, end_if_asked
 from scoregen.parallel import barrier, gather, shard, world_size
 from scoregen.progress import progress
@@ -41,9 +42,7 @@ def every_kth(size: int, count: int | None) -> list[int]:
     r"""`count` indices evenly spread over a data set; the first ones of a sorted set would miss classes."""
     if count is not None:
         whole(1, max_inputs=count)
-    if count is None or count >= size:
-        return list(range(size))
-    return [i * size // count for i in range(count)]
+    return spread(size, size if count is None else count)
 
 
 def certify_dataset(

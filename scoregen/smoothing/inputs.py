@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from scoregen.data.pictures import spread as evenly
 from scoregen.smoothing.guard import KNOWN_BY
 from scoregen.smoothing.noise import AbstractNoise
 
@@ -25,8 +26,7 @@ def numbered(x: Tensor, indices: Sequence[int] | None) -> list[tuple[int, Tensor
 
 def spread(inputs: Sequence[Item]) -> list[Item]:
     r"""At most `KNOWN_BY` of the inputs, evenly spread."""
-    count = min(KNOWN_BY, len(inputs))
-    return [inputs[i * len(inputs) // count] for i in range(count)]
+    return [inputs[i] for i in evenly(len(inputs), KNOWN_BY)]
 
 
 def checked(index: int, x: Tensor, noise: AbstractNoise) -> Tensor:

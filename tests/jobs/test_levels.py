@@ -51,3 +51,9 @@ def test_information_needs_a_network_that_does_without_labels(tmp_path):
     folder = train(tmp_path / "run", *DIGITS, "trainer.steps=1", "loss.label_dropout=0")
     with pytest.raises(UserError, match=r"never learnt to do without its label\. Train with loss.label_dropout=0.1"):
         job("evaluate", **EVALUATION, checkpoint=str(folder), information=True).run(tmp_path / "out")
+
+
+def test_without_held_out_data_nothing_stands_in_for_them(checkpoint, tmp_path):
+    nodes = EVALUATION | {"data": {"_target_": "scoregen.data.Digits", "test": "none"}}
+    with pytest.raises(UserError, match=r"dimension: needs a test part of the data, got none\. Give data\.test=auto"):
+        job("evaluate", **nodes, checkpoint=str(checkpoint), dimension=True).run(tmp_path / "out")
