@@ -10,7 +10,7 @@ from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import find_checkpoint, require_shape
 from scoregen.jobs.job import Job, Plan
-from scoregen.jobs.levels import MEASURES, Adding, ByLevel, refusals
+from scoregen.jobs.levels import MEASURES, ByLevel, refusals
 from scoregen.jobs.measuring import DRAWING, LEAST, Measuring
 from scoregen.metrics import FeatureExtractor, Report
 from scoregen.samplers import Sampler
@@ -60,7 +60,7 @@ class Evaluate(Measuring):
     def plan(self, out: Path) -> Plan:
         extractor = extractor_for(self)
         facts: dict[str, Any] = {}
-        adding: Adding | None = None
+        adding: ByLevel | None = None
         if self.checkpoint is None:
             facts["samples_sha256"] = _digest(self._given_samples())
         else:
@@ -75,7 +75,8 @@ class Evaluate(Measuring):
             samples = self.samples or job.run(out / "samples")
             measured(self, samples, extractor, out / "metrics.json", adding)
 
-        return Plan(work, [self.measured_against(), f"out: {out}"], facts)
+        lines = [self.measured_against(), *([] if adding is None else [adding.told()]), f"out: {out}"]
+        return Plan(work, lines, facts)
 
     def _given_samples(self) -> Any:
         r"""The samples to measure; refuses too few, and those of another shape than the data."""
@@ -105,7 +106,7 @@ def extractor_for(job: Any) -> FeatureExtractor:
 
 
 def measured(
-    job: Any, samples: str | Path, extractor: FeatureExtractor, file: Path, adding: Adding | None = None
+    job: Any, samples: str | Path, extractor: FeatureExtractor, file: Path, adding: ByLevel | None = None
 ) -> Report:
     r"""One evaluation: the report, printed and written by the first process.
 

@@ -1,6 +1,5 @@
 r"""What an evaluation says by noise level: dimension, memorisation, information of labels."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,11 @@ class ByLevel:
             raise UserError("memorisation: needs a training part of the data, got none. Give data.test=auto.")
         if "information" in self.wanted:
             self._require_labels(checkpoint)
+
+    def told(self) -> str:
+        r"""The line that says which data are asked about."""
+        training = f" and {self.job.data.told('train', POINTS)}" if "memorisation" in self.wanted else ""
+        return f"by noise level: {', '.join(self.wanted)}; of {self.job.data.told('test', POINTS)}{training}"
 
     def _require_labels(self, checkpoint: Path) -> None:
         from scoregen.loading import describe
@@ -139,6 +143,3 @@ def _curve(path: Path, name: str, s: list[float], curves: dict[str, list[float]]
 def refusals() -> dict[str, str]:
     r"""What to say of each measure where there is no denoiser to ask."""
     return dict.fromkeys(MEASURES, "needs checkpoint=..., whose denoiser is asked")
-
-
-Adding = Callable[["Report", Path], None]

@@ -22,10 +22,12 @@ def checkpoint(tmp_path_factory):
     return train(tmp_path_factory.mktemp("run"), *DIGITS, "trainer.steps=2")
 
 
-def test_numbers_curves_and_details_are_written(checkpoint, tmp_path, monkeypatch):
+def test_numbers_curves_and_details_are_written(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("scoregen.jobs.levels.POINTS", 40)
     wanted = {"dimension": True, "memorisation": True, "information": True}
     out = job("evaluate", **EVALUATION, checkpoint=str(checkpoint), **wanted).run(tmp_path / "out")
+    asked = "40 of 180 test images, held out of 1,797 and 40 of 1,617 training images"
+    assert f"by noise level: dimension, memorisation, information; of {asked}" in capsys.readouterr().out
     found = json.loads((out / "metrics.json").read_text())
     numbers = {n["name"]: n for n in found["metrics"]}
     assert 0.2 < numbers["AUROC of residuals"]["value"] < 0.8 and numbers["AUROC of residuals"]["floor"] == 0.5
