@@ -3,6 +3,7 @@ r"""Laws of the noise ratio s at which a loss looks, by their quantile functions
 A law is a map of quantiles, so the levels of a batch can be stratified: one draw in each of B equal parts.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -38,8 +39,16 @@ class LogNormal(NoiseLevels):
 
     def __call__(self, sde: SDE, quantile: Tensor) -> Tensor:
         tail = torch.finfo(torch.float32).eps
-        normal: Tensor = torch.special.ndtri(as_time(quantile).clamp(tail, 1 - tail))
+        normal = normal_quantile(as_time(quantile).clamp(tail, 1 - tail))
         return (self.mean + self.std * normal).exp().clamp(sde.s_min, sde.s_max)
+
+
+def normal_quantile(p: Tensor) -> Tensor:
+    r"""Phi^-1(p) of p in (0, 1), in their dtype: by erfinv, which every device has (MPS has no ndtri).
+
+    Its Phi is within a rounding of 1 of p, so that tails of float32 below 1e-6 are coarse, as are draws of float32.
+    """
+    return math.sqrt(2.0) * torch.erfinv(2 * p - 1)
 
 
 class UniformTime(NoiseLevels):
@@ -56,6 +65,15 @@ class LogUniform(NoiseLevels):
     def __call__(self, sde: SDE, quantile: Tensor) -> Tensor:
         ratios: Tensor = (sde.s_max / sde.s_min) ** as_time(quantile)
         return sde.s_min * ratios
+
+
+class FlowTime(NoiseLevels):
+    r"""t = s/(1 + s) uniform over the range of the process: the time of a straight path, whatever the process."""
+
+    def __call__(self, sde: SDE, quantile: Tensor) -> Tensor:
+        low, high = sde.s_min / (1 + sde.s_min), sde.s_max / (1 + sde.s_max)
+        t = low + as_time(quantile) * (high - low)
+        return (t / (1 - t)).clamp(sde.s_min, sde.s_max)
 
 
 def stratified(batch: int, generator: Generators, device: torch.device) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scoregen.checks import whole
+from scoregen.losses.noise_levels import normal_quantile
 
 
 class Uncertainty(nn.Module):
@@ -33,7 +34,7 @@ class Uncertainty(nn.Module):
         self.features = int(features)
         self.weight = nn.Parameter(torch.zeros(features))
         number = torch.arange(features, dtype=torch.float64)
-        frequency: Tensor = 2 * math.pi * torch.special.ndtri((number + 0.5) / features)
+        frequency = 2 * math.pi * normal_quantile((number + 0.5) / features)
         phase = 2 * math.pi * (number * (math.sqrt(5) - 1) / 2 % 1)  # equidistributed
         self.register_buffer("frequency", frequency.float(), persistent=False)
         self.register_buffer("phase", phase.float(), persistent=False)

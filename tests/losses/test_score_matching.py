@@ -15,7 +15,7 @@ from scoregen.losses import (
     UniformTime,
 )
 from scoregen.losses.base import drop_labels
-from scoregen.losses.noise_levels import stratified
+from scoregen.losses.noise_levels import normal_quantile, stratified
 from scoregen.rng import generator, generators
 from scoregen.sde import EDM, VE, VP, Affine, Cosine, RectifiedFlow
 
@@ -128,6 +128,17 @@ def test_uniform_times_are_linear_between_the_ends(process):
 def test_log_uniform_levels_have_uniform_logarithms():
     process = VE(0.01, 100.0)
     torch.testing.assert_close(LogUniform()(process, QUANTILES).log10(), 4 * QUANTILES - 2, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_normal_quantiles_have_their_probability(dtype):
+    r"""Beside ndtri; a rounding of 1 in p is 1/density in the quantile."""
+    tails = torch.logspace(math.log10(torch.finfo(torch.float32).eps), math.log10(0.5), 500, dtype=torch.float64)
+    p = torch.cat([tails, 1 - tails]).to(dtype)
+    exact = torch.special.ndtri(p.double())
+    density = (-(exact**2) / 2).exp() / math.sqrt(2 * math.pi)
+    error = (normal_quantile(p) - exact).abs() * density
+    assert normal_quantile(p).dtype == dtype and error.max() < torch.finfo(dtype).eps
 
 
 def test_quantiles_are_stratified():
