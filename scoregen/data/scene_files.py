@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scoregen.data.bounds import check_pixels
+from scoregen.data.intensity import nodata_number
 from scoregen.data.layout import LAST, Layout, layout_of
 from scoregen.data.mapped import map_array
 from scoregen.data.opening import damage, present
@@ -90,7 +91,7 @@ def _plane_of_array(path: Path, layout: Layout | None) -> Plane:
 
 def _plane_of_page(path: Path, number: int, page: Any) -> Plane:
     tag = page.tags.get(_NODATA)
-    nodata = None if tag is None else _number(str(tag.value), path)
+    nodata = None if tag is None else nodata_number(str(tag.value), path, KEY)
     if page.axes not in _AXES or page.dtype is None:
         raise UserError(f"{KEY}: page {number} of '{path}' has axes {page.axes}. Give pages (H, W), or with bands.")
     return _plane(path, number, page.axes, page.shape, page.dtype, nodata, page.is_memmappable)
@@ -106,13 +107,6 @@ def _plane(
     sides = dict(zip(axes, shape, strict=True))
     check_pixels(path, KEY, sides["X"], sides["Y"], _LARGEST)
     return Plane(path, page, axes, (sides.get("S", 1), sides["Y"], sides["X"]), dtype, nodata, mapped)
-
-
-def _number(text: str, path: Path) -> float:
-    try:
-        return float(text.strip(" \0"))
-    except ValueError as error:
-        raise UserError(f"{KEY}: the nodata tag of '{path}' is no number: {text!r}. Repair it.") from error
 
 
 @contextmanager

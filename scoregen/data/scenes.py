@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from scoregen.data import identity
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import Dataset, Held, LazyDataset, Source
 from scoregen.data.index import Files, files_of
+from scoregen.data.intensity import Unit, full_scale, intensity_of, stated_intensity
 from scoregen.data.layout import Layout
 from scoregen.data.parts import ALL, AUTO, FOLDERS, NONE, Name, is_path, part_of
 from scoregen.data.scene_files import KEY, NPY, TIFF, Plane, missing, planes_of
@@ -31,7 +32,6 @@ from scoregen.keys import derive_seed
 
 _TRIES = 64  # places of a window with pixels without data
 _LOOKED = 16  # windows that are read at the start
-Unit = Literal["intensity", "amplitude", "db"]
 
 
 class Scenes(Source):
@@ -53,8 +53,9 @@ class Scenes(Source):
         test, validation: "auto", "none", a path, and for test "all".
 
     Raises:
-        ValueError: size, cover or scale out of range.
-        UserError: no scenes, too small ones, other values or other numbers of channels; names the file.
+        ValueError: size or cover out of range.
+        UserError: a scale that is no intensity; no scenes, too small ones, other values or other numbers of channels;
+            names the file.
     """
 
     argument_attributes: ClassVar[dict[str, str]] = {**Source.argument_attributes, "range": "range_from"}
@@ -78,7 +79,7 @@ class Scenes(Source):
         checks.positive(cover=cover)
         checks.one_of(("intensity", "amplitude", "db"), unit=unit)
         if scale is not None:
-            (checks.finite if unit == "db" else checks.positive)(scale=scale)
+            stated_intensity("data.scale", scale, unit)
         for key, choice in (("test", test), ("validation", validation)):
             if not (choice in (AUTO, ALL, NONE, None) or is_path(choice)):
                 raise UserError(
@@ -189,11 +190,9 @@ class Windows(LazyDataset):
         unit, scale = self.source.unit, self.source.scale
         if plane.dtype.kind == "c":
             return torch.from_numpy(values.astype(np.complex128) / (scale or 1.0)).to(torch.complex64)
-        if scale is None and plane.dtype.kind == "u" and unit != "db":
-            scale = float(np.iinfo(plane.dtype).max)
-        x = _intensity(values.astype(np.float64), unit)
-        x = x if scale is None else x / _intensity(np.array(scale, np.float64), unit)
-        y = torch.from_numpy(x).float()
+        scale = full_scale(plane.dtype, unit) if scale is None else scale
+        x = intensity_of(values, unit)
+        y = torch.from_numpy(x if scale is None else x / stated_intensity("data.scale", scale, unit)).float()
         check_units(y, self.range, f"'{plane.path}'")
         return y
 
@@ -209,10 +208,3 @@ class Windows(LazyDataset):
         s = self.source
         told = f"{self.shape} {s.cover} {s.unit} {s.scale} {self.range} {s.nodata} {s.layout}"
         return identity.fingerprint([*self.entries(), (identity.NO_FILE, told)])
-
-
-def _intensity(values: np.ndarray, unit: Unit) -> np.ndarray:
-    if unit == "db":
-        found: np.ndarray = 10 ** (values / 10)
-        return found
-    return values * np.abs(values) if unit == "amplitude" else values  # what is negative is refused

@@ -1,5 +1,6 @@
 r"""Restoring files of images with speckle: units, pixels without data, kinds of files, scenes larger than memory."""
 
+from scoregen.data.intensity import Unit
 from scoregen.restoration.bands import Band, rows_of_bands
 from scoregen.restoration.looks import estimate_looks
 from scoregen.restoration.opening import open_scenes
@@ -9,7 +10,7 @@ from scoregen.restoration.results import Missing, Results
 from scoregen.restoration.review import Measures, Review
 from scoregen.restoration.scenes import Plane, Scene
 from scoregen.restoration.survey import Reading, Survey, check_scale, look
-from scoregen.restoration.units import Unit, Units, units_of
+from scoregen.restoration.units import Units, units_of
 
 __all__ = [
     "Band",

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoregen.data.intensity import intensity_of
 from scoregen.data.layout import Layout
 from scoregen.metrics.speckle import RatioImage, edge_preservation, equivalent_looks, ratio_statistics
 from scoregen.restoration.arrays import Archive, ArrayFile, Stack
 from scoregen.restoration.opening import open_scenes
 from scoregen.restoration.scenes import FileScene, Scene
 from scoregen.restoration.survey import Reading
-from scoregen.restoration.units import Units, intensity_of
+from scoregen.restoration.units import Units
 
 T = TypeVar("T")
 MOST = 500  # images that are measured

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scoregen.data.bounds import check_pixels
+from scoregen.data.intensity import nodata_number
 from scoregen.data.opening import damage, present
 from scoregen.errors import UserError
 from scoregen.restoration.scenes import KEY, FileScene, Pieces, Plane
@@ -128,15 +129,8 @@ def _plane(page: "TiffPage", path: Path) -> Plane:
         page.imagelength,
         page.imagewidth,
         np.dtype(page.dtype.newbyteorder("=")),
-        None if nodata is None else _number(str(nodata.value), path),
+        None if nodata is None else nodata_number(str(nodata.value), path, KEY),
     )
-
-
-def _number(text: str, path: Path) -> float:
-    try:
-        return float(text.strip(" \0"))
-    except ValueError as error:
-        raise UserError(f"{KEY}: the nodata tag of '{path}' is no number: {text!r}. Repair it.") from error
 
 
 def _by_channel(array: np.ndarray, axes: str, first: int, last: int) -> np.ndarray:

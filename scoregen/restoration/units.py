@@ -11,25 +11,12 @@ intensity is |z|^2, and the phase is given back.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from scoregen.data.intensity import Unit, full_scale, intensity_of, stated_intensity
 from scoregen.errors import UserError
-
-Unit = Literal["intensity", "amplitude", "db"]
-
-
-def intensity_of(values: np.ndarray, unit: Unit) -> np.ndarray:
-    r"""Intensities, float64, of values in a unit; complex values are amplitudes with a phase."""
-    if values.dtype.kind == "c":
-        x: np.ndarray = values.astype(np.complex128)
-        x = x.real**2 + x.imag**2
-        return x
-    x = values.astype(np.float64)
-    if unit == "amplitude":
-        x = np.copysign(x * x, x)  # what is negative stays so, and is refused
-    return 10 ** (x / 10) if unit == "db" else x
 
 
 def in_unit(intensity: np.ndarray, unit: Unit) -> np.ndarray:
@@ -115,19 +102,11 @@ def units_of(dtype: np.dtype, unit: Unit, scale: float | None, floor: float | No
         if unit == "db":
             raise UserError(f"unit: complex values ({dtype}) are amplitudes with a phase, got unit=db. Leave it out.")
         unit = "amplitude"
-    lowest = None if floor is None else _intensity("floor", floor, unit)
+    lowest = None if floor is None else stated_intensity("floor", floor, unit)
     if scale is not None:
-        return Units(unit, _intensity("scale", scale, unit), lowest)
-    if dtype.kind not in "iu" or unit == "db":
-        return Units(unit, 1.0, lowest)
-    return Units(unit, _intensity("scale", float(np.iinfo(dtype).max), unit) / top, lowest)
-
-
-def _intensity(name: str, value: float, unit: Unit) -> float:
-    r"""The intensity of a value of a file that the user gave."""
-    if not math.isfinite(value) or (unit != "db" and not value > 0):
-        raise UserError(f"{name}: must be finite{'' if unit == 'db' else f' and > 0 for unit={unit}'}, got {value:g}.")
-    return float(intensity_of(np.array(value, np.float64), unit))
+        return Units(unit, stated_intensity("scale", scale, unit), lowest)
+    full = full_scale(dtype, unit)
+    return Units(unit, 1.0 if full is None else stated_intensity("scale", full, unit) / top, lowest)
 
 
 def stored(values: np.ndarray, like: np.ndarray, marks: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -3,8 +3,9 @@ r"""Units: what a value of a file is as an intensity, and back; restored values 
 import numpy as np
 import pytest
 
+from scoregen.data.intensity import intensity_of
 from scoregen.errors import UserError
-from scoregen.restoration.units import Units, deviation_in_unit, fits, in_unit, intensity_of, stored, units_of
+from scoregen.restoration.units import Units, deviation_in_unit, fits, in_unit, stored, units_of
 
 X = np.array([1e-4, 0.02, 0.5, 3.0, 2000.0])
 
