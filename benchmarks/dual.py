@@ -113,8 +113,8 @@ def main() -> None:
     parser.add_argument("--precision", default="no", help="of the certified classifiers: no, bf16 or fp16")
     args = parser.parse_args()
     prepare(args)
-    names = [f"single_{sigma}" for sigma in SIGMAS] + [f"dual_{rule}" for rule in args.rules.split(",")]
-    runs = {name.replace("_", " "): load(args.out / name) for name in names}
+    runs = {f"single sigma, {sigma:g}": load(args.out / f"single_{sigma}") for sigma in SIGMAS}
+    runs |= {f"dual, targets {rule}": load(args.out / f"dual_{rule}") for rule in args.rules.split(",")}
     table = "\n".join(lines(runs))
     (args.out / "table.md").write_text(table + "\n")
     draw(runs, args.out / "curve.png")
