@@ -201,6 +201,8 @@ def test_every_model_takes_a_step(tmp_path, name):
     if name in ("classifier", "classifier_fast", "vit", "vit_small"):
         overrides = ["data=digits", "loss=cross_entropy", "conditional=true", *TOY[4:]]
         overrides += ["loss.noise_sigma=0.5"] if name.startswith("vit") else []  # what a ViT is told
+    if name == "noprop":
+        overrides = ["data=digits", "loss=noprop", *TOY[4:]]
     folder = train(tmp_path, *overrides, f"model={name}", "trainer.steps=1")
     assert numbers(folder)[0]["loss"] > 0
 
@@ -210,6 +212,8 @@ def test_every_loss_takes_a_step(tmp_path, name):
     overrides = TOY
     if name in ("cross_entropy", "consistency_regularization", "smooth_adv", "macer", "smooth_mix"):
         overrides = ["data=digits", "model=classifier", *TOY[4:]]
+    if name.startswith("noprop"):
+        overrides = ["data=digits", "model=noprop", f"model.network.blocks={3 if name == 'noprop_dt' else 1}", *TOY[4:]]
     if name == "representation":
         overrides = ["data=digits", "model=vit", "model.trainable=[encoder,projector]", *TOY[4:]]
     if name == "consistency_distillation":

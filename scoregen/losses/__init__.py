@@ -11,7 +11,8 @@ from scoregen.losses.hyvarinen import ExplicitScoreMatching, NonNegativeScoreMat
 from scoregen.losses.jacobian import VJP, Estimator, FiniteDifference
 from scoregen.losses.latent import LatentLoss
 from scoregen.losses.macer import MACER
-from scoregen.losses.noise_levels import LogNormal, LogUniform, NoiseLevels, UniformTime
+from scoregen.losses.noise_levels import FlowTime, LogNormal, LogUniform, NoiseLevels, UniformTime
+from scoregen.losses.noprop import NoProp
 from scoregen.losses.pairing import OptimalTransportPairing
 from scoregen.losses.representation import Momentum, RepresentationConsistency, Resolution
 from scoregen.losses.score_matching import DenoisingScoreMatching, ScoreMatching
@@ -20,7 +21,14 @@ from scoregen.losses.smooth_mix import SmoothMix
 from scoregen.losses.smoothness import JacobianPenalty, StepwiseVariation
 from scoregen.losses.speckle_split import SpeckleSplit
 from scoregen.losses.splitting import Splitting
-from scoregen.losses.weightings import DataWeighting, EDMWeighting, NoiseWeighting, VelocityWeighting, Weighting
+from scoregen.losses.weightings import (
+    DataWeighting,
+    EDMWeighting,
+    FlowWeighting,
+    NoiseWeighting,
+    VelocityWeighting,
+    Weighting,
+)
 
 __all__ = [
     "MACER",
@@ -38,6 +46,8 @@ __all__ = [
     "ExplicitScoreMatching",
     "FiniteDifference",
     "FlowMap",
+    "FlowTime",
+    "FlowWeighting",
     "Gap",
     "GaussianSplit",
     "JacobianPenalty",
@@ -46,6 +56,7 @@ __all__ = [
     "LogUniform",
     "Loss",
     "Momentum",
+    "NoProp",
     "NoiseLevels",
     "NoiseWeighting",
     "NonNegativeScoreMatching",

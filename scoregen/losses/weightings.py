@@ -48,3 +48,10 @@ class VelocityWeighting(Weighting):
 
     def __call__(self, s: Tensor, sigma_data: float) -> Tensor:
         return 1 + s**-2
+
+
+class FlowWeighting(Weighting):
+    r"""(1 + 1/s)^2: the squared error of the velocity eps - y_0 on a straight path, with `FlowTime` levels."""
+
+    def __call__(self, s: Tensor, sigma_data: float) -> Tensor:
+        return (1 + 1 / s) ** 2

@@ -14,6 +14,7 @@ from scoregen.models.latent_denoiser import LatentDenoiser
 from scoregen.models.latent_diffusion import LatentDiffusion
 from scoregen.models.lora import LoRA, merge_adapters
 from scoregen.models.mlp import MLP
+from scoregen.models.noprop import LabelDenoiser, LabelNetwork, NoPropClassifier
 from scoregen.models.observation import Inpainting, LinearObservation, MatrixObservation, Observation
 from scoregen.models.protocol import DenoiserLike, FlowMapLike
 from scoregen.models.raw import RawDenoiser
@@ -37,12 +38,15 @@ __all__ = [
     "FlatMLP",
     "FlowMapLike",
     "Inpainting",
+    "LabelDenoiser",
+    "LabelNetwork",
     "Latent",
     "LatentDenoiser",
     "LatentDiffusion",
     "LinearObservation",
     "LoRA",
     "MatrixObservation",
+    "NoPropClassifier",
     "Observation",
     "PiGDM",
     "RawDenoiser",

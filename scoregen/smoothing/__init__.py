@@ -4,6 +4,7 @@ from scoregen.smoothing.anisotropic_noise import AnisotropicGaussian
 from scoregen.smoothing.certificate import ABSTAIN, Certificate
 from scoregen.smoothing.dual import DualSmoothing
 from scoregen.smoothing.explanations import Explanation
+from scoregen.smoothing.label_sampling import SampledLabels
 from scoregen.smoothing.multiplicative_noise import LogNormal, LogNormalGain, LogNormalGamma
 from scoregen.smoothing.noise import AbstractNoise, Gaussian, Laplace, Uniform
 from scoregen.smoothing.preparation import ClassifierInput, Normalized, Resized
@@ -27,6 +28,7 @@ __all__ = [
     "Normalized",
     "PurifiedClassifier",
     "Resized",
+    "SampledLabels",
     "SmoothedClassifier",
     "Uniform",
     "best_sigma",

@@ -54,7 +54,7 @@ KINDS = [
         },
     ),
     Kind(Weighting, None, {"VelocityWeighting": "for v-prediction pipelines, as conf/loss/latent.yaml says"}),
-    Kind(NoiseLevels, None, {"LogUniform": "for measurements over all levels alike"}),
+    Kind(NoiseLevels),
     Kind(
         Grid,
         None,

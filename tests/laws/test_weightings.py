@@ -13,6 +13,7 @@ from scoregen.losses import (
     DataWeighting,
     DenoisingScoreMatching,
     EDMWeighting,
+    FlowWeighting,
     NoiseLevels,
     NoiseWeighting,
     VelocityWeighting,
@@ -22,7 +23,8 @@ from scoregen.rng import generator
 from scoregen.sde import EDM, Cosine
 
 MEAN, VAR, SD = 0.3, 0.4, 0.6
-# a weighting, and the error whose square is w |d - y|^2 for u = y + s eps: of y_0, eps, v and F = (D - c_skip u)/c_out
+# a weighting, and the error whose square is w |d - y|^2 for u = y + s eps: of y_0, eps, v, the velocity eps - y_0 and
+# F = (D - c_skip u)/c_out
 WEIGHTS = {
     "x0": (DataWeighting(), lambda u, s, d, y: d - y),
     "eps": (NoiseWeighting(), lambda u, s, d, y: (u - d) / s - (u - y) / s),
@@ -30,6 +32,7 @@ WEIGHTS = {
         VelocityWeighting(),
         lambda u, s, d, y: (((u - d) / s - s * d) - ((u - y) / s - s * y)) / (1 + s * s) ** 0.5,
     ),
+    "flow": (FlowWeighting(), lambda u, s, d, y: (u - d) / s - d - ((u - y) / s - y)),
     "edm": (EDMWeighting(), lambda u, s, d, y: (d - y) * (s * s + SD * SD) ** 0.5 / (s * SD)),
 }
 each = pytest.mark.parametrize("name", WEIGHTS)

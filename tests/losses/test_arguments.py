@@ -29,6 +29,12 @@ GIVEN = {
         "warmup": 0.2,
         "data_range": (-1.0, 1.0),
     },
+    losses.NoProp: {
+        "noise_levels": losses.FlowTime(),
+        "weighting": losses.FlowWeighting(),
+        "error": "squared",
+        "noise_sigma": 0.3,
+    },
     losses.MACER: {"noise_sigma": 0.3, "num_noises": 3, "lbd": 2.0, "gamma": 6.0, "beta": 4.0, "deferred": 0.3},
     losses.SmoothMix: {
         "noise_sigma": 0.3,
