@@ -152,6 +152,11 @@ def test_the_lowest_versions_that_are_tested_are_the_lowest_that_are_allowed():
     }
 
 
+def test_losses_and_samplers_are_tested_with_the_lowest_torch():
+    r"""`make test-lowest` leaves most of them out, since `make test` runs them with the same torch."""
+    assert pins("constraints.txt")["torch"] == pins("constraints-lowest.txt")["torch"]
+
+
 def test_every_requirement_has_a_version_with_which_all_tests_pass():
     required = names([*DEPENDENCIES, *(r for extra in EXTRAS.values() for r in extra)]) - {"scoregen"}
     assert required <= {*pins("constraints.txt")}
