@@ -11,6 +11,7 @@ from scoregen.data.images import CIFAR10, KMNIST, MNIST, Digits, FashionMNIST
 from scoregen.data.npy import Npy
 from scoregen.data.scenes import Scenes
 from scoregen.data.shards import Shards
+from scoregen.data.table_file import TableFile, TableRows
 from scoregen.data.tables import BreastCancer, PositiveTable, Wine
 from scoregen.data.toy import Toy2D
 from scoregen.data.transforms import Transforms
@@ -45,6 +46,8 @@ __all__ = [
     "Shift",
     "Source",
     "Subset",
+    "TableFile",
+    "TableRows",
     "Toy2D",
     "Transforms",
     "Wine",

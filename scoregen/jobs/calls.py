@@ -33,9 +33,10 @@ def network_calls(sampler: Any, sde: Any, where: str = "sampler") -> int:
         UserError: the sampler does not suit the process.
     """
     from scoregen.samplers.base import CountingZeroDenoiser
-    from scoregen.sde import Affine
+    from scoregen.sde import Affine, Columns
 
-    if not sde.chart.elementwise:  # whose samples have a shape of their own; the steps do not see the chart
+    # samples of these charts have a shape of their own, and the steps do not see the chart
+    if not sde.chart.elementwise or isinstance(sde.chart, Columns):
         sde = copy.copy(sde)
         sde.chart = Affine()
     counter = CountingZeroDenoiser(sde)

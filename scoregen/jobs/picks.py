@@ -6,6 +6,8 @@ r"""What a training takes from its data unless it is told: the network by the sh
 | images up to 12 pixels | unet_tiny | | above 0, without end | 1, the geometric mean, to 0 |
 | grey images up to 32 pixels | unet_patch | | none stated | the identity |
 | other images | unet | | | |
+
+Of a table the model is `table`, the loss too, and the chart takes each column to about N(0, 1/4).
 """
 
 import math
@@ -16,8 +18,29 @@ from scoregen.config import Node, accepts
 from scoregen.data import Source
 from scoregen.description import merged, option
 from scoregen.errors import UserError, closest
+from scoregen.sde import Columns
+from scoregen.tables import Schema
 
 AUTO = "auto"
+_PLAIN_LOSS = "scoregen.losses.DenoisingScoreMatching"
+
+
+def schema_of(source: Source) -> Schema | None:
+    r"""The columns of a table; None for other data."""
+    found = getattr(source, "schema", None)
+    return found if isinstance(found, Schema) else None
+
+
+def chosen_loss(loss: Node, source: Source) -> tuple[Node, list[str]]:
+    r"""The node of a loss: for a table that of its columns in place of the usual one; and what was picked, in words."""
+    if schema_of(source) is None or loss.get("_target_") != _PLAIN_LOSS:
+        return loss, []
+    usual, own = option("loss", "score_matching"), option("loss", "table")
+    for key, value in loss.items():
+        if key not in own and value != usual.get(key):
+            raise UserError(f"loss.{key}: the data picked loss=table, which has no {key}. Leave it out.")
+    found = own | {key: value for key, value in loss.items() if key in own and key != "_target_"}
+    return Node(found), ["loss: table, picked by the columns of the data"]
 
 
 def pick_model(source: Source) -> str:
@@ -28,6 +51,8 @@ def pick_model(source: Source) -> str:
             "model.pipeline=PATH loss=latent."
         )
     shape = tuple(source.shape)
+    if schema_of(source) is not None:
+        return "table"
     if len(shape) != 3:
         return "mlp"
     if max(shape[1:]) <= 12:
@@ -37,6 +62,10 @@ def pick_model(source: Source) -> str:
 
 def pick_chart(source: Source) -> Node:
     r"""The chart that takes the range of a source to about [-1, 1]."""
+    if (schema := schema_of(source)) is not None:
+        layout = schema.layout
+        numbers = source.train.in_units(slice(None))[0][:, : layout.numbers]
+        return Node({"_target_": "scoregen.sde.Columns", **Columns.fit(numbers, layout.logarithmic)})
     found = source.range
     if found is None:
         scale, shift = 1.0, 0.0
@@ -61,6 +90,14 @@ def chosen_chart(sde: Node, chart: Node, source: Source) -> tuple[Node, bool]:
     if sde.get("chart") is not None:
         return sde, False
     return Node({**sde, "chart": dict(pick_chart(source) if by_data else chart)}), by_data
+
+
+def chart_text(chart: Mapping[str, Any], source: Source) -> str:
+    r"""A chart that was picked, and why, in words: y = 2 x - 1, picked by the range (0, 1) of the data."""
+    if "logarithmic" in chart:
+        columns, logs = len(chart["scale"]), sum(chart["logarithmic"])
+        return f"of {columns} columns of numbers, {logs} of them by their logarithms; picked by the columns of the data"
+    return f"{affine_text(chart)}, picked by the range {source.range} of the data"
 
 
 def affine_text(chart: Mapping[str, Any]) -> str:
@@ -110,6 +147,12 @@ def _check_known(given: Mapping[str, Any], network: Mapping[str, Any], name: str
 def fill_model(model: Mapping[str, Any], source: Source, conditional: bool, where: str = "model") -> Node:
     r"""The model's node with what only the data know: shape and number of classes, where it leaves them open."""
     node = Node(model)
+    if (schema := schema_of(source)) is not None and accepts(node, "sizes", where):
+        own = {"numbers": schema.layout.numbers, "sizes": list(schema.layout.sizes)}
+        for key, value in own.items():
+            if node.get(key) not in (None, value):
+                raise UserError(f"{where}.{key}: must be that of the data, {value}, got {node[key]}. Leave it out.")
+        node |= own
     if "network" in node:
         if not isinstance(node["network"], Mapping):
             raise UserError(f"{where}.network: must be a mapping with a _target_, got {node['network']!r}.")

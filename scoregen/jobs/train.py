@@ -17,7 +17,16 @@ from scoregen.jobs.adoption import adopted
 from scoregen.jobs.data_moments import set_moments
 from scoregen.jobs.job import LoadingJob, Plan
 from scoregen.jobs.lora import adapt, give_prompts
-from scoregen.jobs.picks import affine_text, chosen_chart, chosen_model, fill_model, has_shape, tell_next
+from scoregen.jobs.picks import (
+    chart_text,
+    chosen_chart,
+    chosen_loss,
+    chosen_model,
+    fill_model,
+    has_shape,
+    schema_of,
+    tell_next,
+)
 from scoregen.jobs.rehearsal import check_loads, check_loss, check_meaning, check_monitor, check_optimizer
 from scoregen.targets import check_targets
 
@@ -126,7 +135,7 @@ class Train(LoadingJob):
         from scoregen.rng import Stream, seed_all
 
         trainer = build(self.trainer, where="trainer")
-        loss = build(self.loss, where="loss")
+        loss = build(config["loss"], where="loss")
         config["model"] = dict(tell_next(Node(config["model"]), loss))
         seed_all(self.seed, Stream.WEIGHTS)
         model: Any = build_model(config)
@@ -144,11 +153,15 @@ class Train(LoadingJob):
         node, name = chosen_model(self.model, self.data)
         config["model"] = dict(fill_model(node, self.data, self.conditional))
         picked = [f"model: {name}, picked by the shape {tuple(self.data.shape)} of the data"] if name else []
+        loss, told = chosen_loss(self.loss, self.data)
+        config["loss"], picked = dict(loss), [*picked, *told]
+        if (schema := schema_of(self.data)) is not None:
+            picked += ["columns:", *schema.told()]
         if accepts(config["model"], "sde", "model"):
             sde, by_data = chosen_chart(self.sde, self.chart, self.data)
             config["sde"] = dict(sde)
             if by_data:
-                picked.append(f"chart: {affine_text(sde['chart'])}, picked by the range {self.data.range} of the data")
+                picked.append(f"chart: {chart_text(sde['chart'], self.data)}")
             if not has_shape(config["model"]):
                 config["shape"] = list(self.data.shape)
         check_targets({part: config[part] for part in ("model", "sde")}, trust=self.trust, typed=True)

@@ -21,6 +21,7 @@ from scoregen.losses.smooth_mix import SmoothMix
 from scoregen.losses.smoothness import JacobianPenalty, StepwiseVariation
 from scoregen.losses.speckle_split import SpeckleSplit
 from scoregen.losses.splitting import Splitting
+from scoregen.losses.table import TableScoreMatching
 from scoregen.losses.weightings import (
     DataWeighting,
     EDMWeighting,
@@ -69,6 +70,7 @@ __all__ = [
     "SpeckleSplit",
     "Splitting",
     "StepwiseVariation",
+    "TableScoreMatching",
     "TrainableDenoiser",
     "UniformTime",
     "VelocityWeighting",

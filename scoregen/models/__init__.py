@@ -18,6 +18,7 @@ from scoregen.models.noprop import LabelDenoiser, LabelNetwork, NoPropClassifier
 from scoregen.models.observation import Inpainting, LinearObservation, MatrixObservation, Observation
 from scoregen.models.protocol import DenoiserLike, FlowMapLike
 from scoregen.models.raw import RawDenoiser
+from scoregen.models.table import TableDenoiser, TableMLP
 from scoregen.models.unet import UNet
 from scoregen.models.vit import ViT, ViTClassifier
 from scoregen.models.wrapper import DenoiserWrapper
@@ -51,6 +52,8 @@ __all__ = [
     "PiGDM",
     "RawDenoiser",
     "Replacement",
+    "TableDenoiser",
+    "TableMLP",
     "UNet",
     "ViT",
     "ViTClassifier",

@@ -62,7 +62,7 @@ class Inpainting(Observation):
         self.mask, self.x = self.mask.to(like.device), self.x.to(like.device)  # once, not at every call
         mask, x = self.mask, self.x.to(like)
         # a value that is valid in every chart stands in for the unknown ones, which may be anything
-        neutral = sde.from_chart(torch.zeros((), dtype=x.dtype, device=x.device))
+        neutral = sde.from_chart(torch.zeros_like(x))
         y = sde.to_chart(torch.where(mask, x, neutral))
         slope, _ = sde.chart.inverse_derivatives(y)
         return mask, y, (self.noise / slope) ** 2

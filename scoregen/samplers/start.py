@@ -73,7 +73,7 @@ def observed_state(sde: SDE, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, fl
 
 def _above_floor(sde: SDE, x_t: Tensor) -> Tensor:
     r"""Refuses values at the lowest end of a log chart, which stand for all that are lower; on an accelerator nan."""
-    floor = sde.to_chart(sde.from_chart(x_t.new_full((), -math.inf)))
+    floor = sde.to_chart(sde.from_chart(torch.full_like(x_t, -math.inf)))
     below = sde.to_chart(x_t) <= floor
     if not readable(x_t):
         return torch.where(below, math.nan, x_t)

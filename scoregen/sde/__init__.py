@@ -12,6 +12,7 @@ from scoregen.sde.additive import (
     VariancePreserving,
 )
 from scoregen.sde.chart import Affine, Chart, Compose, Log, Logarithm
+from scoregen.sde.columns import Columns
 from scoregen.sde.discrete import DiscretePath
 from scoregen.sde.multiplicative import GeometricBrownianMotion, GeometricOU, Linear, Multiplicative
 from scoregen.sde.path import Path
@@ -24,6 +25,7 @@ __all__ = [
     "VP",
     "Affine",
     "Chart",
+    "Columns",
     "Compose",
     "Cosine",
     "DiscretePath",

@@ -48,6 +48,7 @@ KINDS = [
         Chart,
         "chart",
         {
+            "Columns": "of a table, whose columns and rows say what it is",
             "Latent": "stands inside latent denoisers, which build it from their autoencoder",
             "Log": "stands inside multiplicative processes, which build it from their offset",
             "Compose": "stands inside multiplicative processes, which build it from their data_range",

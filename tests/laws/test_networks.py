@@ -10,7 +10,7 @@ from torch import nn
 
 from scoregen.config import build, conf_dir
 from scoregen.description import plain
-from scoregen.models import MLP, DiffusersNetwork, DiT, FlatMLP, UNet
+from scoregen.models import MLP, DiffusersNetwork, DiT, FlatMLP, TableMLP, UNet
 from scoregen.rng import generator
 
 
@@ -31,6 +31,7 @@ NETWORKS = {
     "dit": DiT((2, 6, 9), patch_size=2, width=16, depth=2, heads=2, num_classes=3),  # neither square nor whole patches
     "mlp": MLP((5,), width=8, depth=1, num_classes=3),
     "flat_mlp": FlatMLP((1, 8, 8), width=8, depth=1, num_classes=3),
+    "table_mlp": TableMLP((5,), width=8, depth=1, num_classes=3),
     "unet": UNet((1, 8, 8), channels=(4, 8), layers=1, num_classes=3),
 }
 each = pytest.mark.parametrize("name", NETWORKS)

@@ -122,6 +122,13 @@ def mnist(name: str) -> Callable[[Path], dict[str, Any]]:
     return arguments
 
 
+def table(folder: Path) -> dict[str, Any]:
+    pytest.importorskip("pandas")
+    rows = "".join(f"{0.5 * k + 1};{'ab'[k % 2]}\n" for k in range(30))
+    (folder / "a.csv").write_text("size;kind\n" + rows)
+    return {"path": str(folder / "a.csv"), "columns": {"size": "real"}, "separator": ";"} | PARTS
+
+
 SOURCES = {
     data.Digits: Small(lambda folder: {"augmentation": FLIP} | PARTS),
     data.MNIST: Small(mnist("MNIST")),
@@ -136,6 +143,7 @@ SOURCES = {
     data.Shards: Small(shards, (-1.0, 1.0)),
     data.HuggingFace: Small(hugging_face, (-1.0, 1.0)),
     data.Toy2D: Small(lambda folder: {"n": 100, "noise": 0.1, "seed": 3} | PARTS, None),
+    data.TableFile: Small(table, None),
     data.BreastCancer: Small(lambda folder: {"seed": 3} | PARTS, (0.0, math.inf)),
     data.Wine: Small(lambda folder: {"seed": 3} | PARTS, (0.0, math.inf)),
 }

@@ -1,0 +1,95 @@
+r"""Tables of mixed columns, from a file or a data frame: rows as vectors, with nan for what is missing."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from torch import Tensor
+
+from scoregen.data.base import ArrayDataset, Held, Source
+from scoregen.data.parts import AUTO
+from scoregen.tables import Schema, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IN_MEMORY = "(data frame)"
+
+
+class TableRows(ArrayDataset):
+    r"""Rows of a table in memory (N, D), float32; nan is what is missing.
+
+    Args:
+        x: (N, D), finite or nan.
+
+    Raises:
+        ValueError: infinite values.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__(x.nan_to_num(0.0, posinf=float("inf"), neginf=-float("inf")))
+        self._x = x
+
+
+class TableFile(Source):
+    r"""A table with names of columns: a .csv file, or a .parquet file.
+
+    Types of columns are guessed (`scoregen.tables.Schema`), and printed by a training. Text cells that are empty or
+    "NA" are missing. Whole numbers become continuous by a uniform draw that the row and the column decide.
+
+    Args:
+        path: the file.
+        columns: kinds of columns by their names, where the guess is not right: real, positive, zero_positive, integer,
+            category, date, constant or drop.
+        separator: between the cells of a text file.
+        test, validation: as `Source`; a file of a path has the same columns.
+
+    Attributes:
+        schema: the columns, and how rows become vectors.
+
+    Raises:
+        UserError: the file is missing, empty or damaged, a column twice, or values that its kind cannot have.
+    """
+
+    range = None
+
+    def __init__(
+        self,
+        path: str,
+        columns: Mapping[str, str] | None = None,
+        separator: str = ",",
+        test: Held = AUTO,
+        validation: Held = AUTO,
+    ) -> None:
+        super().__init__(test=test, validation=validation)
+        self.path, self.columns, self.separator = path, None if columns is None else dict(columns), separator
+        self.name = Path(path).stem
+        frame, forms = read_table(path, separator)
+        self._take(frame, forms)
+
+    @classmethod
+    def of_frame(
+        cls,
+        frame: "pd.DataFrame",
+        columns: Mapping[str, str] | None = None,
+        test: Held = AUTO,
+        validation: Held = AUTO,
+    ) -> Self:
+        r"""Of a data frame, whose index is left out; arguments as of the class."""
+        found = cls.__new__(cls)
+        Source.__init__(found, test=test, validation=validation)
+        found.path, found.columns, found.separator = IN_MEMORY, None if columns is None else dict(columns), ","
+        found.name = "table"
+        found._take(frame, {})
+        return found
+
+    def _take(self, frame: "pd.DataFrame", forms: Mapping[str, str]) -> None:
+        self.schema = Schema.guess(frame, self.columns, forms)
+        self.frame = frame
+        self._x = self.schema.encode(frame)
+
+    def load(self, train: bool) -> TableRows | None:
+        return TableRows(self._x) if train else None
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "table": self.schema.plain()}
