@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Sample,
         Smoothness,
         Sweep,
+        TableModel,
         Targets,
         Train,
     )
@@ -36,6 +37,7 @@ __all__ = [
     "Sample",
     "Smoothness",
     "Sweep",
+    "TableModel",
     "Targets",
     "Train",
     "__version__",

@@ -14,6 +14,7 @@ from scoregen.jobs.restore import Restore
 from scoregen.jobs.sample import Sample
 from scoregen.jobs.smoothness import Smoothness
 from scoregen.jobs.sweep import Sweep
+from scoregen.jobs.table_model import TableModel
 from scoregen.jobs.targets import Targets
 from scoregen.jobs.train import Train
 
@@ -33,6 +34,7 @@ __all__ = [
     "Sample",
     "Smoothness",
     "Sweep",
+    "TableModel",
     "Targets",
     "Train",
 ]

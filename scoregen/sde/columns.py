@@ -12,6 +12,7 @@ Reference: Gregory & Delbourgo (1982); Durkan et al. (2019), arXiv 1906.04032, e
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ _STEEPEST = 8.0  # slopes of the spline lie between 1/8 and 8
 
 @dataclass(frozen=True)
 class _Piece:
-    r"""What a spline is in the bins of some values: ends (low, left), sizes, slopes at both ends, and inside or not."""
+    r"""What a spline is in the bins of some values: where they begin, their sizes, and the slopes at both ends."""
 
     left: Tensor
     low: Tensor
@@ -182,11 +183,7 @@ def _tables(knots: Sequence[Sequence[float]], levels: Sequence[Sequence[float]])
     most = max((len(row) for row in knots), default=0)
     for inner, outer in zip(knots, levels, strict=True):
         x, y = (list(inner), list(outer)) if inner else ([0.0, 1.0], [0.0, 1.0])
-        if (
-            len(x) != len(y)
-            or len(x) < 2
-            or any(not b > a for row in (x, y) for a, b in zip(row, row[1:], strict=False))
-        ):
+        if len(x) != len(y) or len(x) < 2 or any(not b > a for row in (x, y) for a, b in pairwise(row)):
             raise ValueError(f"knots and levels must increase, two or more of each, got {inner} and {outer}.")
         slopes = _slopes(x, y)
         for _ in range(max(most, 2) - len(x)):
@@ -199,7 +196,7 @@ def _tables(knots: Sequence[Sequence[float]], levels: Sequence[Sequence[float]])
 def _slopes(x: Sequence[float], y: Sequence[float]) -> list[float]:
     r"""Slopes at the knots: harmonic means of those of the bins, at the ends those of the bins."""
     bins = [(d - c) / (b - a) for a, b, c, d in zip(x, x[1:], y, y[1:], strict=False)]
-    inner = [2 * a * b / (a + b) for a, b in zip(bins, bins[1:], strict=False)]
+    inner = [2 * a * b / (a + b) for a, b in pairwise(bins)]
     return [bins[0], *inner, bins[-1]]
 
 
