@@ -1,5 +1,6 @@
 r"""What the job restore finds in its images before it starts: units, scale, looks, and pixels without data."""
 
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 from scoregen.data.units import percent
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import known_of
+from scoregen.jobs.observation import check_counts, gain_of, of_counts, takes_zeros
 from scoregen.parallel import gather, rank
 
 if TYPE_CHECKING:
     from scoregen.jobs.restore import Restore
-    from scoregen.restoration import Reading, Scene, Survey, Units
+    from scoregen.restoration import Clean, Noise, Reading, Scene, Survey, Units
 
 T = TypeVar("T")
 _TOO_MANY = 0.5  # share of the valid pixels below the floor
@@ -24,13 +26,15 @@ class Brightness:
     r"""What was found.
 
     Args:
-        units: of the planes of each scene. looks: of the speckle.
-        rest: median intensity, for pixels without data; None where there are none.
+        units: of the planes of each scene. factor: of their scale, from scale=auto. noise: that is removed.
+        middle: median intensity. rest: the same, for pixels without data; None where there are none.
         lines: to be printed. facts: for the record.
     """
 
     units: "list[list[Units]]"
-    looks: float
+    factor: float
+    noise: "Noise"
+    middle: float
     rest: float | None
     lines: list[str]
     facts: dict[str, float]
@@ -45,9 +49,32 @@ def looked(job: "Restore", scenes: "Sequence[Scene]", checkpoint: Path, offset: 
     Raises:
         UserError: on every process, for values that cannot be restored, or are in other units.
     """
+    return first_only(lambda: _looked(job, scenes, _top(checkpoint), offset))
+
+
+def _top(checkpoint: Path) -> float | None:
+    r"""The highest value of the training data of a checkpoint, None where there is none."""
     data = known_of(checkpoint).range
-    top = None if data is None or data[1] == float("inf") else data[1]
-    return first_only(lambda: _looked(job, scenes, top, offset))
+    return None if data is None or data[1] == float("inf") else data[1]
+
+
+def clean_of(job: "Restore", scenes: "Sequence[Scene]", found: Brightness, checkpoint: Path) -> "Clean | None":
+    r"""The clean images that the job was given, in units as those of its images; None without.
+
+    Raises:
+        UserError: one is missing, has another size, or is in other units.
+    """
+    from scoregen.restoration import Clean, Reading, check_clean, open_clean, units_of
+
+    if job.clean is None:
+        return None
+    top, scale = _top(checkpoint), None if job.scale == "auto" else job.scale
+    clean = open_clean(job.clean, scenes, job.max_pixels, job.layout)
+    units = [[units_of(p.dtype, job.unit, scale, None, top or 1.0) for p in scene.planes] for scene in clean]
+    units = [[replace(one, scale=one.scale * found.factor) for one in own] for own in units]
+    pairs = Clean(clean, units, top)
+    first_only(lambda: check_clean(scenes, found.units, Reading(job.nodata), pairs))
+    return pairs
 
 
 def first_only(compute: Callable[[], T]) -> T:
@@ -63,8 +90,7 @@ def first_only(compute: Callable[[], T]) -> T:
         raise failure
     if text is not None:
         raise UserError(text)
-    assert value is not None
-    return value
+    return typing.cast(T, value)
 
 
 def _looked(job: "Restore", scenes: "Sequence[Scene]", top: float | None, offset: float) -> Brightness:
@@ -72,7 +98,9 @@ def _looked(job: "Restore", scenes: "Sequence[Scene]", top: float | None, offset
 
     scale = None if job.scale == "auto" else job.scale
     units = [[units_of(p.dtype, job.unit, scale, job.floor, top or 1.0) for p in scene.planes] for scene in scenes]
-    units = [[replace(one, zeros=job.takes_zeros()) for one in own] for own in units]
+    units = [[replace(one, zeros=takes_zeros(job)) for one in own] for own in units]
+    if of_counts(job):
+        check_counts(units)
     reading, survey = Reading(job.nodata), Survey()
     for scene, own in zip(scenes, units, strict=True):
         look(scene, own, reading, survey)
@@ -84,8 +112,8 @@ def _looked(job: "Restore", scenes: "Sequence[Scene]", top: float | None, offset
             f"floor: {percent(survey.raised / valid)} of the pixels are darker than floor={job.floor:g}. It is for few "
             "pixels. Check unit, or give a lower one."
         )
-    looks, lines, facts = _looks(job, scenes, units, reading)
-    factor, more = _scale(job, survey, looks, None if top is None else top + offset, units[0][0])
+    noise, lines, facts = _noise(job, scenes, units, reading)
+    factor, more = _scale(job, survey, noise, None if top is None else top + offset, units[0][0])
     units = [[replace(one, scale=one.scale * factor) for one in own] for own in units]
     first = units[0][0]
     facts |= {"scale_used": float(f"{first.value(1.0):.6g}")} if job.scale == "auto" else {}
@@ -94,12 +122,12 @@ def _looked(job: "Restore", scenes: "Sequence[Scene]", top: float | None, offset
         lines.append(f"no data: {percent(survey.missing / survey.pixels)} of the pixels, given back as they are")
     if survey.raised:
         lines.append(f"floor: {percent(survey.raised / valid)} of the pixels with data are raised to it")
-    rest = survey.quantile(0.5) / factor if survey.missing else None
-    return Brightness(units, looks, rest, lines, facts)
+    middle = survey.quantile(0.5) / factor
+    return Brightness(units, factor, noise, middle, middle if survey.missing else None, lines, facts)
 
 
 def _scale(
-    job: "Restore", survey: "Survey", looks: float, highest: float | None, units: "Units"
+    job: "Restore", survey: "Survey", noise: "Noise", highest: float | None, units: "Units"
 ) -> tuple[float, list[str]]:
     r"""The factor of the scale, and what is to be told of it."""
     from scoregen.restoration import check_scale
@@ -109,9 +137,25 @@ def _scale(
             raise UserError("scale: the training data have no highest value to compare with, got scale=auto. Give it.")
         return 1.0, ["scale: the training data have no highest value, so the brightness was not compared"]
     if job.scale == "auto":
-        return survey.bright(looks) / highest, []
-    told = check_scale(survey, looks, highest, units, given=job.scale is not None)
+        return survey.bright(noise, units) / highest, []
+    told = check_scale(survey, noise, highest, units, given=job.scale is not None)
     return 1.0, [] if told is None else [told]
+
+
+def _noise(
+    job: "Restore", scenes: "Sequence[Scene]", units: "list[list[Units]]", reading: "Reading"
+) -> tuple["Noise", list[str], dict[str, float]]:
+    r"""The noise, what is to be told of it, and the facts."""
+    from scoregen.restoration import Counts, Speckle
+
+    if not of_counts(job):
+        looks, lines, facts = _looks(job, scenes, units, reading)
+        return Speckle(looks), lines, facts
+    whole = next((scene for scene in scenes if any(plane.dtype.kind in "iu" for plane in scene.planes)), None)
+    if whole is None:
+        return Counts(gain_of(job)), [], {}
+    told = f"counts: '{whole.name}' holds integers, so its result is rounded to whole ones. Save floats to keep more"
+    return Counts(gain_of(job)), [told], {}
 
 
 def _looks(

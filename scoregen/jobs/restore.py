@@ -1,24 +1,24 @@
 r"""Despeckling of images with a checkpoint: what speckled intensities leave possible, a band of tiles at a time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from scoregen.checks import at_least
-from scoregen.config import Node, accepts, build, target_of
+from scoregen.config import Node
 from scoregen.data.bounds import MOST_PIXELS
 from scoregen.data.layout import Layout
 from scoregen.description import built_option, root_node
 from scoregen.errors import UserError
-from scoregen.jobs.brightness import looked
+from scoregen.jobs.brightness import Brightness, clean_of, first_only, looked
 from scoregen.jobs.conditioning import announced, find_checkpoint, image_shape
 from scoregen.jobs.fast import FastJob
 from scoregen.jobs.job import Job, Plan, Weights, origin
-from scoregen.samplers import Despeckler, Quantised, Sampler, SplitGibbs, Tiled
+from scoregen.jobs.observation import chain, check_observation, check_recorded, noise_ratio, of_counts
+from scoregen.samplers import Despeckler, Sampler, SplitGibbs, Tiled
 from scoregen.samplers.despeckle import OnIntensity
 from scoregen.sde.multiplicative import logarithm
-from scoregen.targets import locate
 from scoregen.whole import said
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ class Restore(FastJob):
             homogeneous windows.
         samples: draws to average, by `sampler`; 0: the posterior mean of 1 + 2 probes calls.
         sampler: of the draws.
-        observation: law of what was recorded, `GammaObservation` or `Quantised`, by which draws are exact; None: the
-            process takes the logarithm of the speckle for normal noise. gibbs: the chain that then makes the draws.
+        observation: law of what was recorded, `GammaObservation`, `Quantised` or `PoissonObservation`, by which draws
+            are exact; None: the process takes the logarithm of the speckle for normal noise. gibbs: the chain that then
+            makes the draws. Counts have no looks, and any model of pixels restores them.
+        clean: the images without noise, a file or a folder of the same names, for PSNR and SSIM; None: there are none.
         probes: for the posterior variance of each pixel; 0: the geometric mean, one call.
         tile, overlap: of tiles and between them, in pixels; the model's side and a quarter of it unless given.
         layout: where the channels of arrays are; None where the shape tells.
@@ -51,10 +53,11 @@ class Restore(FastJob):
     """
 
     known: ClassVar = ("images", "std", "parts", "restored.npz", "measures.json", "report.html")
-    free: ClassVar = (*Job.free, "max_pixels")
+    free: ClassVar = (*Job.free, "max_pixels", "clean")
     checkpoint: str | None = None
     weights: Weights = "ema"
     images: str | None = None
+    clean: str | None = None
     unit: Literal["intensity", "amplitude", "db"] = "intensity"
     scale: float | Literal["auto"] | None = None
     nodata: float | None = None
@@ -78,47 +81,45 @@ class Restore(FastJob):
         at_least(1, batch_size=self.batch_size, max_pixels=self.max_pixels)
         if self.images is None:
             raise UserError("images: a value is required. Give a picture, a TIFF, .npy or .npz file, or a folder.")
-        if self.looks is None or (self.looks != "estimate" and not float(self.looks) > 0):
+        unknown = self.looks is None and not of_counts(self)
+        if unknown or (self.looks not in (None, "estimate") and not float(self.looks or 0) > 0):
             raise UserError(
                 f"looks: must be > 0, the number of looks of the images, got {self.looks}. Give it, or looks=estimate."
             )
         if not self.samples:
             self.refuse_ignored({"sampler": "needs samples=1 or more, the draws that it makes"})
-        if self.observation is None:
-            self.refuse_ignored({"gibbs": "needs an observation (observation=gamma)"})
-            return
-        self.refuse_ignored({"sampler": "is gibbs.sampler where there is an observation"})
-        if not self.samples:
-            raise UserError("observation: needs samples=1 or more, the draws that it makes, got samples=0.")
-        if not accepts(self.observation, "looks", "observation"):
-            raise UserError(
-                f"observation: must be a law of speckle (gamma or quantised), got {self.observation['_target_']}. Call "
-                "SplitGibbs from Python (docs/despeckling.md)."
-            )
-        if self.observation.get("looks") not in (None, self.looks):
-            raise UserError(
-                f"observation.looks: must be looks={self.looks} of the job, got {self.observation['looks']}. Leave it "
-                "out."
-            )
-
-    def takes_zeros(self) -> bool:
-        r"""Whether the law of what was recorded knows what was rounded to zero."""
-        return self.observation is not None and locate(target_of(self.observation)) is Quantised
+        else:
+            self.refuse_ignored({"probes": "is of the posterior mean, which samples=0 gives"})
+        check_observation(self)
 
     def plan(self, out: Path) -> Plan:
         from scoregen import parallel
-        from scoregen.restoration import Estimate, Reading, Restorer, Results, Review, open_scenes, write_review
+        from scoregen.restoration import (
+            Estimate,
+            Reading,
+            Restorer,
+            Results,
+            Review,
+            Speckle,
+            open_scenes,
+            write_review,
+        )
 
         scenes = open_scenes(str(self.images), self.max_pixels, self.layout)
         checkpoint = find_checkpoint(self.checkpoint)
         source = self._source(out)
         tiled = self._tiled(self.loaded(checkpoint, self.weights), image_shape(checkpoint))
         self._check_scenes(scenes, tiled)
-        found = looked(self, scenes, checkpoint, logarithm(tiled.sde, "despeckling", "").offset)
-        despeckler, gibbs = self._despeckler(tiled, found.looks), self._gibbs(tiled, found.looks)
+        offset = 0.0 if of_counts(self) else logarithm(tiled.sde, "despeckling", "").offset
+        found, reading = looked(self, scenes, checkpoint, offset), Reading(self.nodata)
+        clean = clean_of(self, scenes, found, checkpoint)
+        gibbs = chain(self, tiled, found.noise, found.units[0][0])
+        if gibbs is not None:
+            first_only(lambda: check_recorded(scenes, found.units, reading, found.noise, gibbs.observation))
+        looks = found.noise.looks if isinstance(found.noise, Speckle) else None
+        told = self._lines(tiled, found, gibbs)
         sampler = self.sampler if self.samples else None
-        estimate = Estimate(found.looks, self.samples, sampler, self.probes, self.seed, gibbs)
-        reading = Reading(self.nodata)
+        estimate = Estimate(looks, self.samples, sampler, self.probes, self.seed, gibbs)
         restorer = Restorer(scenes, found.units, reading, tiled, estimate, None if gibbs else found.rest)
         results = Results(scenes, self._bands(scenes, tiled), out)
         todo = parallel.gather(results.missing() if parallel.rank() == 0 else None)[0]
@@ -131,13 +132,13 @@ class Restore(FastJob):
             places = [results.finish(k) for k in parallel.shard(range(len(scenes)))]
             parallel.barrier()
             if parallel.rank() == 0:
-                review = Review(scenes, found.units, reading, out, self.layout)
-                shown = {"speckle": f"{found.looks:.4g} looks", "unit": self.unit, **facts}
-                print(write_review(review, found.looks, shown))
+                review = Review(scenes, found.units, reading, found.noise, out, layout=self.layout, clean=clean)
+                shown = {**asdict(found.noise), "unit": self.unit, **facts, "clean": self.clean}
+                print(write_review(review, shown))
                 print(places[0] if len(scenes) == 1 else out)
 
         planes = sum(len(scene.planes) for scene in scenes)
-        lines = [announced(checkpoint, self.weights), *found.lines, *self._lines(despeckler, gibbs)]
+        lines = [announced(checkpoint, self.weights), *found.lines, *told]
         lines += [f"images: {planes}, {todo.planes} already there{said(todo.damaged)}", f"out: {out}"]
         return Plan(work, lines, facts)
 
@@ -156,10 +157,11 @@ class Restore(FastJob):
             tiled = Tiled(model, self.tile or min(shape[1:]), self.overlap, self.batch_size, shape[0])
         except ValueError as error:
             raise UserError(f"tile: {error}") from error
-        try:
-            OnIntensity(tiled)
-        except TypeError as error:
-            raise UserError(f"checkpoint: {error}") from error
+        if not of_counts(self):
+            try:
+                OnIntensity(tiled)
+            except TypeError as error:
+                raise UserError(f"checkpoint: {error}") from error
         return tiled
 
     def _despeckler(self, tiled: Tiled, looks: float) -> Despeckler:
@@ -171,18 +173,6 @@ class Restore(FastJob):
         except ValueError as error:
             raise UserError(f"{'sampler' if 'sampler' in str(error) else 'looks'}: {error}") from error
         return despeckler
-
-    def _gibbs(self, tiled: Tiled, looks: float) -> SplitGibbs | None:
-        r"""The chain of draws by the exact law of what was recorded; None without one."""
-        if self.observation is None:
-            return None
-        law = build(self.observation | {"looks": looks}, where="observation")
-        gibbs: SplitGibbs = build(self.gibbs, where="gibbs", observation=law)
-        try:
-            gibbs.check(OnIntensity(tiled))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"gibbs: {error}") from error
-        return gibbs
 
     def _check_scenes(self, scenes: "Sequence[Scene]", tiled: Tiled) -> None:
         r"""Refuses images of other channels, and those that are too large to be drawn."""
@@ -212,21 +202,33 @@ class Restore(FastJob):
             found.append([Band(i, k, first, last) for k, some in enumerate(rows) for first, last in some])
         return found
 
-    def _lines(self, despeckler: Despeckler, gibbs: SplitGibbs | None) -> list[str]:
-        tiled: Any = despeckler.denoiser.denoiser
-        name = type(despeckler.sampler).__name__
+    def _lines(self, tiled: Tiled, found: Brightness, gibbs: SplitGibbs | None) -> list[str]:
+        r"""The noise and the estimate, as they are printed; refuses looks that the model cannot remove."""
+        from scoregen.restoration import Counts, Speckle
+
+        tiles = f"tiles of {tiled.size}, overlap {tiled.overlap}"
+        name = type(self.sampler).__name__
+        if isinstance(found.noise, Speckle):
+            despeckler = self._despeckler(tiled, found.noise.looks)
+            ratio, name = despeckler.s.item(), type(despeckler.sampler).__name__
+            lines = [f"speckle: {despeckler.looks:.4g} looks, noise ratio {ratio:.4g}; {tiles}"]
+        elif isinstance(found.noise, Counts):
+            counts = found.middle * found.units[0][0].scale / found.noise.gain
+            ratio = noise_ratio(tiled.sde, found.middle, counts)
+            lines = [f"counts: median {counts:.4g}, noise ratio there {ratio:.4g}; {tiles}"]
         if gibbs is not None:
             calls = gibbs.rounds * gibbs.sampler.steps
             name = f"SplitGibbs with {type(gibbs.observation).__name__}, {calls} steps each"
+            if gibbs.rho_min > 0.21 * ratio:
+                lines.append(
+                    f"gibbs: rho_min={gibbs.rho_min:g} is more than a fifth of the noise ratio, and adds to it. "
+                    f"gibbs.rho_min={ratio / 5:.2g} is exacter, with more gibbs.rounds"
+                )
         if self.samples:
             what = f"mean of {self.samples} draws of {name}" if self.samples > 1 else f"one draw of {name}"
         else:
             what = f"posterior mean of {1 + 2 * self.probes} calls" if self.probes else "geometric mean of one call"
-        return [
-            f"speckle: {despeckler.looks:.4g} looks, noise ratio {despeckler.s.item():.4g}; tiles of {tiled.size}, "
-            f"overlap {tiled.overlap}",
-            f"estimate: {what}",
-        ]
+        return [*lines, f"estimate: {what}"]
 
     def _restore(self, restorer: "Restorer", results: "Results", bands: "list[Band]") -> None:
         from scoregen.interruption import check_folder, end_if_asked

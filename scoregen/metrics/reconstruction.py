@@ -112,6 +112,12 @@ def ssim(a: Tensor, b: Tensor, sigma: float = 1.5, window: int = 11) -> Tensor:
 
     Reference: Wang et al. (2004), equation 13.
     """
+    mean: Tensor = ssim_map(a, b, sigma, window).flatten(1).mean(1)
+    return mean
+
+
+def ssim_map(a: Tensor, b: Tensor, sigma: float = 1.5, window: int = 11) -> Tensor:
+    r"""The structural similarity of every window, (B, C, H', W'), NaN where it holds one; arguments as of `ssim`."""
     side = min(window, min(a.shape[-2:]) - (min(a.shape[-2:]) + 1) % 2)
     place = torch.arange(side, dtype=torch.float64) - side // 2
     line = (-(place**2) / (2 * sigma**2)).exp()
@@ -126,9 +132,7 @@ def ssim(a: Tensor, b: Tensor, sigma: float = 1.5, window: int = 11) -> Tensor:
     mean_a, mean_b = smooth(a), smooth(b)
     var_a, var_b, cov = smooth(a * a) - mean_a**2, smooth(b * b) - mean_b**2, smooth(a * b) - mean_a * mean_b
     c_1, c_2 = 0.01**2, 0.03**2
-    found = (2 * mean_a * mean_b + c_1) * (2 * cov + c_2) / ((mean_a**2 + mean_b**2 + c_1) * (var_a + var_b + c_2))
-    mean: Tensor = found.flatten(1).mean(1)
-    return mean
+    return (2 * mean_a * mean_b + c_1) * (2 * cov + c_2) / ((mean_a**2 + mean_b**2 + c_1) * (var_a + var_b + c_2))
 
 
 class _Counted:

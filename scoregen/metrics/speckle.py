@@ -147,11 +147,21 @@ def ratio_statistics(intensity: Tensor, restored: Tensor, mask: Tensor | None = 
     ratio = ratio_image(intensity, restored)
     if mask is not None:
         ratio = torch.where(mask.to(ratio.device, torch.bool), ratio, math.nan)
-    values = ratio[ratio.isfinite()]
+    return statistics(ratio)
+
+
+def statistics(image: Tensor) -> RatioImage:
+    r"""Mean, variance and correlation of neighbours of an image (..., H, W), NaN where it is not valid.
+
+    Raises:
+        ValueError: fewer than 2 valid pixels.
+    """
+    image = double(image)
+    values = image[image.isfinite()]
     if len(values) < 2:
         raise ValueError(f"at least 2 pixels must be valid (finite and > 0), got {len(values)}.")
     mean, variance = values.mean(), values.var()
-    products = [(a - mean) * (b - mean) for a, b in _neighbours(ratio)]
+    products = [(a - mean) * (b - mean) for a, b in _neighbours(image)]
     covariance = torch.cat([product[product.isfinite()] for product in products])
     correlation = covariance.mean() / variance if len(covariance) and variance > 0 else torch.zeros(())
     return RatioImage(mean.item(), variance.item(), correlation.item())

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scoregen.pictures import image_png
 from scoregen.report import write_html
+from scoregen.restoration.noise import Noise
 from scoregen.restoration.review import MOST, Measures, Review, View, summary
 from scoregen.storage import as_json, write_json
 
@@ -21,10 +22,8 @@ _PAGE = """{% extends "base.html" %}
 {% endblock %}
 {% block content %}
 <p>{{ summary[0]|upper }}{{ summary[1:] }}.</p>
-<p>A ratio image, speckled over restored, is pure speckle where the restored scene is right: mean 1, variance
-1/{{ looks }} = {{ inverse }}, no structure. A smaller variance: speckle is left. A larger one, or structure: parts of
-the scene are lost. An estimate from the image itself takes up some of its speckle, so that a somewhat smaller variance
-is right. Edges: correlation of the Laplacians of the logarithms before and after; speckle counts as edges.</p>
+<p>{{ explained }}</p>
+{% if peak %}<p>PSNR and SSIM: of intensities, against the clean images, white at {{ peak }}.</p>{% endif %}
 {% for image in images %}
 <h2>{{ image.name }}</h2>
 <div class="looks">
@@ -40,7 +39,6 @@ measures.json.</p>{% endif %}
 {{ settings(facts.items()) }}
 {% endblock %}
 """
-_HEAD = ["image", "looks before", "after", "ratio: mean", "variance", "correlation", "edges"]
 
 
 @dataclass(frozen=True)
@@ -51,19 +49,20 @@ class _Image:
     pictures: list[tuple[bytes, str]]
 
 
-def write_review(review: Review, looks: float, facts: Mapping[str, Any]) -> str:
+def write_review(review: Review, facts: Mapping[str, Any]) -> str:
     r"""Measures the results of a restoration, and writes measures.json and report.html beside them.
 
     Args:
-        review: the results. looks: of the speckle. facts: settings to be shown.
+        review: the results. facts: settings to be shown.
 
     Returns:
         A line that sums up.
     """
     total = sum(len(scene.planes) for scene in review.scenes)
     found = [review.measures(*place) for place in review.planes(MOST)]
-    line = summary(found, looks)
-    records = {"looks": looks, "images": total, "measured": [asdict(one) for one in found]}
+    line = summary(found, review.noise)
+    peak = None if review.clean is None else review.clean.peak or "the brightest clean value of an image"
+    records = {**asdict(review.noise), "images": total, "psnr_peak": peak, "measured": [one.record() for one in found]}
     write_json(review.out / "measures.json", as_json(records))
     rows = found[:: -(-len(found) // _ROWS)]
     write_html(
@@ -71,10 +70,10 @@ def write_review(review: Review, looks: float, facts: Mapping[str, Any]) -> str:
         _PAGE,
         title="Restored images",
         summary=line,
-        looks=f"{looks:.3g}",
-        inverse=f"{1 / looks:.3g}",
+        explained=review.noise.explained(),
+        peak=peak,
         images=[_image(review, *place) for place in review.planes(SHOWN)],
-        rows=[_HEAD, *map(_row, rows)],
+        rows=[["image", *(name.replace("_", " ") for name in rows[0].values)], *map(_row, rows)],
         left_out=total if total > len(rows) else 0,
         facts={name: value for name, value in facts.items() if value is not None},
     )
@@ -82,8 +81,8 @@ def write_review(review: Review, looks: float, facts: Mapping[str, Any]) -> str:
 
 
 def _row(one: Measures) -> list[str]:
-    values = [one.looks_before, one.looks_after, one.ratio_mean, one.ratio_variance, one.ratio_correlation, one.edges]
-    return [_name(one.scene, one.plane), *("-" if math.isnan(value) else f"{value:.3g}" for value in values)]
+    values = ("-" if math.isnan(value) else f"{value:.4g}" for value in one.values.values())
+    return [_name(one.scene, one.plane), *values]
 
 
 def _name(scene: str, plane: int) -> str:
@@ -97,15 +96,18 @@ def _image(review: Review, scene: int, plane: int) -> _Image:
     columns = slice(left, left + _SIDE)
     part = "" if max(shape.height, shape.width) <= _SIDE else f", {_SIDE} pixels from the middle of "
     size = f"{part}{shape.width} x {shape.height}" if part else f", {shape.width} x {shape.height}"
-    return _Image(_name(review.scenes[scene].name, plane) + size, list(_pictures(view, columns)))
+    pictures = _pictures(view, columns, review.noise, review.units[scene][plane].scale)
+    return _Image(_name(review.scenes[scene].name, plane) + size, list(pictures))
 
 
-def _pictures(view: View, columns: slice) -> Iterator[tuple[bytes, str]]:
+def _pictures(view: View, columns: slice, noise: Noise, scale: float) -> Iterator[tuple[bytes, str]]:
     before, after = (_coloured(x)[..., columns] for x in (view.observed, view.restored))
     white = _high(after, 0.995)
     yield _png(before.sqrt(), math.sqrt(white)), f"before: amplitudes, white from an intensity of {white:.3g}"
     yield _png(after.sqrt(), math.sqrt(white)), "after, on the same scale"
-    yield _png(before / after, 2.0), "ratio before / after: black 0, grey 1, white from 2"
+    if view.clean is not None:
+        yield _png(_coloured(view.clean)[..., columns].sqrt(), math.sqrt(white)), "clean, on the same scale"
+    yield _png(noise.picture(before, after, scale), 1.0), noise.legend
     if view.deviation is not None:
         spread = _coloured(view.deviation)[..., columns]
         top = _high(spread, 0.99)

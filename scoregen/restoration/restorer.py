@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scoregen.errors import UserError
 from scoregen.keys import Keys, derive_seed
+from scoregen.models.protocol import DenoiserLike
 from scoregen.restoration.bands import Band
 from scoregen.restoration.nodata import filled, reach
 from scoregen.restoration.scenes import Scene
@@ -22,29 +23,9 @@ from scoregen.restoration.units import Units, stored
 from scoregen.rng import Stream, generator
 from scoregen.samplers.base import Sampler
 from scoregen.samplers.despeckle import Despeckler, OnIntensity
+from scoregen.samplers.pixel_observation import PoissonObservation
 from scoregen.samplers.split_gibbs import SplitGibbs
 from scoregen.samplers.tiles import Tiled
-
-
-@dataclass(frozen=True)
-class Window:
-    r"""Restored rows of an image, for measures.
-
-    Args:
-        scene: name of the file. plane: number of the image in it. first: row.
-        observed, restored: intensities (C, rows, W) in the units of the training data, float32.
-        valid: true where there are data, the same shape. looks: of the speckle.
-        deviation: posterior standard deviation of the intensity, or None where the estimate has none.
-    """
-
-    scene: str
-    plane: int
-    first: int
-    observed: Tensor
-    restored: Tensor
-    valid: Tensor
-    looks: float
-    deviation: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -53,14 +34,13 @@ class Restored:
 
     Args:
         band: it. values: (C, rows, W) as the file has them. deviation: of the values, NaN without data, or None.
-        cut: values that were beyond the largest of the file's type. window: for measures.
+        cut: values that were beyond the largest of the file's type.
     """
 
     band: Band
     values: np.ndarray
     deviation: np.ndarray | None
     cut: int
-    window: Window
 
 
 @dataclass(frozen=True)
@@ -68,12 +48,12 @@ class Estimate:
     r"""Which estimate of the intensity is made.
 
     Args:
-        looks: of the speckle. samples: draws that are averaged, by the sampler; 0: the posterior mean.
+        looks: of the speckle; None of counts. samples: draws that are averaged, by the sampler; 0: the posterior mean.
         sampler: of the draws. probes: of the posterior variance; 0: the geometric mean of one call. seed: of all.
         gibbs: makes the draws in place of the sampler, by the exact law of what was recorded; None where it does not.
     """
 
-    looks: float
+    looks: float | None
     samples: int = 0
     sampler: Sampler | None = None
     probes: int = 4
@@ -90,7 +70,8 @@ class Estimate:
         """
         draws = [generator(self.seed, Stream.RESTORE, *key) for key in keys]
         if self.gibbs is not None:
-            return self._exact(self.gibbs, OnIntensity(denoiser), x, draws)
+            return self._exact(self.gibbs, on_observed(self.gibbs, denoiser), x, draws)
+        assert self.looks is not None  # those of speckle are known
         despeckler = Despeckler(denoiser, self.looks, self.sampler)
         if self.samples:
             if self.samples == 1:
@@ -101,7 +82,7 @@ class Estimate:
         return despeckler.mean(x, self.probes, RowSigns(self.seed, keys, low))
 
     def _exact(
-        self, gibbs: SplitGibbs, denoiser: OnIntensity, x: Tensor, draws: list[torch.Generator]
+        self, gibbs: SplitGibbs, denoiser: DenoiserLike, x: Tensor, draws: list[torch.Generator]
     ) -> tuple[Tensor, Tensor | None]:
         try:
             if self.samples == 1:
@@ -109,6 +90,11 @@ class Estimate:
             return gibbs.mean(denoiser, x, self.samples, generator=draws)
         except ValueError as error:
             raise UserError(f"observation: {error}") from error
+
+
+def on_observed(gibbs: SplitGibbs, denoiser: Tiled) -> DenoiserLike:
+    r"""The denoiser of what a chain observes: counts are of the data x, speckle multiplies X = x + offset."""
+    return denoiser if isinstance(gibbs.observation, PoissonObservation) else OnIntensity(denoiser)
 
 
 class RowSigns:
@@ -182,14 +168,8 @@ class Restorer:
         restored = []
         for i, one in enumerate(batch):
             values, missing, _ = (part[:, rows] for part in read[i])
-            valid, deviation = torch.from_numpy(~missing), None if spread is None else spread[i]
-            window = self._window(one, x[i, :, rows], mean[i], valid, deviation)
-            restored.append(self._back(one, values, missing, window))
+            restored.append(self._back(one, values, missing, mean[i], None if spread is None else spread[i]))
         return restored
-
-    def _window(self, band: Band, observed: Tensor, mean: Tensor, valid: Tensor, deviation: Tensor | None) -> Window:
-        name, looks = self.scenes[band.scene].name, self.estimate.looks
-        return Window(name, band.plane, band.first, observed, mean, valid, looks, deviation)
 
     def _read(self, band: Band, low: int, high: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         r"""Rows low .. high - 1: the values of the file, where they are missing, and intensities for the despeckler."""
@@ -205,14 +185,16 @@ class Restorer:
         rows = slice(low - first, high - first)
         return values[:, rows], missing[:, rows], x[:, rows]
 
-    def _back(self, band: Band, values: np.ndarray, missing: np.ndarray, window: Window) -> Restored:
-        r"""A restored window in the values of its file; what was missing is given back as it was."""
+    def _back(
+        self, band: Band, values: np.ndarray, missing: np.ndarray, restored: Tensor, spread: Tensor | None
+    ) -> Restored:
+        r"""Restored intensities in the values of their file; what was missing is given back as it was."""
         plane = self.scenes[band.scene].planes[band.plane]
         units = self.units[band.scene][band.plane]
-        mean = window.restored.numpy()
+        mean = restored.numpy()
         marks = [mark for mark in (plane.nodata, self.reading.nodata) if mark is not None]
         found, cut = stored(units.file(mean), np.where(missing, values.dtype.type(1), values), marks)
         deviation = None
-        if window.deviation is not None:
-            deviation = np.where(missing, np.float32(np.nan), units.deviation(mean, window.deviation.numpy()))
-        return Restored(band, np.where(missing, values, found), deviation, int(cut[~missing].sum()), window)
+        if spread is not None:
+            deviation = np.where(missing, np.float32(np.nan), units.deviation(mean, spread.numpy()))
+        return Restored(band, np.where(missing, values, found), deviation, int(cut[~missing].sum()))

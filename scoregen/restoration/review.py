@@ -5,11 +5,11 @@ edges is left. Large images are measured on blocks of rows that are spread over 
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import TypeVar
+from statistics import mean, median
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +17,15 @@ from torch import Tensor
 
 from scoregen.data.intensity import intensity_of
 from scoregen.data.layout import Layout
-from scoregen.metrics.speckle import RatioImage, edge_preservation, equivalent_looks, ratio_statistics
+from scoregen.metrics.speckle import edge_preservation
 from scoregen.restoration.arrays import Archive, ArrayFile, Stack
+from scoregen.restoration.clean import Clean, fidelity
+from scoregen.restoration.noise import Noise, measured
 from scoregen.restoration.opening import open_scenes
 from scoregen.restoration.scenes import FileScene, Scene
 from scoregen.restoration.survey import Reading
 from scoregen.restoration.units import Units
 
-T = TypeVar("T")
 MOST = 500  # images that are measured
 _PIXELS, _ROWS = 2**22, 256  # of an image that are measured; rows of a block of a larger one
 
@@ -35,19 +36,19 @@ class Measures:
 
     Args:
         scene: name of the file. plane: number of the image in it.
-        looks_before, looks_after: equivalent looks of its homogeneous windows.
-        ratio_mean, ratio_variance, ratio_correlation: of speckled over restored intensities; 1, 1/L and 0 are right.
-        edges: correlation of the Laplacians of the logarithms before and after.
+        values: by name, what the noise says (looks_before, looks_after, ratio_mean, ratio_variance, ratio_correlation
+            of speckle; residual_mean, residual_variance, residual_correlation of counts); edges, the correlation of
+            the Laplacians of the logarithms before and after; and beside clean images psnr_before, psnr_after in dB,
+            ssim_before, ssim_after.
     """
 
     scene: str
     plane: int
-    looks_before: float
-    looks_after: float
-    ratio_mean: float
-    ratio_variance: float
-    ratio_correlation: float
-    edges: float
+    values: Mapping[str, float]
+
+    def record(self) -> dict[str, Any]:
+        r"""As plain data."""
+        return {"scene": self.scene, "plane": self.plane, **self.values}
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,21 @@ class View:
     Args:
         observed, restored: intensities (C, rows, W) in the units of the training data, NaN without data.
         deviation: of the values of the result in its file over these values, (C, rows, W), or None.
+        clean: intensities of the clean image, or None.
     """
 
     observed: Tensor
     restored: Tensor
     deviation: Tensor | None = None
+    clean: Tensor | None = None
 
 
 class Review:
     r"""The results of a restoration beside their sources.
 
     Args:
-        scenes: the sources. units: of the planes of each. reading: of their values. out: folder of the results.
-        layout: of arrays, as the sources were opened.
+        scenes: the sources. units: of the planes of each. reading: of their values. noise: that was removed.
+        out: folder of the results. layout: of arrays, as the sources were opened. clean: images of the sources.
     """
 
     def __init__(
@@ -77,10 +80,14 @@ class Review:
         scenes: Sequence[Scene],
         units: Sequence[Sequence[Units]],
         reading: Reading,
+        noise: Noise,
         out: Path,
+        *,
         layout: Layout | None = None,
+        clean: Clean | None = None,
     ) -> None:
-        self.scenes, self.units, self.reading, self.out, self.layout = scenes, units, reading, out, layout
+        self.scenes, self.units, self.reading, self.noise, self.out = scenes, units, reading, noise, out
+        self.layout, self.clean = layout, clean
         self._opened: dict[int, Scene | Stack] = {}
 
     def planes(self, most: int) -> list[tuple[int, int]]:
@@ -95,8 +102,10 @@ class Review:
         missing = self.reading.missing(before, source.planes[plane])
         x, y = (np.where(missing, np.nan, intensity_of(np.where(missing, 1, v), units.unit)) for v in (before, after))
         spread = self._deviation(scene, plane, first, last) if deviation else None
-        relative = None if spread is None else torch.from_numpy(spread / np.abs(np.where(missing, np.nan, after)))
-        return View(torch.from_numpy(x / units.scale), torch.from_numpy(y / units.scale), relative)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = None if spread is None else torch.from_numpy(spread / np.abs(np.where(missing, np.nan, after)))
+        clean = None if self.clean is None else self.clean.rows(scene, plane, first, last, self.reading)
+        return View(torch.from_numpy(x / units.scale), torch.from_numpy(y / units.scale), relative, clean)
 
     def _result(self, scene: int) -> Scene | Stack:
         source = self.scenes[scene]
@@ -131,17 +140,14 @@ class Review:
         blocks = _blocks(shape.height, shape.width * shape.channels)
         views = [self.view(scene, plane, first, last) for first, last in blocks]
         x, y = (torch.stack([getattr(view, side) for view in views]) for side in ("observed", "restored"))
-        ratio = _measured(lambda: ratio_statistics(x, y), RatioImage(math.nan, math.nan, math.nan))
-        return Measures(
-            self.scenes[scene].name,
-            plane,
-            _measured(lambda: equivalent_looks(x).value, math.nan),
-            _measured(lambda: equivalent_looks(y).value, math.nan),
-            ratio.mean,
-            ratio.variance,
-            ratio.correlation,
-            _measured(lambda: edge_preservation(y.clamp_min(1e-30).log(), x.clamp_min(1e-30).log()), math.nan),
-        )
+        values = self.noise.measures(x, y, self.units[scene][plane].scale)
+        logs = (part.clamp_min(1e-30).log() for part in (y, x))
+        values["edges"] = measured(lambda: edge_preservation(*logs), math.nan)
+        if self.clean is not None:
+            clean = [view.clean for view in views if view.clean is not None]
+            for name, found in (("before", x), ("after", y)):
+                values[f"psnr_{name}"], values[f"ssim_{name}"] = fidelity(list(found), clean, self.clean.peak)
+        return Measures(self.scenes[scene].name, plane, values)
 
 
 def _blocks(height: int, width: int) -> list[tuple[int, int]]:
@@ -153,22 +159,19 @@ def _blocks(height: int, width: int) -> list[tuple[int, int]]:
     return [(int(first), int(first) + rows) for first in np.linspace(0, height - rows, count)]
 
 
-def _measured(compute: Callable[[], T], otherwise: T) -> T:
-    try:
-        return compute()
-    except ValueError:  # too small an image, or without valid pixels
-        return otherwise
+def summary(found: Sequence[Measures], noise: Noise) -> str:
+    r"""One line: medians over images, and the means of PSNR and SSIM."""
+    names = found[0].values
+    line = noise.says({name: _of(median, found, name) for name in names})
+    if "psnr_after" in names:
+        means = {name: _of(mean, found, name) for name in names if name[:4] in ("psnr", "ssim")}
+        line += (
+            f"; beside the clean images: PSNR {means['psnr_before']:.2f} -> {means['psnr_after']:.2f} dB, SSIM "
+            f"{means['ssim_before']:.3f} -> {means['ssim_after']:.3f}"
+        )
+    return line
 
 
-def summary(found: Sequence[Measures], looks: float) -> str:
-    r"""One line: the medians over images."""
-    values = {name: _median([getattr(one, name) for one in found]) for name in asdict(found[0]) if name[0] in "lre"}
-    return (
-        f"equivalent looks {values['looks_before']:.3g} -> {values['looks_after']:.3g}; ratio image: mean "
-        f"{values['ratio_mean']:.3g} (1 is right), variance {values['ratio_variance']:.3g} ({1 / looks:.3g}), "
-        f"correlation {values['ratio_correlation']:.2g} (0)"
-    )
-
-
-def _median(values: Sequence[float]) -> float:
-    return median([value for value in values if math.isfinite(value)] or [math.nan])
+def _of(average: Callable[[Sequence[float]], float], found: Sequence[Measures], name: str) -> float:
+    r"""An average of a measure over the images that have it."""
+    return average([one.values[name] for one in found if math.isfinite(one.values[name])] or [math.nan])

@@ -4,21 +4,22 @@ Every value is read once, a few rows at a time. Counts and a histogram of the lo
 kept: 32 bins an octave, so that a quantile is right within 2 %.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import gamma
+import torch
+from torch import Tensor
 
 from scoregen.data.units import percent
 from scoregen.errors import UserError
 from scoregen.restoration.nodata import is_missing
+from scoregen.restoration.noise import BRIGHT, Noise
 from scoregen.restoration.scenes import KEY, Plane, Scene
 from scoregen.restoration.units import Units
 
 _ROWS = 2**21  # pixels that are read at once
 _BINS, _OCTAVES = 32, 512
-_BRIGHT = 0.99  # quantile that stands for the bright end
 FACTOR = 10.0  # off the training range, from which on a scale is refused
 
 
@@ -42,9 +43,9 @@ class Survey:
         place = int(np.searchsorted(total, share * total[-1]))
         return float(2 ** ((place + 0.5) / _BINS - _OCTAVES))
 
-    def bright(self, looks: float) -> float:
-        r"""The bright end of the scenes: the 99 % quantile of the intensities over that of their speckle."""
-        return self.quantile(_BRIGHT) / float(gamma.ppf(_BRIGHT, looks) / looks)
+    def bright(self, noise: Noise, units: Units) -> float:
+        r"""The bright end of the scenes: the 99 % quantile of the intensities without that of their noise."""
+        return noise.bright(self.quantile(BRIGHT), units.scale)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def look(scene: Scene, units: Sequence[Units], reading: Reading, survey: Survey)
     """
     for k, plane in enumerate(scene.planes):
         name = f"'{scene.name}'" + (f", image {k}," if len(scene.planes) > 1 else "")
-        for values in _rows(scene, k, plane):
+        for first, last in rows_of(scene, plane):
+            values = scene.read(k, first, last)
             missing = reading.missing(values, plane)
             with np.errstate(over="ignore"):
                 x = units[k].training(values)[~missing]
@@ -87,10 +89,34 @@ def look(scene: Scene, units: Sequence[Units], reading: Reading, survey: Survey)
             survey.histogram += np.bincount(bins, minlength=len(survey.histogram))
 
 
-def _rows(scene: Scene, k: int, plane: Plane) -> Iterator[np.ndarray]:
+def rows_of(scene: Scene, plane: Plane) -> Iterator[tuple[int, int]]:
+    r"""First and last row of the parts of a plane that are read at once."""
     step = plane.height if scene.whole else max(1, _ROWS // (plane.channels * plane.width))
     for first in range(0, plane.height, step):
-        yield scene.read(k, first, min(first + step, plane.height))
+        yield first, min(first + step, plane.height)
+
+
+def check_values(
+    scenes: Sequence[Scene], units: Sequence[Sequence[Units]], reading: Reading, check: Callable[[Tensor], None]
+) -> None:
+    r"""Hands all values to a check, in the units of the training, NaN without data.
+
+    Args:
+        scenes: them. units: of the planes of each. reading: of their values. check: raises ValueError.
+
+    Raises:
+        UserError: it did, with the name of the file.
+    """
+    for scene, own in zip(scenes, units, strict=True):
+        for k, plane in enumerate(scene.planes):
+            for first, last in rows_of(scene, plane):
+                values = scene.read(k, first, last)
+                missing = reading.missing(values, plane)
+                x = own[k].raised(own[k].training(np.where(missing, values.dtype.type(1), values)))
+                try:
+                    check(torch.from_numpy(np.where(missing, np.nan, x)).float())
+                except ValueError as error:
+                    raise UserError(f"observation: '{scene.name}': {error}") from error
 
 
 def _check(x: np.ndarray, name: str, units: Units) -> None:
@@ -112,11 +138,11 @@ def _check(x: np.ndarray, name: str, units: Units) -> None:
         )
 
 
-def check_scale(survey: Survey, looks: float, top: float, units: Units, given: bool) -> str | None:
+def check_scale(survey: Survey, noise: Noise, top: float, units: Units, given: bool) -> str | None:
     r"""Compares the brightness of the scenes with the range of the training.
 
     Args:
-        survey: of all scenes, in the units of the training. looks: of their speckle.
+        survey: of all scenes, in the units of the training. noise: of them.
         top: highest intensity of the training. units: of the first file, for the advice. given: whether by the user.
 
     Returns:
@@ -125,7 +151,7 @@ def check_scale(survey: Survey, looks: float, top: float, units: Units, given: b
     Raises:
         UserError: they are a factor of 10 brighter; or darker, where the scale is not the user's own choice.
     """
-    bright = survey.bright(looks)
+    bright = survey.bright(noise, units)
     if top / FACTOR <= bright <= top * FACTOR:
         return None
     likely = units.value(bright / top)

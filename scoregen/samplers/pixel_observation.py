@@ -127,7 +127,7 @@ class PoissonObservation(PixelObservation):
 
     def check(self, observed: Tensor) -> None:
         counts = observed[~observed.isnan()] / self.gain
-        bad = ~((counts >= 0) & counts.isfinite()) | ((counts - counts.round()).abs() > 1e-3 * counts.clamp_min(1))
+        bad = ~((counts >= 0) & counts.isfinite()) | ((counts - counts.round()).abs() > 1e-3 + 1e-6 * counts)
         if bool(bad.any()):
             raise ValueError(
                 f"observed values must be whole multiples >= 0 of gain={self.gain:g} (NaN where they are missing), got "
@@ -154,6 +154,12 @@ class PoissonObservation(PixelObservation):
         else:
             low = self._darkest(y, rho, axis) - 45 / (counts + 0.9)
         return axis.z(inverse_cdf(log_density, (counts, y), low, high, uniform(y)))
+
+    def confine(self, observed: Tensor, y: Tensor, rho: float, axis: LogAxis, uniform: Uniform) -> Tensor:
+        r"""A mean is never below 0."""
+        if axis.start == -math.inf:
+            return y
+        return torch.where(y >= axis.start, y, self.draw(observed, y, y, rho, axis, uniform))
 
     def _darkest(self, y: Tensor, rho: float, axis: LogAxis) -> Tensor:
         r"""A v below which the log density rises with at least .9 + k, all that pulls down being below 1/40 each."""

@@ -12,7 +12,16 @@ from tiny import DIGITS, command, job, train
 
 import scoregen
 from scoregen.rng import Stream, generator, generators
-from scoregen.samplers import DaleLangevin, Despeckler, GammaObservation, Karras, SplitGibbs, Tiled, speckle
+from scoregen.samplers import (
+    DaleLangevin,
+    Despeckler,
+    GammaObservation,
+    Karras,
+    PoissonObservation,
+    SplitGibbs,
+    Tiled,
+    speckle,
+)
 from scoregen.samplers.despeckle import OnIntensity
 
 DRAWS = ["sampler=despeckle", "sampler.steps=2", "samples=3"]
@@ -141,7 +150,8 @@ def test_scale_and_floor_are_in_the_units_of_the_images(runs, here):
         np.testing.assert_allclose(found[2][key], found[0][key], rtol=1e-5)
 
 
-POISSON = "{_target_:scoregen.samplers.PoissonObservation,gain:1}"
+OTHER = "{_target_:scoregen.samplers.PixelObservation}"
+COUNTS = ["LOG", "images=x.npz", "samples=1", "observation=poisson"]
 MISTAKES = {
     "large": (["LOG", "images=rgb", "looks=4", "max_pixels=63"], "8 x 8 pixels, more than 63. .*, or raise max_pixels"),
     "no-draws": (["LOG", "images=x.npz", "looks=4", "sampler=ddim"], "sampler: needs samples=1 or more"),
@@ -167,9 +177,19 @@ MISTAKES = {
     "broken": (["LOG", "images=broken", "looks=4"], "b.png' is not a readable image"),
     "observation-draws": (["LOG", "images=x.npz", "looks=4", "observation=gamma"], "observation: needs samples=1"),
     "observation-law": (
-        ["LOG", "images=x.npz", "looks=4", "samples=1", f"observation={POISSON}"],
-        "observation: must be a law of speckle .*, got scoregen.samplers.PoissonObservation",
+        ["LOG", "images=x.npz", "looks=4", "samples=1", f"observation={OTHER}"],
+        "observation: must be a law of speckle or counts .*, got scoregen.samplers.PixelObservation",
     ),
+    "counts-looks": ([*COUNTS, "looks=4"], "looks: is of speckle, and observation=poisson is of counts, got looks=4"),
+    "counts-unit": ([*COUNTS, "unit=db"], "unit: is of speckle"),
+    "counts-floor": ([*COUNTS, "floor=1"], "floor: is of speckle; zeros are counts"),
+    "counts-gain": ([*COUNTS, "observation.gain=0"], "observation.gain: must be > 0, the value of one count in the"),
+    "counts-values": (COUNTS, "observation: 'x.npz': observed values must be whole multiples >= 0 of gain=1 "),
+    "steps": (
+        ["LOG", "images=x.npz", "looks=4", "samples=1", "observation=quantised"],
+        "observation: 'x.npz': observed values must be low=0 [+] k step",
+    ),
+    "probes": (["LOG", "images=x.npz", "looks=4", "samples=1", "probes=2"], "probes: is of the posterior mean"),
     "observation-looks": (
         ["LOG", "images=x.npz", "looks=4", "samples=1", "observation=gamma", "observation.looks=2"],
         "observation.looks: must be looks=4.0 of the job, got 2",
@@ -198,12 +218,7 @@ MISTAKES = {
 def test_a_mistake_is_one_message_and_nothing_is_written(case, runs, here, capsys):
     good, grey = intensities(2, 8, 8), np.full((8, 8, 4), 99, np.uint8)
     bad = {"zero": good * np.array([1, 0]).reshape(2, 1, 1), "inf": good + np.inf}
-    for name, images in {
-        "x": good,
-        **bad,
-        "words": good.astype("U3"),
-        "flat": good[0, 0],
-    }.items():
+    for name, images in {"x": good, **bad, "words": good.astype("U3"), "flat": good[0, 0]}.items():
         np.savez(here / f"{name}.npz", images=images)
     np.savez(here / "other.npz", x=good)
     (here / "text.npz").write_text("x")
@@ -251,6 +266,28 @@ def test_eight_bits_with_zeros_and_saturated_pixels_need_no_floor(runs, here):
     restored = np.asarray(Image.open(out / "images" / "a.png"))
     assert restored.shape == values.shape and json.loads((out / "job.json").read_text())["observation"]["high"] == 1.0
     assert np.median(restored[:2]) < np.median(restored[3:6])
+
+
+@pytest.mark.parametrize("run", ["log", "additive"])
+def test_counts_are_restored_by_a_model_of_either_kind(run, runs, here, capsys):
+    r"""As the library does, in the numbers of the file; zeros are counts, and -1 is no data."""
+    counts = np.random.default_rng(0).poisson(20 * intensities(1, 9, 8)).astype(np.float32)
+    counts[0, :2], counts[0, 3, 3] = 0, -1
+    np.savez(here / "x.npz", images=0.5 * counts)
+    options = ["images=x.npz", "observation=poisson", "observation.gain=0.5", "scale=10", "nodata=-0.5", "seed=5"]
+    out = restore(runs / run, here / "out", *options, *CHAIN, "gibbs.rho_min=0.2")
+    told = capsys.readouterr().out
+    assert re.search(r"counts: median [\d.]+, noise ratio there 0.\d+; tiles of 8", told) and "residual of" in told
+    found = stack(out / "restored.npz")
+    gibbs = SplitGibbs(PoissonObservation(0.05), DaleLangevin(2, Karras(1.0)), 4, 0.5, 0.2)
+    x = torch.from_numpy(np.where(counts < 0, np.nan, counts).astype(np.float32))[:, None] / 20
+    model = Tiled(scoregen.load(runs / run), 8, channels=1)
+    mean, deviation = gibbs.mean(model, x, 2, generator=[generator(5, Stream.RESTORE, 0, 0)])
+    valid = counts >= 0
+    np.testing.assert_allclose(found["images"][valid], 10 * mean[:, 0].numpy()[valid], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found["std"][valid], 10 * deviation[:, 0].numpy()[valid], rtol=1e-2, atol=1e-4)
+    assert found["images"][0, 3, 3] == -0.5 and (found["images"][valid] >= 0).all()
+    assert json.loads((out / "measures.json").read_text())["gain"] == 0.5
 
 
 def test_results_of_something_else_are_refused(runs, here, capsys):

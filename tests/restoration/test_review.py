@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoregen.restoration import Reading, Review, open_scenes, units_of, write_review
+from scoregen.restoration import Reading, Review, Speckle, open_scenes, units_of, write_review
 
 LOOKS = 4
 
@@ -35,7 +35,7 @@ def review(tmp_path: Path, restored: np.ndarray, unit: str = "intensity", scale:
     scenes = open_scenes(str(tmp_path / "in"))
     one = np.sqrt(scale) if unit == "amplitude" else scale  # the value of an intensity of 1
     units = [[units_of(p.dtype, unit, one, None, 1.0) for p in s.planes] for s in scenes]
-    return Review(scenes, units, Reading(), tmp_path / "out")
+    return Review(scenes, units, Reading(), Speckle(LOOKS), tmp_path / "out")
 
 
 def record(place: Path) -> dict:
@@ -44,7 +44,7 @@ def record(place: Path) -> dict:
 
 @pytest.mark.parametrize("unit, scale", [("intensity", 1.0), ("amplitude", 250.0)])
 def test_the_true_scene_has_the_measures_of_pure_speckle_in_any_unit(unit, scale, tmp_path):
-    line = write_review(review(tmp_path, scene(), unit, scale), LOOKS, {"unit": unit})
+    line = write_review(review(tmp_path, scene(), unit, scale), {"unit": unit})
     (found,) = record(tmp_path)["measured"]
     assert found["ratio_mean"] == pytest.approx(1, abs=0.03)
     assert found["ratio_variance"] == pytest.approx(1 / LOOKS, rel=0.1)
@@ -54,17 +54,17 @@ def test_the_true_scene_has_the_measures_of_pure_speckle_in_any_unit(unit, scale
 
 def test_what_left_the_speckle_and_what_lost_the_scene_are_told_apart(tmp_path):
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    lost = review(tmp_path / "a", np.full((96, 96), 0.45)).measures(0, 0)
-    assert lost.ratio_variance > 0.5 and lost.ratio_correlation > 0.3
+    lost = review(tmp_path / "a", np.full((96, 96), 0.45)).measures(0, 0).values
+    assert lost["ratio_variance"] > 0.5 and lost["ratio_correlation"] > 0.3
     kept = review(tmp_path / "b", scene())
     np.save(tmp_path / "b" / "out" / "images" / "a.npy", np.load(tmp_path / "b" / "in" / "a.npy"))
-    same = kept.measures(0, 0)
-    assert (same.ratio_mean, same.ratio_variance) == (1, 0) and same.edges == pytest.approx(1)
-    assert same.looks_after == same.looks_before
+    same = kept.measures(0, 0).values
+    assert (same["ratio_mean"], same["ratio_variance"]) == (1, 0) and same["edges"] == pytest.approx(1)
+    assert same["looks_after"] == same["looks_before"]
 
 
 def test_the_page_holds_its_pictures_and_nothing_from_elsewhere(tmp_path):
-    write_review(review(tmp_path, scene()), LOOKS, {"checkpoint": "<b>run</b>", "nothing": None})
+    write_review(review(tmp_path, scene()), {"checkpoint": "<b>run</b>", "nothing": None})
     page = (tmp_path / "out" / "report.html").read_text()
     pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     assert len(pictures) == 4 and "a.npy, 96 x 96" in page and "http" not in page and "<script" not in page
@@ -85,7 +85,7 @@ def test_a_large_scene_is_shown_from_its_middle_and_a_small_one_is_not_measured(
         np.save(tmp_path / folder / "tiny.npy", big[:2, :2].astype(np.float32))
     scenes = open_scenes(str(tmp_path / "in"))
     units = [[units_of(p.dtype, "intensity", None, None, 1.0) for p in s.planes] for s in scenes]
-    write_review(Review(scenes, units, Reading(), tmp_path / "out"), LOOKS, {})
+    write_review(Review(scenes, units, Reading(), Speckle(LOOKS), tmp_path / "out"), {})
     page = (tmp_path / "out" / "report.html").read_text()
     assert "512 pixels from the middle of 672 x 576" in page and page.count("<img") == 6
     assert [one["looks_before"] for one in record(tmp_path)["measured"]][1] == "nan"
