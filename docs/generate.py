@@ -24,6 +24,7 @@ PACKAGES = {
     "models": "denoisers, networks, guidance, inverse problems",
     "losses": "what is minimised",
     "samplers": "from noise to data, likelihood, encoding, restoring",
+    "priors": "denoisers as terms of your own objective",
     "smoothing": "certificates of robustness",
     "metrics": "distances and measures",
     "restoration": "speckled scenes: files, units, pixels without data",
