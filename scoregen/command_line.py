@@ -25,6 +25,7 @@ _FLAGS = (
 )
 _BRACES = re.compile(r"\+{0,2}[\w.]+=\{.*_target_")
 _NAMED = re.compile(r"\+{0,2}([\w.]+)\._target_=(?!(?:scoregen|torch|diffusers)\.)\w+\.[\w.]+")  # of the user's own
+_OPEN = ("data.columns", "condition")  # nodes of names that the user's data give
 _BUG = (
     "this is a mistake in scoregen or in code it was given, not in your values. Please report it with the lines above."
 )
@@ -172,7 +173,7 @@ def _whole_nodes(overrides: list[str]) -> tuple[list[str], list[str]]:
         key = text.lstrip("+").split("=")[0]
         if _BRACES.match(text):
             continue
-        rest.append(f"++{text.lstrip('+')}" if is_under(key, roots) else text)
+        rest.append(f"++{text.lstrip('+')}" if is_under(key, [*roots, *_OPEN]) else text)
     return whole, rest
 
 

@@ -25,6 +25,8 @@ from scoregen.jobs.conditioning import (
 )
 from scoregen.jobs.fast import FastJob
 from scoregen.jobs.job import Job, Plan, Weights, origin
+from scoregen.jobs.table_rows import schema_in
+from scoregen.jobs.table_samples import refuse_condition, table_plan
 from scoregen.pictures import has_ends
 from scoregen.samplers import Sampler
 from scoregen.storage import write_atomically
@@ -39,9 +41,10 @@ class Sample(FastJob):
         checkpoint: a checkpoint, or a run folder (its last one). weights: "ema", "model" or "ema:LENGTH".
         sampler: how noise becomes data.
         n: samples. batch_size: images a process makes at once; does not change them.
-        format: "png", or "npz" for values that are not rounded.
+        format: "png", or "npz" for values that are not rounded; "csv" or "parquet" for rows of a table.
         seed: image k depends on the seed and k alone.
         label: None, one for all, a list, "all" (in turn) or "random" (drawn for each image); classes by number or name.
+        condition: of a table: values of columns that all rows have, {species: cat, dose: 2.5}.
         prompts: texts of a text-to-image model, which labels 0, 1, ... mean; in turn unless label is given.
         guidance: scale of classifier-free guidance; 1 is none.
         autoguidance: true guides away from the short average of the run (trainer.ema_snapshots), in place of the model
@@ -50,16 +53,17 @@ class Sample(FastJob):
         precision: "no", or "bf16" for the network; samples then change with batch_size by its rounding.
     """
 
-    known: ClassVar = ("images", "parts", "grid.png", "samples.npz")
+    known: ClassVar = ("images", "parts", "grid.png", "samples.npz", "samples.csv", "samples.parquet")
     free: ClassVar = (*Job.free, "n")
     checkpoint: str | None = None
     weights: Weights = "ema"
     sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
     n: int = 64
     batch_size: int = 64
-    format: Literal["png", "npz"] = "png"
+    format: Literal["png", "npz", "csv", "parquet"] = "png"
     seed: int = 0
     label: Label = None
+    condition: dict[str, Any] | None = None
     prompts: list[str] | None = None
     guidance: float = 1.0
     autoguidance: bool | str = False
@@ -69,6 +73,8 @@ class Sample(FastJob):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, n=self.n, batch_size=self.batch_size)
+        if self.format not in ("csv", "parquet"):
+            refuse_condition(self)
 
     @cached_property
     def known_data(self) -> Known:
@@ -79,6 +85,8 @@ class Sample(FastJob):
         from scoregen import parallel
         from scoregen.jobs.calls import check_sampler, network_calls
 
+        if self.format in ("csv", "parquet"):
+            return table_plan(self, out)
         checkpoint = find_checkpoint(self.checkpoint)
         model: Any = pictured(self.loaded(checkpoint, self.weights, self.null_label), self.prompts)
         shape = image_shape(checkpoint, model)
@@ -113,7 +121,10 @@ class Sample(FastJob):
 
     def _check_format(self, shape: tuple[int, ...]) -> None:
         if self.format == "png" and not (len(shape) == 3 and shape[0] in (1, 3)):
-            raise UserError(f"format: png needs grey or RGB images, the model makes shape {shape}. Give format=npz.")
+            known = "csv" if schema_in(find_checkpoint(self.checkpoint)) else "npz"
+            raise UserError(
+                f"format: png needs grey or RGB images, the model makes shape {shape}. Give format={known}."
+            )
         if self.format == "png" and not has_ends(self.known_data.range):
             raise UserError(
                 f"format: png needs a range of the data that has ends, got {self.known_data.range}. Give format=npz."

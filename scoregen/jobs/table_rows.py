@@ -59,6 +59,7 @@ class RowSampler:
         """
         import torch
 
+        from scoregen.interruption import end_if_asked
         from scoregen.progress import progress
         from scoregen.rng import generator
 
@@ -72,6 +73,7 @@ class RowSampler:
                 x = self.sampler(self._given(given), (len(batch), self.schema.layout.width), generator=draws).cpu()
                 found.append(x if given is None else torch.where(given.isnan(), x, given))
                 bar.update(len(batch))
+                end_if_asked()
         rows = torch.cat(found) if found else torch.empty(0, self.schema.layout.width)
         if not bool(rows.isfinite().all()):
             raise UserError(

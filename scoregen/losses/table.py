@@ -94,7 +94,7 @@ class TableScoreMatching(Loss):
         # nan is left out before it is squared, or its gradient would be nan
         error = torch.where(target.isnan(), 0.0, numbers - target).square().sum(1)
         value = self.weighting(s, table.sigma_data).to(error) * error / first[0]
-        for k, (part, hot) in enumerate(zip(logits, y[:, table.numbers :].split(table.sizes, 1), strict=True)):
+        for k, (part, hot) in enumerate(zip(logits, torch.split(y[:, table.numbers :], table.sizes, 1), strict=True)):
             value = value - (torch.where(hot.isnan(), 0.0, hot) * part.log_softmax(1)).sum(1) / first[k + 1]
         return value / (table.numbers + len(logits))
 

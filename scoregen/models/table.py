@@ -84,7 +84,7 @@ class TableDenoiser(AbstractDenoiser):
         skip, out = self.sigma_data**2 / square, s * self.sigma_data / square.sqrt()
         numbers = expand(skip, u_n) * u_n + expand(out, u_n) * output[:, : self.numbers]
         logits = output[:, self.numbers :] + torch.where(u_k.isnan(), 0.0, u_k) * expand(s**-2, u_k)
-        return numbers, list(logits.split(self.sizes, 1)) if self.sizes else []
+        return numbers, list(torch.split(logits, self.sizes, 1)) if self.sizes else []
 
 
 class TableMLP(MLP):
