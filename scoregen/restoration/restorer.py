@@ -191,7 +191,7 @@ class Restorer:
         r"""Restored intensities in the values of their file; what was missing is given back as it was."""
         plane = self.scenes[band.scene].planes[band.plane]
         units = self.units[band.scene][band.plane]
-        mean = restored.numpy()
+        mean = restored.clamp_min(0).numpy()  # a rounding below 0 is no intensity
         marks = [mark for mark in (plane.nodata, self.reading.nodata) if mark is not None]
         found, cut = stored(units.file(mean), np.where(missing, values.dtype.type(1), values), marks)
         deviation = None

@@ -156,10 +156,8 @@ class PoissonObservation(PixelObservation):
         return axis.z(inverse_cdf(log_density, (counts, y), low, high, uniform(y)))
 
     def confine(self, observed: Tensor, y: Tensor, rho: float, axis: LogAxis, uniform: Uniform) -> Tensor:
-        r"""A mean is never below 0."""
-        if axis.start == -math.inf:
-            return y
-        return torch.where(y >= axis.start, y, self.draw(observed, y, y, rho, axis, uniform))
+        r"""Not below x = 0, as a mean count: rho blurs y beyond what z can be."""
+        return y.clamp_min(axis.start)
 
     def _darkest(self, y: Tensor, rho: float, axis: LogAxis) -> Tensor:
         r"""A v below which the log density rises with at least .9 + k, all that pulls down being below 1/40 each."""

@@ -298,6 +298,14 @@ def test_the_same_seed_gives_the_same_scenes_whatever_the_batch(name, law):
         assert bool(((whole - seen).abs() <= 0.05 + 1e-6)[seen < 1].all() and (whole >= 0.95 - 1e-6)[seen == 1].all())
 
 
+@pytest.mark.parametrize("name", SDES)
+def test_a_mean_count_is_not_below_zero(name):
+    on = axis(name)
+    y = torch.tensor([on.start - 0.3 if on.offset != 0 else -9.0, 0.2])
+    found = PoissonObservation(1.0).confine(y, y, 0.1, on, shares)
+    assert found.tolist() == pytest.approx([max(on.start, -9.0), 0.2])
+
+
 def test_mean_and_deviation_are_those_of_the_draws():
     seen, gibbs = torch.full((2, 1, 3, 3), 0.3), SplitGibbs(GammaObservation(4), rounds=3)
     mean, deviation = gibbs.mean(prior("log"), seen, 4, generator=generators(0, 1, 0, [0, 1]))
