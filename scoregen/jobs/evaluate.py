@@ -11,7 +11,9 @@ from scoregen.errors import UserError
 from scoregen.jobs.conditioning import find_checkpoint, require_shape
 from scoregen.jobs.job import Job, Plan
 from scoregen.jobs.levels import MEASURES, ByLevel, refusals
-from scoregen.jobs.measuring import DRAWING, LEAST, Measuring
+from scoregen.jobs.measuring import DRAWING, LEAST, Measuring, provenance
+from scoregen.jobs.picks import schema_of
+from scoregen.jobs.table_evaluation import table_plan
 from scoregen.metrics import FeatureExtractor, Report
 from scoregen.samplers import Sampler
 
@@ -36,15 +38,18 @@ class Evaluate(Measuring):
         dimension: local dimension of the test part by noise level. memorisation: whether the checkpoint's residual
             tells training points from others, by noise level. information: of the labels, in nats, by noise level. Of
             500 points of a part, evenly spread; with curves.
+        target: of a table (data=table): the column that a model predicts which is trained on the samples; None for the
+            last one. Of a table samples may be a .csv or .parquet file; features and cache mean nothing.
     """
 
-    known: ClassVar = ("metrics.json", "dimension.png", "memorisation.png", "information.png")
+    known: ClassVar = ("metrics.json", "report.html", "dimension.png", "memorisation.png", "information.png")
     free: ClassVar = (*Job.free, "cache")
     samples: str | None = None
     sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
     dimension: bool = False
     memorisation: bool = False
     information: bool = False
+    target: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,6 +63,9 @@ class Evaluate(Measuring):
             at_least(LEAST, n=self.n)
 
     def plan(self, out: Path) -> Plan:
+        if schema_of(self.data) is not None:
+            return table_plan(self, out)
+        self.refuse_ignored({"target": "is a column of a table (data=table)"})
         extractor = extractor_for(self)
         facts: dict[str, Any] = {}
         adding: ByLevel | None = None
@@ -117,7 +125,7 @@ def measured(
     from scoregen.metrics import evaluate
     from scoregen.parallel import device, rank
 
-    protocol = {"samples": str(samples), **_provenance(samples)}
+    protocol = {"samples": str(samples), **provenance(samples)}
     cache = None if job.cache is None else Path(job.cache)
     try:
         report = evaluate(
@@ -153,15 +161,3 @@ def _digest(images: Any) -> str:
     import hashlib
 
     return hashlib.sha256(images.contiguous().numpy()).hexdigest()
-
-
-def _provenance(samples: str | Path) -> dict[str, Any]:
-    r"""How the job sample made them, as far as that is recorded; nothing that the record names is built."""
-    from scoregen.metrics import read_record
-
-    record = read_record(samples)
-    if not isinstance(record.get("sampler"), dict):
-        return {"sampler": "unknown", "network_calls": None, "seed": None}
-    name = str(record["sampler"].get("_target_")).rpartition(".")[2]
-    kept = ("network_calls", "seed", "checkpoint", "weights", "label", "guidance", "precision")
-    return {"sampler": name, "sampler_config": record["sampler"], **{key: record.get(key) for key in kept}}

@@ -1,6 +1,7 @@
 r"""What the evaluations share: how samples are drawn from a checkpoint, and what they are measured against."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from scoregen.config import Node
@@ -65,3 +66,15 @@ class Measuring(FastJob):
             return Sample(checkpoint=self.checkpoint, sampler=sampler, format="npz", trust=self.trust, **given)
         except (ValueError, TypeError) as error:
             raise error if isinstance(error, UserError) else UserError(str(error)) from error
+
+
+def provenance(samples: str | Path) -> dict[str, Any]:
+    r"""How the job sample made them, as far as that is recorded; nothing that the record names is built."""
+    from scoregen.metrics import read_record
+
+    record = read_record(samples)
+    if not isinstance(record.get("sampler"), dict):
+        return {"sampler": "unknown", "network_calls": None, "seed": None}
+    name = str(record["sampler"].get("_target_")).rpartition(".")[2]
+    kept = ("network_calls", "seed", "checkpoint", "weights", "label", "guidance", "precision")
+    return {"sampler": name, "sampler_config": record["sampler"], **{key: record.get(key) for key in kept}}

@@ -39,6 +39,7 @@ from scoregen.metrics.speckle import (
     ratio_image,
     ratio_statistics,
 )
+from scoregen.metrics.tables import evaluate_table
 
 __all__ = [
     "CheckpointFeatures",
@@ -75,6 +76,7 @@ __all__ = [
     "energy_distance",
     "equivalent_looks",
     "evaluate",
+    "evaluate_table",
     "extract_features",
     "frechet_distance",
     "frechet_distance_gaussian",

@@ -54,13 +54,17 @@ class Report:
                 return number
         raise KeyError(f"{name}: the report holds {', '.join(n.name for n in self.numbers)}.")
 
-    def table(self) -> str:
-        r"""The numbers as a Markdown table, the protocol and warnings below it."""
-        rows = [("metric", "value", "interval", "floor", "better", "note")]
-        rows += [
+    def rows(self) -> list[tuple[str, ...]]:
+        r"""The numbers as the rows of a table, a head first."""
+        found = [
             (n.name, _short(n.value), _interval(n), "" if n.floor is None else _short(n.floor), n.better, n.note)
             for n in self.numbers
         ]
+        return [("metric", "value", "interval", "floor", "better", "note"), *found]
+
+    def table(self) -> str:
+        r"""The numbers as a Markdown table, the protocol and warnings below it."""
+        rows = self.rows()
         width = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True)) + " |" for row in rows]
         lines.insert(1, "|" + "|".join("-" * (w + 2) for w in width) + "|")

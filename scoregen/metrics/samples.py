@@ -44,7 +44,8 @@ def read_samples(path: str | Path) -> Tensor:
 def read_record(path: str | Path) -> dict[str, Any]:
     r"""The record of the job that made samples (sampler, seed, checkpoint, ...); empty for samples from elsewhere."""
     path = Path(path)
-    folder = path.parent if path.name in ("samples.npz", "images") else path  # other files may come from elsewhere
+    own = ("samples.npz", "images", "samples.csv", "samples.parquet")
+    folder = path.parent if path.name in own else path  # other files may come from elsewhere
     try:
         return storage.read_record(folder)
     except UserError:

@@ -40,7 +40,8 @@ class TableColumn:
     @property
     def known(self) -> np.ndarray:
         r"""The values that are not missing."""
-        return self.values[self.present]
+        found: np.ndarray = self.values[self.present]
+        return found
 
     def codes(self) -> tuple[np.ndarray, np.ndarray]:
         r"""The distinct texts of a category, sorted, and each present row's place among them."""

@@ -62,10 +62,12 @@ def usefulness(
     real = _rows(training, name, values, "training")
     made = _rows(synthetic, name, values, "synthetic", len(next(iter(training.values())).values))
     numeric = training[name].numeric
-    scores = [_score(rows, tests, numeric, seed) for rows in (made, real)]
-    guess = real[1].mean() if numeric else _most_frequent(real[1])
+    guess = np.full(len(tests[1]), real[1].mean() if numeric else _most_frequent(real[1]))
     return Usefulness(
-        *scores, _measure(np.full(len(tests[1]), guess), tests[1], numeric), "R^2" if numeric else "accuracy"
+        synthetic=_score(made, tests, numeric, seed),
+        real=_score(real, tests, numeric, seed),
+        guess=_measure(guess, tests[1], numeric),
+        measure="R^2" if numeric else "accuracy",
     )
 
 

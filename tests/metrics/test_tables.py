@@ -1,6 +1,7 @@
 r"""Metrics of tables against SciPy, scikit-learn and closed forms."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from scoregen.metrics.associations import (  # noqa: E402
     correlations,
 )
 from scoregen.metrics.marginals import missing, shares, total_variation, wasserstein, zeros  # noqa: E402
+from scoregen.metrics.measurement import Settings  # noqa: E402
 from scoregen.metrics.records import closest_records, exact_copies, record_vectors  # noqa: E402
 from scoregen.metrics.table_columns import read_columns  # noqa: E402
+from scoregen.metrics.tables import evaluate_table  # noqa: E402
 from scoregen.metrics.usefulness import choose_target, usefulness  # noqa: E402
 
 KINDS = {"x": "real", "y": "positive", "debt": "zero_positive", "town": "category", "size": "category", "day": "date"}
@@ -210,3 +213,67 @@ def test_the_target_is_the_last_column_unless_it_is_given():
         usefulness(
             read(frame(9)), table, {k: type(v)(v.kind, v.values[:1], v.present[:1]) for k, v in table.items()}, "x"
         )
+
+
+def report_of(synthetic, training, held_out, **settings):
+    kinds = KINDS | {"unit": "constant"}
+    return evaluate_table(synthetic, training, held_out, kinds, Settings(**settings))
+
+
+def test_held_out_rows_as_samples_have_the_numbers_of_the_floor():
+    training, held_out = frame(), frame(150, seed=1)
+    report = report_of(held_out, training, held_out)
+    for name in ("W1", "total variation", "zeros", "correlation", "association", "copies", "distance to training"):
+        assert report[name].value == report[name].floor
+    assert report["W1"].value == pytest.approx(np.mean(list(wasserstein(read(held_out), read(training)).values())))
+    assert report.protocol["generated_rows"] == report.protocol["floor_rows"] == 150
+
+
+def test_a_table_of_copies_is_told():
+    training, held_out = frame(), frame(seed=1)
+    report = report_of(training, training, held_out)
+    assert report["copies"].value == report["memorised"].value == 1
+    assert (report["W1"].value, report["association"].value, report["distance to training"].value) == (0, 0, 0)
+    suspicious = report.details["nearest_training_rows"][0]
+    assert (suspicious["generated"], suspicious["distance"]) == (suspicious["training"], 0)
+
+
+def test_without_held_out_rows_there_is_no_floor_and_no_prediction():
+    report = report_of(frame(seed=1), frame(), None)
+    assert report["W1"].floor is None
+    assert not [n for n in report.numbers if n.name.startswith(("accuracy", "R^2", "memorised"))]
+    assert any("have one part alone" in text for text in report.warnings)
+
+
+def test_values_that_training_has_not_are_told():
+    report = report_of(frame(town="Oslo"), frame(), frame(seed=1))
+    assert "column 'town' has values that the training rows have not: Oslo." in report.warnings
+    assert report["total variation"].value > 0.4
+
+
+def test_few_rows_are_told():
+    report = report_of(frame(20), frame(), frame(50, seed=1))
+    assert any(text.startswith("20 rows are few") for text in report.warnings)
+    assert any("50 held-out rows are too few for memorisation at alpha=0.01" in text for text in report.warnings)
+
+
+def test_one_column_alone_is_measured():
+    kinds = {"x": "real"}
+    report = evaluate_table(frame(seed=1)[["x"]], frame()[["x"]], frame(seed=2)[["x"]], kinds)
+    assert [n.name for n in report.numbers] == ["W1", "copies", "distance to training", "memorised"]
+
+
+def test_the_page_shows_each_column_and_escapes_its_name(tmp_path):
+    r"""The bars of a histogram are shares: the tallest is 84 high, the others in proportion."""
+    kinds = {"<b>": "category", "n": "integer"}
+    training = pd.DataFrame({"<b>": ["p"] * 6 + ["q"] * 4, "n": [0] * 6 + [1] * 3 + [2]})
+    synthetic = pd.DataFrame({"<b>": ["p"] * 5 + ["q"] * 5, "n": [0] * 5 + [1] * 5})
+    report = evaluate_table(synthetic, training, None, kinds, page=tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "<b>&lt;b&gt;</b>" in text and "<b><b>" not in text
+    assert "60 % 50 %" in text and "40 % 50 %" in text
+    bars = re.findall(r'<rect class="real" x="[\d.]+" y="[\d.]+" width="80.0" height="([\d.]+)"', text)
+    assert [float(height) for height in bars] == [84, 42, 14]
+    assert 'd="M0 90V20.0H80.0V20.0H160.0V90.0H240.0V90.0"' in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert all(name in text for name in ("W1", "association", *(n.name for n in report.numbers)))
