@@ -113,7 +113,7 @@ def _looked(job: "Restore", scenes: "Sequence[Scene]", top: float | None, offset
             "pixels. Check unit, or give a lower one."
         )
     noise, lines, facts = _noise(job, scenes, units, reading)
-    factor, more = _scale(job, survey, noise, None if top is None else top + offset, units[0][0])
+    factor, more = _scale(job, survey, noise, None if top is None else (offset, top + offset), units[0][0])
     units = [[replace(one, scale=one.scale * factor) for one in own] for own in units]
     first = units[0][0]
     facts |= {"scale_used": float(f"{first.value(1.0):.6g}")} if job.scale == "auto" else {}
@@ -127,18 +127,18 @@ def _looked(job: "Restore", scenes: "Sequence[Scene]", top: float | None, offset
 
 
 def _scale(
-    job: "Restore", survey: "Survey", noise: "Noise", highest: float | None, units: "Units"
+    job: "Restore", survey: "Survey", noise: "Noise", ends: tuple[float, float] | None, units: "Units"
 ) -> tuple[float, list[str]]:
     r"""The factor of the scale, and what is to be told of it."""
     from scoregen.restoration import check_scale
 
-    if highest is None:
+    if ends is None:
         if job.scale == "auto":
             raise UserError("scale: the training data have no highest value to compare with, got scale=auto. Give it.")
         return 1.0, ["scale: the training data have no highest value, so the brightness was not compared"]
     if job.scale == "auto":
-        return survey.bright(noise, units) / highest, []
-    told = check_scale(survey, noise, highest, units, given=job.scale is not None)
+        return survey.bright(noise, units) / ends[1], []
+    told = check_scale(survey, noise, ends, units, given=job.scale is not None)
     return 1.0, [] if told is None else [told]
 
 

@@ -138,20 +138,22 @@ def _check(x: np.ndarray, name: str, units: Units) -> None:
         )
 
 
-def check_scale(survey: Survey, noise: Noise, top: float, units: Units, given: bool) -> str | None:
+def check_scale(survey: Survey, noise: Noise, ends: tuple[float, float], units: Units, given: bool) -> str | None:
     r"""Compares the brightness of the scenes with the range of the training.
 
     Args:
         survey: of all scenes, in the units of the training. noise: of them.
-        top: highest intensity of the training. units: of the first file, for the advice. given: whether by the user.
+        ends: lowest and highest intensity of the training. units: of the first file, for the advice.
+        given: whether the scale is the user's own choice.
 
     Returns:
         What is to be told, or None.
 
     Raises:
-        UserError: they are a factor of 10 brighter; or darker, where the scale is not the user's own choice.
+        UserError: they are a factor of 10 brighter; or darker, where the scale is not the user's own choice, or where
+            all of them are darker than the training.
     """
-    bright = survey.bright(noise, units)
+    (low, top), bright = ends, survey.bright(noise, units)
     if top / FACTOR <= bright <= top * FACTOR:
         return None
     likely = units.value(bright / top)
@@ -159,7 +161,7 @@ def check_scale(survey: Survey, noise: Noise, top: float, units: Units, given: b
         f"the bright end of the images is {bright:.3g} in the units of the training data, whose highest intensity is "
         f"{top:.3g}"
     )
-    if given and bright < top:
+    if given and low <= bright < top:
         return f"scale: {text}; the likely scale is {likely:.2g}"
     raise UserError(
         f"scale: {text}. They must agree within a factor of {FACTOR:g}. Check unit, and give the value in the file "

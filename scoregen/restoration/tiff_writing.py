@@ -20,6 +20,8 @@ _LAYOUT = (  # tags that say how a page lies in its file, which the writer makes
 )
 _APART = (270, 282, 283, 296, 305, 306)  # that it has arguments for
 _ALPHA = (1, 2)
+_COMPLEX_INTEGERS = 5  # of the tag SampleFormat
+_COLOURS = {3: "a palette", 4: "a mask", 5: "CMYK colours", 6: "YCbCr colours", 8: "CIELab colours"}
 _POINTERS = {330: "further images (SubIFDs)", 34665: "EXIF", 34853: "GPS", 40965: "interoperability"}  # to other places
 
 
@@ -44,13 +46,7 @@ def check_kept(file: "TiffFile", path: Path) -> None:
                 raise UserError(f"{KEY}: {where} has a directory of {name}, which would be lost. Remove it.")
         if any(int(kind) in _ALPHA for kind in page.extrasamples):
             raise UserError(f"{KEY}: {where} has transparency, which is no intensity. Remove this band.")
-        if page.photometric not in (0, 1, 2) or page.bitspersample not in (8, 16, 32, 64, 128) or page.imagedepth > 1:
-            raise UserError(
-                f"{KEY}: {where} has {page.bitspersample} bits, colours {page.photometric!r} and depth "
-                f"{page.imagedepth}. Write grey or RGB values of 8 bits or more, without a palette."
-            )
-        if page.photometric == 0:
-            raise UserError(f"{KEY}: {where} has 0 for white. Write it with 0 for black.")
+        _check_values(page, where)
         for name, kind, table in (
             ("compression", page.compression, TIFF.COMPRESSORS),
             ("compression", page.compression, TIFF.DECOMPRESSORS),
@@ -66,10 +62,26 @@ def check_kept(file: "TiffFile", path: Path) -> None:
                 ) from error
         if page.compression in (6, 7, 22610, 33003, 33005, 34712, 34887, 50001):
             raise UserError(f"{KEY}: {where} is packed with losses ({page.compression.name}). Write it without.")
-    if file.is_imagej and file.series and len(file.series[0].pages) < len(pages):
+    if (file.is_imagej or file.is_shaped) and sum(one.size for one in file.series) > sum(page.size for page in pages):
         raise UserError(
-            f"{KEY}: '{path}' is a stack of ImageJ with fewer pages than images. Write its images as pages."
+            f"{KEY}: '{path}' lists {len(pages)} page, and holds more images (a hyperstack of ImageJ or tifffile). "
+            "Write its images as pages."
         )
+
+
+def _check_values(page: Any, where: str) -> None:
+    r"""Refuses a page whose numbers are no intensities."""
+    if page.photometric not in (0, 1, 2):
+        name = _COLOURS.get(int(page.photometric), page.photometric.name)
+        raise UserError(f"{KEY}: {where} has {name}. Write grey or RGB values, without a palette.")
+    if page.bitspersample not in (8, 16, 32, 64, 128):
+        raise UserError(f"{KEY}: {where} has {page.bitspersample} bits a value. Write 8, 16, 32 or 64.")
+    if page.sampleformat == _COMPLEX_INTEGERS:
+        raise UserError(f"{KEY}: {where} has complex integers. Write complex64 (gdal_translate -ot CFloat32).")
+    if page.imagedepth > 1:
+        raise UserError(f"{KEY}: {where} is a volume of depth {page.imagedepth}. Write its slices as pages.")
+    if page.photometric == 0:
+        raise UserError(f"{KEY}: {where} has 0 for white. Write it with 0 for black.")
 
 
 def write_pages(place: Path, file: "TiffFile", planes: list[Plane], pieces: Pieces) -> None:

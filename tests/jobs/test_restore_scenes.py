@@ -1,11 +1,13 @@
 r"""Restoration in the field: units, no data, GeoTIFFs, wrong scales, large scenes; the cases of radar users."""
 
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import DIGITS, command, job, torchrun, train
+from pairs import pair
+from tiny import DIGITS, command, job, train
 
 WIDTH = 8  # of the border without data
 
@@ -122,6 +124,7 @@ SCALES = {
     "numbers": (lambda x: 1e4 * x, [], "scale: .*must agree within a factor of 10.*scale=2e[+]03 is likely"),
     "numbers with a scale": (lambda x: 1e4 * x, ["scale=2"], "scale: .*scale=2e[+]03 is likely"),
     "faint": (lambda x: 1e-4 * x, [], "scale: .*scale=2e-05 is likely"),
+    "darker than all of the training": (lambda x: 0.02 * x, ["scale=1"], "scale: .*scale=0.00\\d+ is likely"),
     "zeros": (lambda x: bordered(x, 0), [], "320 intensities of zero, of 1920.*nodata=0 .*floor=0.5"),
     "floor": (lambda x: x, ["floor=0.5"], "floor: 9. % of the pixels are darker than floor=0.5"),
     "empty": (lambda x: x * np.nan, [], "no pixel has data"),
@@ -144,9 +147,9 @@ def test_amplitudes_taken_for_intensities_are_told(run, here, capsys):
 
 
 def test_a_faint_scene_with_a_scale_of_its_own_goes_on_and_is_told(run, here, capsys):
-    np.save(here / "x.npy", 0.02 * intensity())
+    np.save(here / "x.npy", 0.2 * intensity())
     status, found = told(run, capsys, "images=x.npy", "looks=4", "scale=1", "out=out", "dry_run=true")
-    assert status == 0 and "the likely scale is 0.00" in found
+    assert status == 0 and re.search("the likely scale is 0.0[345]", found)
 
 
 def test_an_automatic_scale_is_recorded_and_makes_units_irrelevant(run, here):
@@ -195,6 +198,20 @@ def test_a_folder_of_amplitude_geotiffs_comes_back_by_one_command(run, here, cap
             y = new.asarray()
         assert a == b and y.dtype == np.float32 and (y[:, :WIDTH] == 0).all()
         assert (y[:, WIDTH:] > 0).all() and np.sqrt((y**2).mean()) == pytest.approx(np.sqrt((x**2).mean()), rel=0.4)
+
+
+def test_clean_images_add_their_measures_in_the_units_of_the_files(run, here, capsys):
+    r"""A constant scene of .2: before, the error is that of speckle of 4 looks, 1/4 of .2^2."""
+    tiff(here / "in" / "x.tif", 300 * np.sqrt(intensity()))
+    tiff(here / "clean" / "x.tif", np.full((40, 48), 300 * np.sqrt(0.2), np.float32))
+    options = ["images=in", "looks=4", "unit=amplitude", "scale=300", "out=out"]
+    assert told(run, capsys, *options)[0] == 0
+    status, text = told(run, capsys, *options, "clean=clean")  # the same results, measured again
+    (one,) = json.loads((here / "out" / "measures.json").read_text())["measured"]
+    assert status == 0 and "1, 1 already there" in text and "beside the clean images: PSNR" in text
+    assert one["psnr_before"] == pytest.approx(-10 * np.log10(0.2**2 / 4), abs=0.5)
+    status, text = told(run, capsys, *options, "clean=in/y.tif")
+    assert status == 1 and "clean: " in text and "does not exist. Did you mean" in text
 
 
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,8 +272,8 @@ def test_two_processes_share_the_bands_of_a_scene(run, here, monkeypatch):
     script = "import scoregen.restoration.bands as b; b.PIXELS = 200; from scoregen.command_line import run_job; "
     script += "import sys; run_job('restore', sys.argv[1:])"
     (here / "two.py").write_text(script)
-    process = torchrun(here, str(here / "two.py"), f"checkpoint={run}", *options, "out=b")
-    text, _ = process.communicate(timeout=600)
+    process = pair(here, str(here / "two.py"), f"checkpoint={run}", *options, "out=b")
+    text = process.communicate(timeout=600)[0]
     assert process.returncode == 0, text
     for name in ("images/x.npy", "std/x.npy.npy"):
         assert (here / "b" / name).read_bytes() == (alone / name).read_bytes()

@@ -1,5 +1,6 @@
 r"""Files come back as they were: pages, bands, type, order of bytes, compression, tags; the rest is refused by name."""
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,21 @@ def tiff(path: Path, *pages: np.ndarray, **options: object) -> None:
             file.write(page, **{"metadata": None, "photometric": "minisblack"} | options)
 
 
+def changed(path: Path, dtype: str, tag: int, value: int) -> None:
+    r"""A TIFF whose tag says something else."""
+    import tifffile
+
+    tiff(path, values((8, 8), dtype))
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags[tag].overwrite(value)
+
+
+def pointing(path: Path, tag: int) -> None:
+    r"""A TIFF with a pointer to another directory, which tifffile does not write."""
+    tiff(path, values((8, 8), "f4"), extratags=[(65000, "I", 1, 8, True)])
+    path.write_bytes(path.read_bytes().replace(struct.pack("<HHI", 65000, 4, 1), struct.pack("<HHI", tag, 4, 1)))
+
+
 REFUSED = {
     "overview": (lambda p: tiff(p, values((8, 8), "f4"), subfiletype=1), "is an overview, a mask or has some"),
     "alpha": (
@@ -106,9 +122,27 @@ REFUSED = {
     "subimages": (lambda p: tiff(p, values((8, 8), "u1"), subifds=1), "directory of further images"),
     "palette": (
         lambda p: tiff(p, values((8, 8), "u1"), photometric="palette", colormap=np.zeros((3, 256), np.uint16)),
-        "without a palette",
+        "has a palette",
     ),
     "bits": (lambda p: tiff(p, values((8, 8), "u1") > 50), "has 1 bits"),
+    "12 bits": (lambda p: changed(p, "u2", 258, 12), "has 12 bits a value. Write 8"),
+    "complex integers": (lambda p: changed(p, "i4", 339, 5), "has complex integers. Write complex64"),
+    "cmyk": (lambda p: Image.new("CMYK", (8, 8)).save(p), "has CMYK colours"),
+    "ycbcr": (lambda p: changed(p, "u1", 262, 6), "has YCbCr colours"),
+    "volume": (
+        lambda p: tiff(p, values((16, 16, 16), "f4"), volumetric=True, tile=(16, 16, 16)),
+        "is a volume of depth 16. Write its slices",
+    ),
+    "exif": (lambda p: pointing(p, 34665), "has a directory of EXIF"),
+    "gps": (lambda p: pointing(p, 34853), "has a directory of GPS"),
+    "lossy": (lambda p: Image.new("RGB", (16, 16)).save(p, compression="jpeg"), "(JPEG|YCbCr)"),
+    "hyperstack": (
+        lambda p: (
+            tiff(p, values((8, 8), "f4"), description="ImageJ=1.53\nimages=3\nslices=3\n"),
+            p.write_bytes(p.read_bytes() + bytes(2 * 8 * 8 * 4)),
+        ),
+        "lists 1 page, and holds more images .a hyperstack",
+    ),
     "nodata": (
         lambda p: tiff(p, values((8, 8), "f4"), extratags=[(42113, "s", 0, "none", True)]),
         "is no number: 'none'",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoregen.restoration import Reading, Review, Speckle, open_scenes, units_of, write_review
+from scoregen.restoration import Clean, Counts, Reading, Review, Speckle, open_scenes, units_of, write_review
 
 LOOKS = 4
 
@@ -74,6 +74,36 @@ def test_the_page_holds_its_pictures_and_nothing_from_elsewhere(tmp_path):
     assert ratio.mean() == pytest.approx(127, abs=8)  # grey is 1
     clean = scene()
     assert np.median(spread[clean == 0.2]) > np.median(spread[clean == 0.8]) and before[0, 0] == 0  # no data: black
+
+
+def test_a_page_beside_clean_images_has_their_measures_and_picture(tmp_path):
+    found = review(tmp_path, scene(), "amplitude", 250.0)
+    (tmp_path / "clean").mkdir()
+    np.save(tmp_path / "clean" / "a.npy", np.sqrt(250 * scene()).astype(np.float32))
+    clean = Clean(open_scenes(str(tmp_path / "clean")), found.units, 1.0)
+    beside = Review(found.scenes, found.units, found.reading, found.noise, found.out, clean=clean)
+    line = write_review(beside, {})
+    (one,) = record(tmp_path)["measured"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    speckled = np.nanmean(np.square(np.load(tmp_path / "in" / "a.npy").astype(float) ** 2 / 250 - scene()))
+    assert one["psnr_before"] == pytest.approx(-10 * np.log10(speckled), abs=1e-3) and one["psnr_after"] > 100
+    assert one["ssim_before"] < 0.5 and one["ssim_after"] == pytest.approx(1)
+    assert "beside the clean images: PSNR" in line and page.count("<img") == 5 and "psnr after" in page
+
+
+@pytest.mark.parametrize("gain, scale", [(1.0, 40.0), (0.5, 20.0)])
+def test_counts_beside_their_mean_have_residuals_of_pure_noise(gain, scale, tmp_path):
+    r"""9,216 pixels: 5 sigma of the mean are .05, of the variance .08."""
+    for folder, values in (("in", np.random.default_rng(0).poisson(40 * scene())), ("out/images", 40 * scene())):
+        (tmp_path / folder).mkdir(parents=True)
+        np.save(tmp_path / folder / "a.npy", (gain * values).astype(np.float32))
+    scenes = open_scenes(str(tmp_path / "in"))
+    units = [[units_of(np.dtype("f4"), "intensity", scale, None, 1.0)]]
+    found = Review(scenes, units, Reading(), Counts(gain), tmp_path / "out").measures(0, 0).values
+    assert abs(found["residual_mean"]) < 0.05 and found["residual_variance"] == pytest.approx(1, abs=0.08)
+    assert abs(found["residual_correlation"]) < 0.05
+    line = write_review(Review(scenes, units, Reading(), Counts(gain), tmp_path / "out"), {})
+    assert line.startswith("residual of the counts over their noise: mean")
 
 
 def test_a_large_scene_is_shown_from_its_middle_and_a_small_one_is_not_measured(tmp_path):
