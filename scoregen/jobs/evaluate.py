@@ -30,8 +30,8 @@ class Evaluate(Measuring):
 
     Args:
         samples: a folder of the job sample, an .npz with `images`, or a folder of pictures; or
-        checkpoint: a checkpoint to sample from, with weights, sampler, n, batch_size, seed, label, guidance and
-            precision as in the job sample.
+        checkpoint: a checkpoint to sample from, with weights, sampler, n, batch_size, seed, label, guidance, clamp
+            and precision as in the job sample.
         data: its training part is the reference, its test part gives the floor.
         features: what distances are taken in. metrics: what is measured and how.
         cache: folder for the features of the data, by hash; None to compute them anew.

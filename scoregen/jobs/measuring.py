@@ -26,6 +26,7 @@ DRAWING = (
     "guidance",
     "autoguidance",
     "null_label",
+    "clamp",
     "precision",
     "compile",
 )
@@ -44,6 +45,7 @@ class Measuring(FastJob):
     guidance: float = 1.0
     autoguidance: bool | str = False
     null_label: int | None = None
+    clamp: list[float | None] | None = None
     precision: Precision = "no"
     data: Source
     features: Node = field(default_factory=node_option("features", "classifier"))
@@ -76,5 +78,5 @@ def provenance(samples: str | Path) -> dict[str, Any]:
     if not isinstance(record.get("sampler"), dict):
         return {"sampler": "unknown", "network_calls": None, "seed": None}
     name = str(record["sampler"].get("_target_")).rpartition(".")[2]
-    kept = ("network_calls", "seed", "checkpoint", "weights", "label", "guidance", "precision")
+    kept = ("network_calls", "seed", "checkpoint", "weights", "label", "guidance", "precision", "clamp")
     return {"sampler": name, "sampler_config": record["sampler"], **{key: record.get(key) for key in kept}}

@@ -50,10 +50,12 @@ class Sample(FastJob):
         autoguidance: true guides away from the short average of the run (trainer.ema_snapshots), in place of the model
             without labels; or the weights of the weaker model, "ema:0.03" or "model".
         null_label: of a class-conditional network of diffusers: its class for "no label", which guidance needs.
+        clamp: [low, high] in units of the data, to which D is cut at every call; null leaves an end open. clamped.json
+            says how many values were cut. It changes the flow: leave it out unless samples leave the range.
         precision: "no", or "bf16" for the network; samples then change with batch_size by its rounding.
     """
 
-    known: ClassVar = ("images", "parts", "grid.png", "samples.npz", "samples.csv", "samples.parquet")
+    known: ClassVar = ("images", "parts", "grid.png", "samples.npz", "samples.csv", "samples.parquet", "clamped.json")
     free: ClassVar = (*Job.free, "n")
     checkpoint: str | None = None
     weights: Weights = "ema"
@@ -68,11 +70,16 @@ class Sample(FastJob):
     guidance: float = 1.0
     autoguidance: bool | str = False
     null_label: int | None = None
+    clamp: list[float | None] | None = None
     precision: Precision = "no"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(1, n=self.n, batch_size=self.batch_size)
+        if self.clamp is not None:
+            from scoregen.jobs.clamping import check_range
+
+            check_range(self.clamp)
         if self.format not in ("csv", "parquet"):
             refuse_condition(self)
 
@@ -84,6 +91,7 @@ class Sample(FastJob):
     def plan(self, out: Path) -> Plan:
         from scoregen import parallel
         from scoregen.jobs.calls import check_sampler, network_calls
+        from scoregen.jobs.clamping import clamped, tell
 
         if self.format in ("csv", "parquet"):
             return table_plan(self, out)
@@ -97,18 +105,24 @@ class Sample(FastJob):
         weak = weak_weights(self.autoguidance, self.weights, self.guidance)
         worse = None if weak is None else self.loaded(checkpoint, weak, self.null_label)
         denoiser = guided(model, self.guidance, labels, worse)
+        clamp = clamped(denoiser, self.clamp, self.known_data.range)
         calls = network_calls(self.sampler, model.sde) * (1 if self.guidance == 1 else 2)
         todo, damaged = self._missing(out, shape)
 
         def work() -> None:
+            mine = parallel.shard(todo)
             with autocast(self.precision):
-                self._generate(denoiser, shape, labels, parallel.shard(todo), out)
+                self._generate(denoiser if clamp is None else clamp, shape, labels, mine, out)
             parallel.barrier()
+            if clamp is not None:
+                tell(clamp, len(mine), out)
             if parallel.rank() == 0:
                 self._finish(labels, out)
 
         lines = [announced(checkpoint, self.weights), *self._lines(len(todo), damaged), f"out: {out}"]
         facts = origin(checkpoint, self.weights) | {"network_calls": calls}
+        if self.clamp is not None:
+            lines.insert(2, f"clamp: D to {self.clamp} in units of the data, at every call")
         if weak is not None:
             lines.insert(1, f"guidance: {self.guidance:g}, away from {named(weak)} weights")
             facts["weak_sha256"] = origin(checkpoint, weak)["weights_sha256"]

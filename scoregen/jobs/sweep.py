@@ -50,7 +50,7 @@ class Sweep(Measuring):
         samplers: options of the group sampler.
         ema: lengths of averages, each with every sampler, in place of weights; of a run with trainer.ema_snapshots.
         calls: numbers of network calls an image, each the most that a sampler may make.
-        n, batch_size, seed, label, guidance, autoguidance, precision: as in the job sample.
+        n, batch_size, seed, label, guidance, autoguidance, clamp, precision: as in the job sample.
         data, features, metrics, cache: as in the job evaluate.
     """
 

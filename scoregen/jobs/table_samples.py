@@ -11,7 +11,7 @@ from scoregen.jobs.table_rows import RowSampler, table_of
 if TYPE_CHECKING:
     from scoregen.jobs.sample import Sample
 
-_IMAGES = ("label", "prompts", "guidance", "autoguidance", "null_label")
+_IMAGES = ("label", "prompts", "guidance", "autoguidance", "null_label", "clamp")
 
 
 def table_plan(job: "Sample", out: Path) -> Plan:
