@@ -22,6 +22,7 @@ from scoregen.sde import Columns
 from scoregen.tables import Schema
 
 AUTO = "auto"
+_MOST_PASSES = 500
 _PLAIN_LOSS = "scoregen.losses.DenoisingScoreMatching"
 
 
@@ -41,6 +42,23 @@ def chosen_loss(loss: Node, source: Source) -> tuple[Node, list[str]]:
             raise UserError(f"loss.{key}: the data picked loss=table, which has no {key}. Leave it out.")
     found = own | {key: value for key, value in loss.items() if key in own and key != "_target_"}
     return Node(found), ["loss: table, picked by the columns of the data"]
+
+
+def table_steps(rows: int) -> int:
+    r"""Steps of training, of 128 rows each, that suit a table: small ones are soon learnt by heart."""
+    return max(200, min(4000, round(2.5 * rows - 150)))
+
+
+def told_steps(trainer: Any, source: Source) -> list[str]:
+    r"""A line where a training reads each row of a table so often that it will know the rows by heart."""
+    rows = len(source.train)
+    passes = trainer.steps * trainer.batch_size / rows
+    if schema_of(source) is None or passes <= _MOST_PASSES:
+        return []
+    return [
+        f"trainer.steps: {trainer.steps:,} steps read each of the {rows:,} rows {passes:,.0f} times, and more than "
+        f"{_MOST_PASSES} times teaches rows by heart. Give trainer.steps={table_steps(rows)}, or early_stopping.every."
+    ]
 
 
 def pick_model(source: Source) -> str:

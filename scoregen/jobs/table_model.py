@@ -1,15 +1,17 @@
 r"""A table in Python: fit a data frame, sample rows, densities, missing values."""
 
 import shutil
+import weakref
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Self
 
 from scoregen.checks import at_least, whole
 from scoregen.config import Node, build
 from scoregen.description import merged, option
 from scoregen.errors import UserError
+from scoregen.jobs.picks import table_steps
 from scoregen.jobs.table_rows import RowSampler, spread, table_of
 from scoregen.jobs.train import Train
 from scoregen.tables import Schema
@@ -26,7 +28,7 @@ class TableModel:
 
     Args:
         columns: kinds of columns by their names, where the guess is not right (`scoregen.tables.KINDS`).
-        steps: of training; None: four times the number of rows, from 500 to 4000.
+        steps: of training; None: 2.5 times the number of rows less 150, from 200 to 4000.
         batch_size: rows a step.
         seed: of the training.
         width, depth, dropout: of the network, `scoregen.models.TableMLP`.
@@ -62,7 +64,6 @@ class TableModel:
         whole(1, batch_size=batch_size)
         self.columns, self.steps, self.batch_size, self.seed = columns, steps, batch_size, seed
         self.width, self.depth, self.dropout, self.folder = width, depth, dropout, folder
-        self._own: TemporaryDirectory[str] | None = None
 
     def fit(self, frame: "pd.DataFrame") -> Self:
         r"""Trains on all rows of a data frame; missing values are left out of the loss.
@@ -73,16 +74,19 @@ class TableModel:
         from scoregen.data import TableFile
 
         source = TableFile.of_frame(frame, self.columns, test="none", validation="none")
-        if self.folder is None:
-            self._own = TemporaryDirectory(prefix="scoregen-table-")
-        out = Path(self._own.name if self._own is not None else str(self.folder))
+        out = self._new_folder() if self.folder is None else Path(self.folder)
         Train(data=source, trainer=self._trainer(len(frame)), model=self._model(), preview=None, seed=self.seed).run(
             out
         )
         return self._take(out)
 
+    def _new_folder(self) -> Path:
+        folder = mkdtemp(prefix="scoregen-table-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
     def _trainer(self, rows: int) -> Node:
-        steps = self.steps or max(500, min(4000, 4 * rows))
+        steps = self.steps or table_steps(rows)
         given = {"steps": steps, "batch_size": self.batch_size, "checkpoint_every": steps, "precision": "no"}
         given |= {"ema_halflife": 30_000, "schedule": {"warmup": min(100, steps // 2)}}
         return Node(merged(option("trainer", "default"), given))
@@ -172,8 +176,8 @@ class TableModel:
         if not self.schema.all_numeric:
             column = next(column for column in self.schema.columns if column.sizes)
             raise UserError(
-                f"log_prob: all columns must be numbers, and '{column.name}' is {column.kind}. Leave it out of the "
-                f"table, or fit it as columns={{'{column.name}': 'real'}} where it is a number."
+                f"log_prob: all columns must be numbers, and '{column.name}' is of kind {column.kind}. Fit a table "
+                f"without it, or columns={{'{column.name}': 'real'}} where it holds numbers."
             )
         x = self.schema.encode(frame)
         if bool(x.isnan().any()):
@@ -182,7 +186,7 @@ class TableModel:
                 "first (impute), or leave these rows out."
             )
         place = next(self.denoiser.parameters()).device
-        parts = [log_likelihood(self.denoiser, part.to(place)).log_prob.cpu() for part in x.split(batch_size)]
+        parts = [log_likelihood(self.denoiser, part.to(place)).log_prob.cpu() for part in torch.split(x, batch_size)]
         return torch.cat(parts).double().numpy()
 
     def impute(

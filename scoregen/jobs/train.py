@@ -26,6 +26,7 @@ from scoregen.jobs.picks import (
     has_shape,
     schema_of,
     tell_next,
+    told_steps,
 )
 from scoregen.jobs.rehearsal import check_loads, check_loss, check_meaning, check_monitor, check_optimizer
 from scoregen.targets import check_targets
@@ -126,7 +127,7 @@ class Train(LoadingJob):
             set_moments(parts.model, self.data, self.data_moments)
         start = prepare(out, config, parts.trainer.resume, self.data.entries())
         work = partial(self._fit, parts, TrainingFolder(out, config, start), logger, hooks)
-        lines = [*picked, *_lines(parts, self.data, out, start)]
+        lines = [*picked, *_lines(parts, self.data, out, start), *told_steps(parts.trainer, self.data)]
         return TrainPlan(work=work, lines=lines, config=config, start=start)
 
     def _parts(self, config: dict[str, Any], out: Path) -> TrainingParts:

@@ -22,7 +22,7 @@ from scoregen.models.table import TableDenoiser
 from scoregen.rng import Generators, randn
 from scoregen.sde.path import expand
 
-_DRAWS, _NUMBERS = 4096, 2**22  # of the expectation b_c, at most
+_DRAWS, _NUMBERS = 2**16, 2**22  # of the expectation b_c, at most
 
 
 class TableScoreMatching(Loss):

@@ -131,7 +131,7 @@ def _whole(known: "pd.Series", numbers: np.ndarray) -> bool:
 def _decimals(numbers: np.ndarray) -> int | None:
     r"""The least number of digits after the point with which all numbers are written, None above 9."""
     for digits in range(10):
-        if np.array_equal(np.round(numbers, digits), numbers):
+        if np.allclose(np.round(numbers, digits), numbers, rtol=1e-15, atol=0):
             return digits
     return None
 

@@ -1,0 +1,143 @@
+r"""Tables by their commands: trained, sampled, filled in; and TableModel in Python."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import command, job, train
+
+import scoregen
+from scoregen.config import Node
+from scoregen.errors import UserError
+
+pd = pytest.importorskip("pandas")
+TINY = ["model.network.width=8", "model.network.depth=1", "trainer.precision=no", "trainer.log_every=1"]
+TINY += ["preview.every=null", "trainer.batch_size=16", "trainer.steps=2", "data=table"]
+
+
+def pets(folder: Path) -> Path:
+    r"""600 rows, 5 % zeros, 3 % missing, a category of texts, columns of 1e-6 and 1e6."""
+    draws, n = np.random.default_rng(0), 600
+    kind = draws.integers(0, 3, n)
+    frame = pd.DataFrame(
+        {
+            "species": np.array(["cat", "dog", "fish"])[kind],
+            "price": draws.lognormal(kind, 0.5).round(2) + 0.01,
+            "rain": np.where(draws.random(n) < 0.05, 0, draws.gamma(2, 1e-6 * (1 + kind))),
+            "size": draws.normal(3e6 * kind, 1e6),
+            "children": draws.poisson(12, n),
+            "const": 7,
+        }
+    )
+    for name in ("species", "size", "children"):
+        frame.loc[draws.random(n) < 0.03, name] = None
+    frame["children"] = frame["children"].astype("Int64")
+    frame.to_csv(folder / "pets.csv", index=False)
+    return folder / "pets.csv"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table")
+    path = pets(folder)
+    assert command("train", *TINY, f"data.path={path}", f"hydra.run.dir={folder / 'run'}") == 0
+    return folder
+
+
+def test_a_table_picks_its_network_chart_and_loss(run, capsys):
+    job("train", *TINY, f"data.path={run / 'pets.csv'}", "dry_run=true").run(run / "other")
+    text = capsys.readouterr().out
+    for line in (
+        "model: table, picked",
+        "loss: table, picked",
+        "  rain: zero-positive",
+        "  children: integer, ",
+        "chart: of 4 columns of numbers, 2 of them by their logarithms",
+    ):
+        assert line in text
+
+
+def test_kinds_are_given_by_the_name_of_their_column(run, capsys):
+    given = [f"data.path={run / 'pets.csv'}", "data.columns.price=real", "dry_run=true"]
+    assert command("train", *TINY, *given, f"hydra.run.dir={run / 'third'}") == 0
+    assert "  price: real" in capsys.readouterr().out
+    assert command("train", *TINY, f"data.path={run / 'pets.csv'}", "data.columns.prise=real") == 1
+    assert "data.columns.prise: the table has no such column. Did you mean 'price'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_samples_have_the_columns_types_and_conditions(run, tmp_path, kind):
+    given = [f"checkpoint={run / 'run'}", "n=20", f"format={kind}", "sampler.steps=3"]
+    assert command("sample", *given, "condition={species: dog, rain: 0}", f"out={tmp_path}") == 0
+    found = getattr(pd, f"read_{kind}")(tmp_path / f"samples.{kind}")
+    assert list(found) == list(pd.read_csv(run / "pets.csv", nrows=1))
+    assert (found["species"] == "dog").all() and (found["rain"] == 0).all() and (found["const"] == 7).all()
+    assert (found["price"] > 0).all() and len(found) == 20 and (found["children"] % 1 == 0).all()
+
+
+def test_rows_do_not_depend_on_the_batch(run, tmp_path):
+    made = []
+    for size in (3, 64):
+        given = [f"checkpoint={run / 'run'}", "n=10", "format=csv", "sampler.steps=3", f"batch_size={size}"]
+        made.append(job("sample", *given).run(tmp_path / str(size)) / "samples.csv")
+    first, second = (pd.read_csv(path) for path in made)
+    pd.testing.assert_frame_equal(first, second, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["format=csv", "condition={species: cow}"], "condition.species: the column has no category 'cow'"),
+        (["format=csv", "condition={colour: red}"], "condition.colour: the table has no such column"),
+        (["format=csv", "condition={price: -1}"], "condition.price: .*values > 0"),
+        (["format=npz", "condition={species: cat}"], "condition: is for rows of a table"),
+        (["format=csv", "guidance=2"], "guidance: is not for rows of a table"),
+        ([], "format: png needs .* Give format=csv"),
+    ],
+)
+def test_what_cannot_be_sampled_is_one_message(run, tmp_path, given, message):
+    with pytest.raises(UserError, match=message):
+        job("sample", f"checkpoint={run / 'run'}", *given).run(tmp_path)
+
+
+def test_missing_cells_are_filled_in_and_the_others_stay(run, tmp_path):
+    given = [f"checkpoint={run / 'run'}", f"table={run / 'pets.csv'}", "draws=2", "sampler.steps=3"]
+    assert command("impute", *given, f"out={tmp_path}") == 0
+    before, spread = pd.read_csv(run / "pets.csv"), pd.read_csv(tmp_path / "spread.csv", skip_blank_lines=False)
+    for draw in range(2):
+        found = pd.read_csv(tmp_path / "imputed" / f"{draw}.csv")
+        assert (
+            not found.isna().to_numpy().any()
+            and (found.dtypes[["species", "price"]] == before.dtypes[["species", "price"]]).all()
+        )
+        pd.testing.assert_frame_equal(found[before.notna()], before, check_dtype=False)
+    assert (spread.notna() == before.isna()).to_numpy().all() and spread["size"].max() > 0
+
+
+def test_a_resumed_training_has_the_same_weights(run, tmp_path):
+    from runs import assert_same_run
+    from tiny import Kill
+
+    given = [*TINY, f"data.path={run / 'pets.csv'}", "trainer.checkpoint_every=1", "trainer.steps=3"]
+    train(tmp_path / "whole", *given)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", *given, preview=Node({"_target_": "tiny.Kill", "every": 2}))
+    assert Kill
+    train(tmp_path / "killed", *given, "trainer.resume=auto")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_model_in_python_is_saved_and_has_densities_in_units_of_the_table(tmp_path):
+    draws = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": draws.lognormal(size=60), "b": draws.normal(size=60)})
+    scales = {"a": 1e-6, "b": 1e6}
+    models = [scoregen.TableModel(steps=2, width=8, depth=1).fit(frame * scale) for scale in (1, pd.Series(scales))]
+    first, second = (m.log_prob(f.head(2)) for m, f in zip(models, (frame, frame * pd.Series(scales)), strict=True))
+    np.testing.assert_allclose(first, second, atol=1e-3)  # the units cancel: 1e-6 times 1e6
+    again = scoregen.TableModel.load(models[0].save(tmp_path / "saved"))
+    pd.testing.assert_frame_equal(again.sample(4, seed=1), models[0].sample(4, seed=1))
+    with pytest.raises(UserError, match="1 of 60 rows have missing values"):
+        frame.loc[3, "b"] = None
+        models[0].log_prob(frame)
+    with pytest.raises(UserError, match="no weights yet"):
+        scoregen.TableModel().sample(1)
