@@ -29,6 +29,7 @@ PACKAGES = {
     "metrics": "distances and measures",
     "restoration": "speckled scenes: files, units, pixels without data",
     "data": "sources and parts",
+    "tables": "tables of mixed columns: kinds, vectors of rows, files",
     "training": "the loop, averages, schedules, trackers",
     "monitors": "what looks at a training while it runs",
 }
