@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from pairs import pair
 from pipelines import make_pipeline, photos
-from tiny import compose, numbers, sample, torchrun, train, weights
+from tiny import compose, numbers, sample, train, weights
 
 import scoregen
 from scoregen.errors import UserError
@@ -145,7 +146,7 @@ def test_smooth_lora_resumes_bit_for_bit(smooth, place, tmp_path):
 def test_two_processes_train_the_adapters_that_one_does(smooth, place, tmp_path):
     r"""Gradients are averaged and the running mean is shared; to the rounding of float32 sums in another order."""
     overrides = [*SMALL, *inputs(place), "+trainer.optimizer.eps=1e-4", "trainer.steps=3", "preview.every=null"]
-    process = torchrun(tmp_path, "train.py", *overrides, "hydra.run.dir=two")
+    process = pair(tmp_path, "train.py", *overrides, "hydra.run.dir=two")
     one = train(tmp_path / "one", *overrides)
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 0, output

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pairs import pair
 from PIL import Image
 from tiny import DIGITS, TOY, command, image_folder, job, numbers, sample, torchrun, train, weights
 
@@ -400,7 +401,7 @@ def test_two_processes_compute_what_one_does(digits, tmp_path):
     r"""Training to the rounding of float32 sums in another order; sampling to one grey level."""
     overrides = [*TOY, "trainer.steps=4", "+trainer.optimizer.eps=1e-4", "trainer.checkpoint_every=2"]
     training = torchrun(tmp_path, "train.py", *overrides, "hydra.run.dir=two")
-    sampling = torchrun(tmp_path, "sample.py", f"checkpoint={digits}", *SAMPLING, "out=images")
+    sampling = pair(tmp_path, "sample.py", f"checkpoint={digits}", *SAMPLING, "out=images")
     one, alone = train(tmp_path / "one", *overrides), sample(digits, tmp_path / "alone", *SAMPLING)
     for process in (training, sampling):
         output = process.communicate(timeout=120)[0]
@@ -422,13 +423,13 @@ def test_a_hook_that_fails_on_one_process_ends_both_with_a_checkpoint(tmp_path):
     overrides += ["sampler.steps=2", "hydra.run.dir=two"]
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "samples").touch()  # where the first process wants a folder
-    process = torchrun(tmp_path, "train.py", *overrides)
+    process = pair(tmp_path, "train.py", *overrides)
     output = process.communicate(timeout=120)[0]
     assert process.returncode != 0
     assert "Preview: process 0 failed (FileExistsError" in output
     assert (tmp_path / "two" / "checkpoints" / "last").resolve().name == "step_00000003"
     (tmp_path / "two" / "samples").unlink()
-    process = torchrun(tmp_path, "train.py", *overrides, "trainer.resume=auto")
+    process = pair(tmp_path, "train.py", *overrides, "trainer.resume=auto")
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
     assert sorted(p.name for p in (tmp_path / "two" / "samples").iterdir()) == [
@@ -459,7 +460,7 @@ run_job("train")
 def test_a_hook_that_fails_before_the_processes_meet_in_it_ends_both(tmp_path):
     (tmp_path / "gathers.py").write_text(GATHERS)
     overrides = [*TOY, "trainer.steps=4", "trainer.checkpoint_every=4", "preview.every=3", "hydra.run.dir=two"]
-    process = torchrun(tmp_path, str(tmp_path / "gathers.py"), *overrides)
+    process = pair(tmp_path, str(tmp_path / "gathers.py"), *overrides)
     output = process.communicate(timeout=120)[0]
     assert process.returncode != 0
     assert "Gathers: process 1 failed (MemoryError: no memory left)" in output
@@ -481,7 +482,7 @@ def test_the_accuracy_of_two_processes_is_that_of_the_saved_weights(tmp_path):
     overrides += ["trainer.steps=60", "trainer.batch_size=8", "trainer.precision=no", "accuracy.every=10"]
     overrides += ["trainer.checkpoint_every=10", "trainer.keep_last=9", "+accuracy.batch_size=20"]
     overrides += ["trainer.optimizer.lr=0.02", "trainer.schedule.warmup=0"]
-    process = torchrun(tmp_path, "train.py", *overrides, "trainer.ema_halflife=0", "hydra.run.dir=two")
+    process = pair(tmp_path, "train.py", *overrides, "trainer.ema_halflife=0", "hydra.run.dir=two")
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
     logged = {line["step"]: line["accuracy"] for line in numbers(tmp_path / "two") if "accuracy" in line}

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import DIGITS, command, job, torchrun, train
+from pairs import pair
+from tiny import DIGITS, command, job, train
 from torch import nn
 
 import scoregen
@@ -148,7 +149,7 @@ run_job("sample")
 def test_two_processes_end_when_one_gets_a_signal(runs, tmp_path):
     (tmp_path / "two.py").write_text(TWO)
     options = [f"checkpoint={runs}/digits", "sampler=ddim", "sampler.steps=2", "n=400", "batch_size=1", "out=two"]
-    process = torchrun(tmp_path, str(tmp_path / "two.py"), *options)
+    process = pair(tmp_path, str(tmp_path / "two.py"), *options)
     output = process.communicate(timeout=120)[0]
     assert process.returncode != 0
     assert output.count("SIGTERM ended the job before it was done") == 1, output

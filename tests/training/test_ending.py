@@ -9,8 +9,9 @@ import time
 from typing import ClassVar
 
 import pytest
+from pairs import pair
 from runs import assert_same_run
-from tiny import TOY, numbers, torchrun, train
+from tiny import TOY, numbers, train
 
 from scoregen.errors import Interrupted, UserError
 from scoregen.training import Hook, Moment
@@ -155,7 +156,7 @@ run_job("train")
 def test_two_processes_end_after_the_same_step_when_one_gets_a_signal(tmp_path):
     (tmp_path / "two.py").write_text(TWO)
     options = [*RUN, "trainer.steps=300", "preview.every=3", "hydra.run.dir=two"]
-    process = torchrun(tmp_path, str(tmp_path / "two.py"), *options)
+    process = pair(tmp_path, str(tmp_path / "two.py"), *options)
     output = process.communicate(timeout=120)[0]
     assert process.returncode != 0
     assert "SIGUSR1 ended the run after step 5 of 300" in output, output

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from pairs import pair
 from runs import assert_same_run
-from tiny import ROOT, TOY, numbers, torchrun, train, weights
+from tiny import ROOT, TOY, numbers, train, weights
 
 import scoregen
 from scoregen import checkpoint, losses
@@ -64,7 +65,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "two.py").write_text(
         f"import sys\nsys.path[:0] = [{str(ROOT / 'tests')!r}, {str(ROOT)!r}, {str(Path(__file__).parent)!r}]\n{TWO}"
     )
-    process = torchrun(root, str(root / "two.py"), str(root))
+    process = pair(root, str(root / "two.py"), str(root))
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     return root
