@@ -117,13 +117,22 @@ def _looked(job: "Restore", scenes: "Sequence[Scene]", top: float | None, offset
     units = [[replace(one, scale=one.scale * factor) for one in own] for own in units]
     first = units[0][0]
     facts |= {"scale_used": float(f"{first.value(1.0):.6g}")} if job.scale == "auto" else {}
-    lines += [f"unit: {first.unit}; {first.value(1.0):.4g} in '{scenes[0].name}' is 1 in the training data", *more]
+    lines += [f"unit: {first.unit}; {_ones(scenes, units)} is 1 in the training data", *more]
     if survey.missing:
         lines.append(f"no data: {percent(survey.missing / survey.pixels)} of the pixels, given back as they are")
     if survey.raised:
         lines.append(f"floor: {percent(survey.raised / valid)} of the pixels with data are raised to it")
     middle = survey.quantile(0.5) / factor
     return Brightness(units, factor, noise, middle, middle if survey.missing else None, lines, facts)
+
+
+def _ones(scenes: "Sequence[Scene]", units: "list[list[Units]]") -> str:
+    r"""The values that are 1 in the training data, each with the first file that has it."""
+    found: dict[str, str] = {}
+    for scene, own in zip(scenes, units, strict=True):
+        for one in own:
+            found.setdefault(f"{one.value(1.0):.4g}", scene.name)
+    return ", ".join(f"{value} in '{name}'" for value, name in found.items())
 
 
 def _scale(
