@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         Evaluate,
         Export,
         FitGrid,
+        Gallery,
         Impute,
         Interpolate,
         Predict,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     )
     from scoregen.loading import load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Certify",
     "Compare",
@@ -32,6 +33,7 @@ __all__ = [
     "Evaluate",
     "Export",
     "FitGrid",
+    "Gallery",
     "Impute",
     "Interpolate",
     "Predict",

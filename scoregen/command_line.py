@@ -54,6 +54,8 @@ def run_job(job: str, argv: Sequence[str] | None = None) -> None:
     traceback. Processes other than the first one get no run folder of their own.
     """
     overrides = list(sys.argv[1:] if argv is None else argv)
+    if job == "gallery":
+        overrides = [f"checkpoint={text[4:]}" if text.startswith("run=") else text for text in overrides]
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.append(str(Path.cwd()))  # where a user's own modules stand, also for the installed program
     if "--help" in overrides or "-h" in overrides:

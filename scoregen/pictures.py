@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Range = tuple[float, float]
 UNIT: Range = (0.0, 1.0)
+PAPER = "#fbfbfd"  # behind curves and labels, on light pages and on dark ones
 _LONG_SIDE = 900  # pixels that a picture should roughly have, small images are enlarged by whole factors
 
 
@@ -106,7 +107,7 @@ def figure_png(draw: "Callable[[Axes], None]", size: tuple[float, float] = (6.0,
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    canvas = Figure(figsize=size, layout="constrained", dpi=110)
+    canvas = Figure(figsize=size, layout="constrained", dpi=110, facecolor=PAPER)
     FigureCanvasAgg(canvas)
     draw(canvas.add_subplot())
     buffer = io.BytesIO()

@@ -7,6 +7,7 @@ from scoregen.jobs.dual import Dual
 from scoregen.jobs.evaluate import Evaluate
 from scoregen.jobs.export import Export
 from scoregen.jobs.fit_grid import FitGrid
+from scoregen.jobs.gallery import Gallery
 from scoregen.jobs.impute import Impute
 from scoregen.jobs.interpolate import Interpolate
 from scoregen.jobs.job import Job, Plan
@@ -26,6 +27,7 @@ __all__ = [
     "Evaluate",
     "Export",
     "FitGrid",
+    "Gallery",
     "Impute",
     "Interpolate",
     "Job",

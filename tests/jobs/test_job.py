@@ -142,6 +142,10 @@ def both_ways(runs: Path) -> dict[str, tuple[list[str], Job]]:
             [f"checkpoint={digits}", "sampler=ddim", "sampler.steps=3", "between=[0,1]", "frames=3"],
             scoregen.Interpolate(checkpoint=digits, sampler=ddim, between=[0, 1], frames=3),
         ),
+        "gallery": (
+            [f"run={digits}", "sampler=ddim", "sampler.steps=3", "samplers=[ddim]", "calls=[1]", "n=10"],
+            scoregen.Gallery(checkpoint=digits, sampler=ddim, samplers=["ddim"], calls=[1], n=10),
+        ),
         "evaluate": (
             [f"checkpoint={digits}", "sampler=heun", "sampler.steps=2", *quick],
             scoregen.Evaluate(sampler=heun, **measured),
