@@ -1,14 +1,11 @@
 r"""Results files: resuming gives what one run gives, another job is refused, damage is noticed."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from pairs import pair
 from torch import nn
 
 from scoregen.errors import UserError
@@ -129,21 +126,16 @@ def test_two_processes_share_what_is_left_and_agree_with_one(tmp_path):
     lines = (tmp_path / "one" / "certificates.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "certificates.jsonl").write_text("".join(lines[:3]))
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    environment = {**os.environ, **shared, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    script = "from scoregen.parallel import *; from test_results import certify; initialize(); certify(sys.argv[1])"
-    command = [sys.executable, "-c", f"import sys; {script}; finalize()", str(tmp_path / "two")]
-    processes = [subprocess.Popen(command, env={**environment, "RANK": str(rank)}) for rank in (0, 1)]
-    assert [process.wait(60) for process in processes] == [0, 0]
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    script = f"import sys; sys.path[:0] = {folders}; from test_results import certify\n"
+    script += "from scoregen.parallel import *; initialize(); certify(sys.argv[1]); finalize()"
+    (tmp_path / "two.py").write_text(script)
+    process = pair(tmp_path, str(tmp_path / "two.py"), str(tmp_path / "two"))
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, output
     assert load(tmp_path / "two") == expected
     counts = {path.name: len(path.read_text().splitlines()) for path in (tmp_path / "two").iterdir()}
     assert counts == {"certificates.jsonl": 1 + 2 + 2, "certificates.1.jsonl": 1 + 2}
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def test_a_description_that_differs_says_where(tmp_path):
