@@ -193,6 +193,7 @@ def test_every_sampler_samples(denoisers, name):
 @pytest.mark.parametrize("name", steps_of("model"))
 def test_every_model_takes_a_step(tmp_path, name):
     others = {"mlp": TOY, "mlp_flat": ["data=digits", *TOY[2:]], "unet_patch": [*DIGITS, "model.network.channels=[8]"]}
+    others["noprop"] = ["data=digits", "loss=noprop", *COMMON]
     overrides = others.get(name, DIGITS)
     network = option("model", name).get("network", {})
     if network and name not in others and "channels" not in network:  # one that stands in the table of its law alone
@@ -201,8 +202,6 @@ def test_every_model_takes_a_step(tmp_path, name):
     if name in ("classifier", "classifier_fast", "vit", "vit_small"):
         overrides = ["data=digits", "loss=cross_entropy", "conditional=true", *TOY[4:]]
         overrides += ["loss.noise_sigma=0.5"] if name.startswith("vit") else []  # what a ViT is told
-    if name == "noprop":
-        overrides = ["data=digits", "loss=noprop", *TOY[4:]]
     folder = train(tmp_path, *overrides, f"model={name}", "trainer.steps=1")
     assert numbers(folder)[0]["loss"] > 0
 
