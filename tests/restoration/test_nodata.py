@@ -2,8 +2,13 @@ r"""Pixels without data: which they are, and numbers in their place that do not 
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
+from scoregen.restoration import Band, Estimate, Reading, Restorer, open_scenes, units_of
 from scoregen.restoration.nodata import filled, is_missing, reach
+from scoregen.samplers import Tiled
+from scoregen.sde import EDM, Multiplicative
 
 
 def test_nan_and_the_marks_are_missing():
@@ -53,3 +58,28 @@ def test_numbers_do_not_depend_on_the_rows_that_are_read(first, last):
     logs, valid = image()
     part = filled(logs[:, first:last], valid[:, first:last], 32, -9.0)
     assert (part == filled(logs, valid, 32, -9.0)[:, first:last]).all()
+
+
+class Blur(torch.nn.Module):
+    r"""The mean of 5 x 5 pixels, so that a pixel sees its neighbours."""
+
+    sde, num_classes = Multiplicative(EDM(0.002, 3.0), offset=0.02, data_range=(0.0, 1.0)), None
+
+    def forward(self, u, s, label=None):
+        return functional.avg_pool2d(functional.pad(u, (2, 2, 2, 2), mode="replicate"), 5, 1)
+
+
+def test_a_border_without_data_moves_what_sees_it_by_less_than_the_speckle(tmp_path):
+    r"""Two of five pixels of a window are filled at the border; with a dark fill the change would be tenfold."""
+    x = (0.2 * np.random.default_rng(0).gamma(4, 0.25, (48, 48))).astype(np.float32)
+    found = []
+    for k, border in enumerate((0, 8)):
+        values = x.copy()
+        values[:, :border] = np.nan
+        np.save(tmp_path / f"{k}.npy", values)
+        scenes = open_scenes(str(tmp_path / f"{k}.npy"))
+        units = [[units_of(np.dtype("f4"), "intensity", None, None, 1.0)]]
+        restorer = Restorer(scenes, units, Reading(), Tiled(Blur(), 16, channels=1), Estimate(4.0, probes=0), 0.2)
+        found.append(np.log(restorer([Band(0, 0, 0, 48)])[0].values[0, :, 8:]))
+    change = np.abs(found[1] - found[0])
+    assert 0 < change.max() < 0.53 and (change[:, 2:] < 1e-6).all()  # 0.53 = sqrt(psi_1(4))
