@@ -1,8 +1,12 @@
 r"""What is installed is what is here, with what it imports; what is promised of versions is what is tested."""
 
 import ast
+import os
 import re
+import shutil
+import subprocess
 import sys
+import tarfile
 import tomllib
 from importlib import import_module
 from importlib.metadata import packages_distributions
@@ -10,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny import TOY, train
 
 import scoregen
 
@@ -63,6 +68,47 @@ def test_an_installed_package_finds_its_configuration(built, monkeypatch):
 
     assert conf_dir() == built / "scoregen" / "conf"
     assert (conf_dir() / "train.yaml").is_file()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    r"""A folder with nothing but what pip installs of the wheel, which was built from the sdist."""
+    pytest.importorskip("setuptools", "77")
+    from setuptools import build_meta
+
+    place = tmp_path_factory.mktemp("release")
+    kept = shutil.ignore_patterns(".*", "outputs", "data", "tests", "benchmarks", "docs", "*.egg-info", "build", "dist")
+    shutil.copytree(ROOT, place / "tree", ignore=lambda f, n: kept(f, n) if Path(f) == ROOT else {"__pycache__"} & {*n})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place / "tree")
+        with tarfile.open(place / build_meta.build_sdist(str(place))) as archive:
+            archive.extractall(place, filter="data")
+        patch.chdir(place / f"scoregen-{scoregen.__version__}")
+        wheel = place / build_meta.build_wheel(str(place))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile", "--target"]
+    subprocess.run([*pip, str(place / "installed"), str(wheel)], check=True, capture_output=True)
+    return place / "installed"
+
+
+def test_the_installed_wheel_samples(installed, tmp_path):
+    r"""Outside the tree, with the package of the wheel before the one that is here."""
+    train(tmp_path / "run", *TOY, "trainer.steps=1")
+    overrides = ["checkpoint=run", "n=2", "sampler.steps=2", "format=npz", "out=samples"]
+    code = (
+        "import scoregen, sys; from scoregen.__main__ import main; print(scoregen.__file__);"
+        "sys.argv[1:] = ['--help']; assert not main();"
+        f"sys.argv[1:] = ['sample', *{overrides}]; main()"
+    )
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(installed))
+    assert "smoothness" in done.stdout  # a job that --help lists
+    assert (tmp_path / "samples" / "samples.npz").is_file()
+    script = (installed / "bin" / "scoregen").read_text()
+    assert "from scoregen.__main__ import main" in script
 
 
 @pytest.mark.parametrize("name", PROJECT["project"]["scripts"])
