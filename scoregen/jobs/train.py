@@ -1,7 +1,7 @@
 r"""Training: data, a process, a model and a loss to a run folder with checkpoints and a report."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from scoregen.config import Config, Node, accepts, build
 from scoregen.data import Source, identity
 from scoregen.data.parts import NAMES
-from scoregen.description import node_option, root_node
+from scoregen.description import node_option, option, root_node
 from scoregen.errors import UserError
 from scoregen.jobs.adoption import adopted
 from scoregen.jobs.data_moments import set_moments
@@ -165,8 +165,17 @@ class Train(LoadingJob):
                 picked.append(f"chart: {chart_text(sde['chart'], self.data)}")
             if not has_shape(config["model"]):
                 config["shape"] = list(self.data.shape)
+        else:
+            self._refuse_process(config["model"])
         check_targets({part: config[part] for part in ("model", "sde")}, trust=self.trust, typed=True)
         return config, picked
+
+    def _refuse_process(self, model: Mapping[str, Any]) -> None:
+        r"""Refuses a process or chart that was given for a model without one."""
+        for key, usual in (("sde", option("sde", "edm")), ("chart", option("chart", "auto"))):
+            if dict(getattr(self, key)) != usual:
+                name = str(model["_target_"]).rpartition(".")[2]
+                raise UserError(f"{key}: {name} has no process, so it would have no effect. Leave {key}=... out.")
 
     def _load_init(self, model: Any, config: Config, out: Path, resume: str | None) -> None:
         from scoregen.loading import describe, find, load_init

@@ -77,6 +77,14 @@ MISTAKES = {
     ),
     "chart": (["sde=gbm", "chart=identity"], "chart: .*GeometricBrownianMotion has its own chart"),
     "chart-key": (["+chart.scale=3"], "chart.scale: chart=auto is picked by the data. Choose chart=unit_range"),
+    "no-process": (
+        ["data=digits", "model=classifier", "loss=cross_entropy", "sde=vp"],
+        "sde: Classifier has no process, so it would have no effect. Leave sde=... out.",
+    ),
+    "no-chart": (
+        ["data=digits", "model=classifier", "loss=cross_entropy", "chart=unit_range"],
+        "chart: Classifier has no process, so it would have no effect. Leave chart=... out.",
+    ),
     "flag": (["--foo"], "--foo: there is no such flag"),
     "short-flag": (["-x"], "-x: there is no such flag"),
     "equals": (
