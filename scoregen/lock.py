@@ -69,10 +69,14 @@ class Lock:
 
     def _take(self) -> int:
         while True:
-            self.folder.mkdir(parents=True, exist_ok=True)
             try:
+                self.folder.mkdir(parents=True, exist_ok=True)
                 file, made = _open(self.path)
             except FileNotFoundError:  # its owner removed it at this moment
+                continue
+            except FileExistsError:  # the same, between the two looks of mkdir; or a file stands there
+                if self.folder.exists() and not self.folder.is_dir():
+                    raise
                 continue
             locked = _lock(file)
             if (locked or (locked is None and made)) and _same(file, self.path):

@@ -21,7 +21,8 @@ from scoregen.rng import generators
 CONF = conf_dir()
 
 
-OF_PIPELINES = ("captions", "latent", "latent_diffusion", "smooth_lora")  # they take steps in test_lora_commands.py
+# they take steps in test_lora_commands.py, and in jobs/test_tables.py
+ELSEWHERE = ("captions", "latent", "latent_diffusion", "smooth_lora", "table")
 
 
 def options(group: str) -> list[str]:
@@ -29,7 +30,7 @@ def options(group: str) -> list[str]:
 
 
 def steps_of(group: str) -> list[str]:
-    return [name for name in options(group) if name not in OF_PIPELINES]
+    return [name for name in options(group) if name not in ELSEWHERE]
 
 
 def test_nested_nodes_are_built_inside_out():

@@ -346,7 +346,10 @@ BAD_SAMPLING = {
     "key+": (["+labels=3"], r"labels: .*Did you mean 'label'\?"),
     "n": (["n=0"], "n must be >= 1, got n=0"),
     "type": (["n=few"], "n: must be an integer, got 'few'"),
-    "format": (["checkpoint=x", "format=jpg"], r"format: must be png or npz, got 'jpg'. Did you mean 'png'\?"),
+    "format": (
+        ["checkpoint=x", "format=jpg"],
+        r"format: must be png, npz, csv or parquet, got 'jpg'. Did you mean 'png'\?",
+    ),
     "weights": (
         ["checkpoint=x", "weights=emma"],
         r"weights: must be ema, model or ema:LENGTH .*'emma'. Did you mean 'ema'\?",

@@ -31,7 +31,7 @@ CLASSES = {
 
 def test_every_job_has_a_root_and_a_line_of_help():
     assert set(CLASSES) == set(JOBS)
-    assert {*scoregen.__all__} == {*(kind.__name__ for kind in CLASSES.values()), "load", "__version__"}
+    assert {*scoregen.__all__} == {*(kind.__name__ for kind in CLASSES.values()), "TableModel", "load", "__version__"}
     assert {path.stem for path in conf_dir().glob("*.yaml")} == set(JOBS)
 
 
@@ -55,6 +55,7 @@ def test_defaults_in_python_are_those_of_the_root(name):
         "runs": ["a", "b"],
         "images": "x",
         "looks": 1.0,
+        "table": "t.csv",
         "between": [0, 1],
         "selector": "s",
         "experts": ["a", "b"],
@@ -93,6 +94,11 @@ def runs(tmp_path_factory):
     train(folder / "log", *DIGITS, "trainer.steps=2", "conditional=false", "sde=multiplicative", "sde.offset=0.02")
     small = ["data=digits", "model=classifier", "model.channels=[4]", "model.blocks=[1]", "loss=cross_entropy"]
     train(folder / "classifier", *small, *DIGITS[3:], "trainer.steps=1")
+    (folder / "rows.csv").write_text(
+        "a,b\n" + "".join(f"{k / 7:.2f},{'' if k % 5 == 0 else 'xy'[k % 2]}\n" for k in range(40))
+    )
+    table = ["data=table", f"data.path={folder}/rows.csv", "model.network.width=8", "model.network.depth=1"]
+    train(folder / "table", *table, *DIGITS[3:], "trainer.steps=1")
     x = np.random.default_rng(0).uniform(0.2, 0.6, (2, 8, 8)).astype(np.float32)
     np.savez(folder / "speckled.npz", images=x)
     for k in "ab":
@@ -137,6 +143,10 @@ def both_ways(runs: Path) -> dict[str, tuple[list[str], Job]]:
         "restore": (
             [f"checkpoint={runs}/log", f"images={runs}/speckled.npz", "looks=4", "probes=1"],
             scoregen.Restore(checkpoint=f"{runs}/log", images=f"{runs}/speckled.npz", looks=4, probes=1),
+        ),
+        "impute": (
+            [f"checkpoint={runs}/table", f"table={runs}/rows.csv", "draws=2", "sampler=heun", "sampler.steps=2"],
+            scoregen.Impute(checkpoint=f"{runs}/table", table=f"{runs}/rows.csv", draws=2, sampler=heun),
         ),
         "interpolate": (
             [f"checkpoint={digits}", "sampler=ddim", "sampler.steps=3", "between=[0,1]", "frames=3"],
@@ -316,7 +326,7 @@ def test_every_option_is_described_by_what_it_builds(group, name):
         pytest.skip("needs files, or is not a class")
     if group == "model":
         node = node.get("network", node)  # a denoiser is built with its process
-        node |= {"shape": [3]} if name == "mlp" else {}
+        node |= {"shape": [3]} if name in ("mlp", "table") else {}
     described = plain(build(node))
     assert plain(build(described)) == described
     numbers = {key: value for key, value in node.items() if isinstance(value, int | float)}

@@ -26,11 +26,7 @@ class Kind(NamedTuple):
 
 KINDS = [
     Kind(Sampler, "sampler", {"DiffusersSampler": "wraps a scheduler of diffusers, an object in memory"}),
-    Kind(
-        PixelObservation,
-        "observation",
-        {"PoissonObservation": "no speckle, so not of the job restore; for SplitGibbs in Python"},
-    ),
+    Kind(PixelObservation, "observation"),
     Kind(SDE, "sde", {"DiscretePath": "read from the scheduler of a diffusers pipeline"}),
     Kind(AbstractNoise, "noise"),
     Kind(Source, "data"),
@@ -105,7 +101,7 @@ def test_no_class_is_excused_without_need(kind):
     assert all(unconfigured(found[name], kind.group) for name in kind.without)
 
 
-FILLED = {"channels": 1, "features": 4, "looks": 4.0}  # by the data, or the job
+FILLED = {"channels": 1, "features": 4, "looks": 4.0, "gain": 1.0}  # by the data, or the job
 IN_FILES = {"data", "features", "loss"}  # groups with keys that have no default
 
 

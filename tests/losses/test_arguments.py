@@ -84,6 +84,11 @@ GIVEN = {
         "power": 0.5,
         "high": 0.9,
     },
+    losses.TableScoreMatching: {
+        "noise_levels": losses.UniformTime(),
+        "weighting": losses.DataWeighting(),
+        "label_dropout": 0.2,
+    },
     losses.SpeckleSplit: {
         "looks": 2.5,
         "split": (0.2, 0.6),
