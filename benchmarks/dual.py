@@ -118,6 +118,7 @@ def main() -> None:
     table = "\n".join(lines(runs))
     (args.out / "table.md").write_text(table + "\n")
     draw(runs, args.out / "curve.png")
+    draw({f"sigma = {s:g}": runs[f"single sigma, {s:g}"] for s in SIGMAS}, args.out / "single.png")
     print(table)
 
 
