@@ -1,4 +1,4 @@
-r"""Draws strip.png of the README: parts of pictures of docs/assets, unscaled, side by side.
+r"""Draws strip.png of the README: parts of pictures of docs/assets, side by side.
 
 python benchmarks/strip.py
 """
@@ -12,13 +12,13 @@ GAP, CAPTION, SIZE = 20, 26, 15  # pixels
 Part = tuple[Image.Image, str]
 
 
-def cells(name: str, side: int, rows: list[int], columns: list[int], edge: int = 0) -> Image.Image:
-    r"""Some cells of a grid of square pictures that are `side` pixels apart, with a border of `edge` pixels."""
+def cells(name: str, side: int, rows: list[int], columns: list[int]) -> Image.Image:
+    r"""Some cells of a grid of square pictures that are `side` pixels apart."""
     grid = Image.open(HERE / name).convert("RGB")
     found = Image.new("RGB", (side * len(columns), side * len(rows)), "white")
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
-            left, top = column * side + edge, row * side + edge
+            left, top = column * side, row * side
             found.paste(grid.crop((left, top, left + side, top + side)), (j * side, i * side))
     return found
 
@@ -61,9 +61,10 @@ def scaled(name: str, height: int) -> Image.Image:
 
 
 if __name__ == "__main__":
+    one_call = cells("flow_map_mnist.png", 28, [0, 1], [0, 1, 2, 3, 4, 5])
     samples = [
         (cells("mnist_20_minutes.png", 87, [0, 1], [0, 1, 2, 3]), "samples, 18 calls"),
-        (cells("consistency_mnist.png", 56, [0, 2], [0, 1, 2, 3, 4, 5], 6), "samples, one call"),
+        (one_call.resize((336, 112), Image.Resampling.NEAREST), "samples, one call"),
     ]
     between = [0, 2, 4, 6, 8, 10]
     paths = [
