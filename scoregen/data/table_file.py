@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
-from scoregen.data.base import ArrayDataset, Held, Source
-from scoregen.data.parts import AUTO
+from scoregen.data.base import ArrayDataset, Dataset, Held, Source
+from scoregen.data.parts import AUTO, Name
+from scoregen.errors import UserError
 from scoregen.tables import Schema, read_table
 
 if TYPE_CHECKING:
@@ -90,6 +91,14 @@ class TableFile(Source):
 
     def load(self, train: bool) -> TableRows | None:
         return TableRows(self._x) if train else None
+
+    def _elsewhere(self, key: Name, path: str) -> Dataset:
+        r"""Rows of another file by the columns of this one, not by a guess of their own."""
+        try:
+            return TableRows(self.schema.encode(read_table(path, self.separator, f"data.{key}")[0]))
+        except UserError as error:
+            text = str(error).removeprefix("data: ")
+            raise error if text.startswith(f"data.{key}") else UserError(f"data.{key}: '{path}': {text}") from error
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "table": self.schema.plain()}

@@ -56,6 +56,20 @@ def test_the_parts_are_the_rows_of_the_file(table, tmp_path):
     assert len(part_of(TableFile(table["path"], test="all"), "test")) == 60
 
 
+def test_a_part_of_another_file_has_the_columns_of_the_first(tmp_path):
+    r"""Guessed anew, its whole numbers would begin elsewhere and its categories would be numbered otherwise."""
+    rows = pd.DataFrame({"kind": list("abc") * 20, "count": range(100, 160)})
+    rows.to_csv(tmp_path / "first.csv", index=False)
+    rows[rows.kind != "a"].assign(count=lambda frame: frame["count"] + 7).to_csv(tmp_path / "other.csv", index=False)
+    source = TableFile(str(tmp_path / "first.csv"), test=str(tmp_path / "other.csv"))
+    found = source.schema.decode(source.test.in_units(slice(None))[0])
+    assert found["kind"].tolist() == list("bc") * 20
+    assert found["count"].tolist() == [107 + k for k in range(60) if k % 3]
+    rows.assign(kind="z").to_csv(tmp_path / "other.csv", index=False)
+    with pytest.raises(UserError, match=r"data\.test: '.*other\.csv': kind: 60 values are none of its 3 categories"):
+        _ = TableFile(str(tmp_path / "first.csv"), test=str(tmp_path / "other.csv")).test
+
+
 def test_a_file_is_measured_and_shown(table, tmp_path, capsys):
     pets(80, seed=1).to_csv(tmp_path / "made.csv", index=False)
     out = evaluated(tmp_path / "out", table, samples=str(tmp_path / "made.csv"), target="species")
