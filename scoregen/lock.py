@@ -75,7 +75,7 @@ class Lock:
             except FileNotFoundError:  # its owner removed it at this moment
                 continue
             except FileExistsError:  # the same, between the two looks of mkdir; or a file stands there
-                if self.folder.exists() and not self.folder.is_dir():
+                if os.path.lexists(self.folder) and not self.folder.is_dir():  # a link to nothing is there too
                     raise
                 continue
             locked = _lock(file)

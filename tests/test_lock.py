@@ -69,6 +69,14 @@ def test_a_folder_given_back_is_as_it_was(tmp_path, kind):
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["result"]
 
 
+def test_what_stands_where_the_folder_belongs_ends_the_attempt(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(FileExistsError, match=name):
+            Lock(tmp_path / name)
+
+
 def test_of_many_threads_one_has_the_folder_at_any_time(tmp_path, kind):
     inside, seen, done = [0], [], []
 
