@@ -70,14 +70,13 @@ class Gallery(FastJob):
         from scoregen import parallel
 
         checkpoint = find_checkpoint(self.checkpoint)
-        shown, other = self._shown(checkpoint), None
+        shown, other, facts = self._shown(checkpoint), None, origin(checkpoint, self.weights)
         if self.beside is not None:
-            other = self._shown(find_checkpoint(self.beside))
+            second = find_checkpoint(self.beside)
+            other = self._shown(second)
+            facts |= {"beside_sha256": origin(second, self.weights)["weights_sha256"]}
         if self.data is not None:
             require_shape(checkpoint, self.data)
-        facts = origin(checkpoint, self.weights)
-        if self.beside is not None:
-            facts |= {"beside_sha256": origin(find_checkpoint(self.beside), self.weights)["weights_sha256"]}
 
         def work() -> None:
             if parallel.rank() == 0:

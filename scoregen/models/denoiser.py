@@ -47,13 +47,13 @@ class AbstractDenoiser(nn.Module):
 
     @property
     def num_classes(self) -> int | None:
-        r"""The number of labels, None for an unconditional network."""
-        return None
+        r"""The number of labels, None for an unconditional network, or none."""
+        return getattr(getattr(self, "network", None), "num_classes", None)
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        r"""The shape (*S) of one sample in data units, None where the network does not say."""
-        return None
+        r"""The shape (*S) of one sample in data units, None where no network says it."""
+        return shape_of(getattr(self, "network", None))
 
     @property
     def is_consistency(self) -> bool:
@@ -152,14 +152,6 @@ class Denoiser(AbstractDenoiser):
                 "prediction=consistency is D(u, s) = the end of the path, and a network with next_level=true is told "
                 "where to go. Use prediction=edm."
             )
-
-    @property
-    def num_classes(self) -> int | None:
-        return getattr(self.network, "num_classes", None)
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        return shape_of(self.network)
 
     @property
     def is_consistency(self) -> bool:

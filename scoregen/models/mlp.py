@@ -55,12 +55,15 @@ class MLP(nn.Module):
 
     def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None, gap: Tensor | None = None) -> Tensor:
         r"""z (B, D), c_noise (B,), label (B,) or None, gap (B,) or None -> (B, D)."""
-        condition = self.time(fourier_features(c_noise, self.width).to(z))
+        return self.through(self.first(z), c_noise, label, gap)
+
+    def through(self, h: Tensor, c_noise: Tensor, label: Tensor | None = None, gap: Tensor | None = None) -> Tensor:
+        r"""All that follows the first map: h (B, width) -> (B, D); the others as of `forward`."""
+        condition = self.time(fourier_features(c_noise, self.width).to(h))
         if self.label is not None and self.num_classes is not None:
-            condition = condition + self.label(label_or_null(label, z.shape[0], self.num_classes, z.device))
+            condition = condition + self.label(label_or_null(label, h.shape[0], self.num_classes, h.device))
         if self.next is not None and gap is not None:
             condition = condition + self.next(gap)
-        h: Tensor = self.first(z)
         for into, out_of in zip(self.into, self.out_of, strict=True):
             inner = functional.silu(into(functional.silu(h)) + condition)
             h = h + out_of(functional.dropout(inner, self.dropout, self.training))

@@ -14,7 +14,7 @@ Reference: Shetty, Prasath, Seelamantula (2025), arXiv 2510.02730.
 from torch import Tensor, nn
 
 from scoregen.checks import one_of, positive
-from scoregen.models.denoiser import AbstractDenoiser, evaluate, shape_of
+from scoregen.models.denoiser import AbstractDenoiser, evaluate
 from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import as_time, expand
 from scoregen.sde.process import SDE
@@ -48,14 +48,6 @@ class RawDenoiser(AbstractDenoiser):
         self.sigma_data, self.prediction = float(sigma_data), prediction
         self.log_rate = logarithm(sde, "RawDenoiser", "Use Denoiser.").rate
         self._hyvarinen = SCORES[prediction]
-
-    @property
-    def num_classes(self) -> int | None:
-        return getattr(self.network, "num_classes", None)
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        return shape_of(self.network)
 
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         s = as_time(s)

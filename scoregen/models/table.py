@@ -17,12 +17,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from scoregen.checks import positive, whole
 from scoregen.models.denoiser import AbstractDenoiser, evaluate, shape_of
-from scoregen.models.fourier import fourier_features
-from scoregen.models.mlp import MLP, label_or_null
+from scoregen.models.mlp import MLP
 from scoregen.sde.path import as_time, expand
 from scoregen.sde.process import SDE
 
@@ -58,14 +56,6 @@ class TableDenoiser(AbstractDenoiser):
             raise ValueError(
                 f"numbers and sizes must have the {shape} coordinates of the network, got {numbers} and {list(sizes)}."
             )
-
-    @property
-    def num_classes(self) -> int | None:
-        return getattr(self.network, "num_classes", None)
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        return shape_of(self.network)
 
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         numbers, logits = self.parts(u, s, label)
@@ -117,12 +107,4 @@ class TableMLP(MLP):
     def forward(self, z: Tensor, c_noise: Tensor, label: Tensor | None = None, gap: Tensor | None = None) -> Tensor:
         r"""z (B, D) with nan where it is missing, c_noise (B,), label (B,) or None -> (B, D); no gap."""
         missing = z.isnan()
-        condition = self.time(fourier_features(c_noise, self.width).to(z))
-        if self.label is not None and self.num_classes is not None:
-            condition = condition + self.label(label_or_null(label, z.shape[0], self.num_classes, z.device))
-        h: Tensor = self.first(torch.where(missing, 0.0, z)) + self.absent(missing.to(z))
-        for into, out_of in zip(self.into, self.out_of, strict=True):
-            inner = functional.silu(into(functional.silu(h)) + condition)
-            h = h + out_of(functional.dropout(inner, self.dropout, self.training))
-        output: Tensor = self.last(functional.silu(h))
-        return output
+        return self.through(self.first(torch.where(missing, 0.0, z)) + self.absent(missing.to(z)), c_noise, label)

@@ -135,19 +135,18 @@ class Columns(Chart):
         ones = torch.ones_like(y[..., count:])
         return torch.cat([first, ones], -1), torch.cat([second, torch.zeros_like(ones)], -1)
 
-    def _pieces(self, values: Tensor, of: int) -> tuple[_Piece, Tensor]:
+    def _pieces(self, values: Tensor, of: int) -> _Piece:
         r"""The pieces in which values (..., D) lie, by knots (of=0) or by levels (of=1)."""
         tables = [table.on(values.device).to(values.dtype) for table in self._tables]
-        edges = tables[of]
         flat = values.reshape(-1, values.shape[-1]).T.contiguous()
-        bins = torch.searchsorted(edges, flat, right=True).clamp(1, edges.shape[1] - 1)
+        bins = torch.searchsorted(tables[of], flat, right=True).clamp(1, tables[of].shape[1] - 1)
         parts = [table.gather(1, bins - side).T.reshape(values.shape) for table in tables for side in (1, 0)]
         left, right, low, high, first, last = parts
-        return _Piece(left, low, right - left, high - low, first, last), edges
+        return _Piece(left, low, right - left, high - low, first, last)
 
     def _spline(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r"""The spline at z (..., D), with its first two derivatives."""
-        p, _ = self._pieces(z, 0)
+        p = self._pieces(z, 0)
         share = (z - p.left) / p.width
         xi, s = share.clamp(0, 1), p.height / p.width
         mixed, excess = xi * (1 - xi), p.first + p.last - 2 * s
@@ -163,7 +162,7 @@ class Columns(Chart):
 
     def _inverted(self, y: Tensor) -> Tensor:
         r"""z of the spline's values y (..., D)."""
-        p, _ = self._pieces(y, 1)
+        p = self._pieces(y, 1)
         height = (y - p.low).clamp_min(0).minimum(p.height)
         s = p.height / p.width
         excess = p.first + p.last - 2 * s
