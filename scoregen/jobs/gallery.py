@@ -123,7 +123,7 @@ class Gallery(FastJob):
     def _facts(self, run: Shown, checkpoint: Path) -> dict[str, object]:
         parameters = sum(p.numel() for p in run.model.parameters())
         return {
-            "checkpoint": checkpoint,
+            "checkpoint": f"{checkpoint.parent.parent.name}/{checkpoint.name}",  # the page is for others
             "weights": self.weights,
             "data": "not known here" if run.data is None else run.data.name,
             "process": f"{type(run.model.sde).__name__}, {process_of(run)}",

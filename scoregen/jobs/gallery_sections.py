@@ -67,6 +67,11 @@ def in_words(name: str) -> str:
     return " ".join(known.get(part, part) for part in name.split("_"))
 
 
+def in_calls(count: int) -> str:
+    r"""A number of network calls in words."""
+    return f"{count} call" if count == 1 else f"{count} calls"
+
+
 def uncurated(run: Shown) -> Section:
     x = run.draw(run.sampler, run.n)
     columns = 10 if getattr(run.model, "num_classes", None) else None
@@ -122,7 +127,7 @@ def by_calls(run: Shown, names: Sequence[str], calls: list[int], features: Any, 
             left.append(f"{name}: {error}")
             continue
         for used, sampler, x in made:
-            rows.append((f"{in_words(name)}, {used}", x))
+            rows.append((f"{in_words(name)}, {in_calls(used)}", x))
             if features is not None:
                 points.append(_point(in_words(name), used, sampler, x, run, features))
     missing = " " + " ".join(f"Left out: {text}" for text in left) if left else ""
@@ -190,11 +195,11 @@ def _rows(heading: str, rows: list[tuple[str, Tensor]], run: Shown, text: str) -
     if not rows:
         return Section(heading, "No sampler fits this model.")
     if not run.images:
-        figures = [(grid_png(x, run.range), f"{name} calls") for name, x in rows]
+        figures = [(grid_png(x, run.range), name) for name, x in rows]
         return Section(heading, text, figures)
     count = min(SEEDS, run.n)
     png = labelled_png(
-        [f"{name} calls" for name, _ in rows], [f"seed {i}" for i in range(count)], [x[:count] for _, x in rows],
+        [name for name, _ in rows], [f"seed {i}" for i in range(count)], [x[:count] for _, x in rows],
         run.range,
     )  # fmt: skip
     return Section(heading, text, [(png, "rows: sampler and network calls")])
@@ -206,11 +211,11 @@ def few_calls(run: Shown) -> Section:
 
     heading = "One, two, four and thirty-five calls"
     if getattr(run.model, "is_consistency", False):
-        rows = [(f"{calls}", run.draw(Consistency(calls), SEEDS)) for calls in (1, 2, 4, 35)]
+        rows = [(in_calls(calls), run.draw(Consistency(calls), SEEDS)) for calls in (1, 2, 4, 35)]
         return _rows(heading, rows, run, "A consistency model makes an image in one call; each call after it refines.")
     name = "flow_map" if getattr(run.model, "takes_next", False) else "velocity_abm"
     try:
-        rows = [(f"{calls}", run.draw(sampler, SEEDS)) for calls, sampler in plans(name, [1, 2, 4, 35], run)]
+        rows = [(in_calls(calls), run.draw(sampler, SEEDS)) for calls, sampler in plans(name, [1, 2, 4, 35], run)]
     except (UserError, ValueError, TypeError) as error:
         return Section(heading, f"{name} does not fit this model: {error}")
     trained = "" if name == "flow_map" else " It was not trained for few calls; docs/consistency.md says how to."
