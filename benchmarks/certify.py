@@ -1,6 +1,7 @@
 r"""Certification beside its peers, on one classifier and in one run.
 
     python benchmarks/certify.py --data data                 speed at a fixed n, against ART and Cohen's loop
+    python benchmarks/certify.py --data data --part overhead --n 10000 --inputs 8    the same without the peers
     python benchmarks/certify.py --data data --part ladder   forward passes and accuracy, ladder against fixed n
     python benchmarks/certify.py --data data --part attack   attacks inside and outside the certified radii
     python benchmarks/certify.py --part futility             what giving up a rung earlier saves and loses; no network
@@ -120,14 +121,16 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def speed(model: nn.Module, x: Tensor, n: int, rounds: int) -> Iterator[str]:
+def speed(model: nn.Module, x: Tensor, n: int, rounds: int, peers: bool = True) -> Iterator[str]:
     r"""Least time of several rounds, in which all take turns."""
     wide = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-    works = {
+    others = {
         "ART, batch 1000": lambda: art(wide, x, n, 1000),
         "ART, batch 128": lambda: art(wide, x, n, 128),
         "Cohen's loop, batch 1000": lambda: cohen(wide, x, n, 1000),
         "Cohen's loop, batch 128": lambda: cohen(wide, x, n, 128),
+    }
+    works = (others if peers else {}) | {
         "bare forward passes, batch 128, float32": lambda: bare(model, x, n, 128, None),
         "scoregen, batch 128, float32": lambda: engine(model, x, n, 128, None),
         "bare forward passes, batch 128, bfloat16": lambda: bare(model, x, n, 128, BF16),
@@ -144,7 +147,7 @@ def speed(model: nn.Module, x: Tensor, n: int, rounds: int) -> Iterator[str]:
         kind = name.rpartition(", ")[2]
         base = best.get(f"bare forward passes, batch 128, {kind}")
         over = f"{100 * (time_ / base - 1):+.1f} %" if name.startswith("scoregen") else ""
-        ratios = [f"{best[peer] / time_:.1f}x" for peer in ("ART, batch 1000", "Cohen's loop, batch 1000")]
+        ratios = [f"{best[p] / time_:.1f}x" if peers else "" for p in ("ART, batch 1000", "Cohen's loop, batch 1000")]
         yield f"| {name} | {1000 * time_ / draws:.1f} | {over} | {ratios[0]} | {ratios[1]} |"
 
 
@@ -221,7 +224,7 @@ def futility(inputs: int, n: int, rounds: int) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="data", help="folder of MNIST")
-    parser.add_argument("--part", choices=("speed", "ladder", "attack", "futility"), default="speed")
+    parser.add_argument("--part", choices=("speed", "overhead", "ladder", "attack", "futility"), default="speed")
     parser.add_argument("--checkpoint", help="a classifier of train.py instead of the network trained here")
     parser.add_argument("--steps", type=int, default=1000, help="training steps of the network")
     parser.add_argument("--inputs", type=int, help="test images, evenly spread")
@@ -239,11 +242,14 @@ def main() -> None:
         model = load(options.checkpoint).to(memory_format=torch.channels_last).requires_grad_(False)
     else:
         model = trained(data, options.steps)
-    defaults = {"speed": (2, 5000), "ladder": (50, 100_000), "attack": (20, 2000)}[options.part]
+    defaults = {"speed": (2, 5000), "overhead": (8, 10_000), "ladder": (50, 100_000), "attack": (20, 2000)}[
+        options.part
+    ]
     count, n = options.inputs or defaults[0], options.n or defaults[1]
     x, label = data.test.in_units([i * len(data.test) // count for i in range(count)])
     lines = {
         "speed": lambda: speed(model, x, n, options.rounds),
+        "overhead": lambda: speed(model, x, n, options.rounds, peers=False),
         "ladder": lambda: ladder(model, x, label, n),
         "attack": lambda: attacks(model, x, label, n),
     }[options.part]()

@@ -98,7 +98,7 @@ def additive(run: Path, looks: float, train: tuple[Images, Images]) -> Estimate:
 def ours(run: Path, looks: float, draws: int, steps: int, name: str = "ours") -> dict[str, Estimate]:
     r"""The estimates of `Despeckler`."""
     denoiser = scoregen.load(run)
-    side = 28 if "textures" not in run.name and "photographs" not in run.name else 32
+    side = 32 if any(kind in run.name for kind in ("textures", "photographs")) else 28
     d = Despeckler(Tiled(denoiser, side, channels=1, batch=100), looks, DaleLangevin(steps, Karras(1.0)))
     estimates = {
         f"{name}, geometric mean, 1 call": lambda x, k: d.log_mean(x),
@@ -113,6 +113,7 @@ def ours(run: Path, looks: float, draws: int, steps: int, name: str = "ours") ->
 
 def without_clean(runs: Path, name: str, looks: float) -> dict[str, Estimate]:
     r"""What was trained on speckled images alone, of the same looks: ours, and deepinv's."""
+    name = "textures" if name in ("brick", "coins") else name
     found: dict[str, Estimate] = {}
     if (run := runs / f"despeckle_speckled_{name}_{looks:g}").exists():
         found |= ours(run, looks, 0, 1, "ours, speckled images only")
@@ -164,7 +165,11 @@ def write_speckled(args: argparse.Namespace) -> None:
     r"""OUT/NAME_clean.npz, training images, and OUT/NAME_LOOKS.npz, one speckled version of each."""
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.only:
-        clean = scenes(name, args)[0].numpy()
+        if name == "textures":
+            patches(args.out / "patches.npz", args.train)
+            clean = np.load(args.out / "patches.npz")["train_images"].astype(np.float32) / 255
+        else:
+            clean = scenes(name, args)[0].numpy()
         np.savez(args.out / f"{name}_clean.npz", train_images=clean)
         for looks in args.looks:
             images = speckled([x.astype(float) + OFFSET for x in clean], looks, 7)
