@@ -132,7 +132,8 @@ class DigitFeatures(FeatureExtractor):
 
 def measure(model: nn.Module, source: Digits, features: FeatureExtractor, pairs: int, samples: int) -> dict[str, float]:
     r"""The numbers of a row."""
-    from scoregen.metrics import extract_features, frechet_distance, istd, reconstruction_error, uint8_round_trip
+    from scoregen.metrics import extract_features, frechet_distance, istd, reconstruction_error
+    from scoregen.metrics.extraction import uint8_round_trip
     from scoregen.rng import generators
     from scoregen.samplers import DDIM
     from scoregen.samplers.from_noise import FromNoise

@@ -28,9 +28,10 @@ from scoregen.losses import DenoisingScoreMatching
 from scoregen.models import Denoiser, UNet
 from scoregen.parallel import finalize, rank, world_size
 from scoregen.sde import EDM, Affine
-from scoregen.training import JSONLines, Trainer, start_processes
+from scoregen.training import JSONLines, Trainer
 from scoregen.training.loggers import read_metrics
 from scoregen.training.precision import mixed_precision
+from scoregen.training.processes import start_processes
 
 
 class RandomImages(Source):

@@ -22,6 +22,7 @@ PACKAGES = {
     "jobs": "the jobs; `import scoregen` has them too, and `scoregen.load`",
     "sde": "processes and charts",
     "models": "denoisers, networks, guidance, inverse problems",
+    "models.interop": "networks of diffusers, and the processes of its schedulers",
     "losses": "what is minimised",
     "samplers": "from noise to data, likelihood, encoding, restoring",
     "priors": "denoisers as terms of your own objective",
@@ -58,7 +59,7 @@ def _index() -> str:
 def _package_page(module: griffe.Module, what: str) -> str:
     names = sorted((str(name) for name in module.exports or []), key=str.lower)
     listed = ", ".join(f"[{name}](#{name.lower()})" for name in names)
-    parts = [f"# scoregen.{module.name}", what[0].upper() + what[1:] + ".", listed]
+    parts = [f"# {module.path}", what[0].upper() + what[1:] + ".", listed]
     for name in names:
         parts += _entry(name, module[name])
     return GENERATED + "\n\n".join(parts) + "\n"

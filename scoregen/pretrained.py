@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from scoregen.config import build
 from scoregen.errors import UserError
 from scoregen.failures import translated
-from scoregen.models.interop import Family, Folder, family_of
+from scoregen.models.interop import Folder
+from scoregen.models.interop.families import Family, family_of
 from scoregen.sizes import build_bounded, header
 from scoregen.storage import digest
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from scoregen.monitors import cycled_labels, trajectory
+from scoregen.monitors import trajectory
+from scoregen.monitors.preview import cycled_labels
 from scoregen.pictures import is_image, save_curve, save_grid, save_image, to_bytes
 from scoregen.report import write_report
 from scoregen.sde import EDM, Affine

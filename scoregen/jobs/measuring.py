@@ -72,7 +72,7 @@ class Measuring(FastJob):
 
 def provenance(samples: str | Path) -> dict[str, Any]:
     r"""How the job sample made them, as far as that is recorded; nothing that the record names is built."""
-    from scoregen.metrics import read_record
+    from scoregen.metrics.samples import read_record
 
     record = read_record(samples)
     if not isinstance(record.get("sampler"), dict):

@@ -113,7 +113,7 @@ class Train(LoadingJob):
             )
 
     def plan(self, out: Path) -> TrainPlan:
-        from scoregen.training import prepare
+        from scoregen.training.run import prepare
 
         config, picked = self._resolved(out)
         parts = self._parts(config, out)
@@ -179,7 +179,7 @@ class Train(LoadingJob):
 
     def _load_init(self, model: Any, config: Config, out: Path, resume: str | None) -> None:
         from scoregen.loading import describe, find, load_init
-        from scoregen.training import resume_point
+        from scoregen.training.run import resume_point
 
         if self.init is None or resume_point(out, resume) is not None:
             return
@@ -230,7 +230,7 @@ class Train(LoadingJob):
         return  # `prepare` has done so: a run may go on with more steps
 
     def take_folder(self, out: Path, plan: Plan) -> None:
-        from scoregen.training import inherit, write_config
+        from scoregen.training.run import inherit, write_config
 
         assert isinstance(plan, TrainPlan)
         write_config(out, plan.config, plan.start)

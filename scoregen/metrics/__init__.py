@@ -2,9 +2,9 @@ r"""Measures of quality: numbers with the protocol that makes them comparable.""
 
 from scoregen.metrics.bootstrap import Interval, frechet_interval
 from scoregen.metrics.by_level import Information, Memorisation, information, memorisation
-from scoregen.metrics.classes import ClassBalance, class_balance, confidence
+from scoregen.metrics.classes import ClassBalance, class_balance
 from scoregen.metrics.evaluation import evaluate
-from scoregen.metrics.extraction import as_unit, extract_features, uint8_round_trip
+from scoregen.metrics.extraction import extract_features
 from scoregen.metrics.features import (
     CheckpointFeatures,
     ClassifierFeatures,
@@ -29,7 +29,7 @@ from scoregen.metrics.reconstruction import (
 )
 from scoregen.metrics.reference import reference_features
 from scoregen.metrics.report import Number, Report
-from scoregen.metrics.samples import read_record, read_samples
+from scoregen.metrics.samples import read_samples
 from scoregen.metrics.smoothness import Smoothness, constant_speed_path, istd
 from scoregen.metrics.speckle import (
     EquivalentLooks,
@@ -65,10 +65,8 @@ __all__ = [
     "Report",
     "Settings",
     "Smoothness",
-    "as_unit",
     "bits_per_dim",
     "class_balance",
-    "confidence",
     "constant_speed_path",
     "density_coverage",
     "dequantise",
@@ -89,11 +87,9 @@ __all__ = [
     "precision_recall",
     "ratio_image",
     "ratio_statistics",
-    "read_record",
     "read_samples",
     "reconstruction_error",
     "reconstruction_sweep",
     "reference_features",
     "ssim",
-    "uint8_round_trip",
 ]

@@ -4,8 +4,8 @@ from scoregen.monitors.accuracy import Accuracy
 from scoregen.monitors.early_stopping import EarlyStopping
 from scoregen.monitors.few_calls import FewCalls
 from scoregen.monitors.lora_export import ExportLoRA, PromptPreview
-from scoregen.monitors.preview import Preview, cycled_labels, trajectory
-from scoregen.monitors.quality import Quality, keyed_subset
+from scoregen.monitors.preview import Preview, trajectory
+from scoregen.monitors.quality import Quality
 
 __all__ = [
     "Accuracy",
@@ -15,7 +15,5 @@ __all__ = [
     "Preview",
     "PromptPreview",
     "Quality",
-    "cycled_labels",
-    "keyed_subset",
     "trajectory",
 ]

@@ -4,8 +4,6 @@ from scoregen.training.ema import EMA
 from scoregen.training.exponentiated_gradient import ExponentiatedGradient
 from scoregen.training.hooks import Hook, Moment
 from scoregen.training.loggers import JSONLines, Logger, NoLogger, TensorBoard, WandB
-from scoregen.training.processes import start_processes
-from scoregen.training.run import inherit, prepare, resume_point, write_config
 from scoregen.training.schedule import Constant, Cosine, InverseSqrt, Schedule
 from scoregen.training.trackers import Trackers
 from scoregen.training.trainer import Trainer
@@ -26,9 +24,4 @@ __all__ = [
     "Trackers",
     "Trainer",
     "WandB",
-    "inherit",
-    "prepare",
-    "resume_point",
-    "start_processes",
-    "write_config",
 ]

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from scoregen.metrics import class_balance, confidence
+from scoregen.metrics import class_balance
+from scoregen.metrics.classes import confidence
 
 
 def logits_of(labels, classes=4, sharpness=5.0):

@@ -11,12 +11,10 @@ from scoregen.metrics import (
     Inception,
     Pixels,
     RandomConvolution,
-    as_unit,
     extract_features,
-    uint8_round_trip,
 )
 from scoregen.metrics import inception as inception_module
-from scoregen.metrics.extraction import features_at, in_order
+from scoregen.metrics.extraction import as_unit, features_at, in_order, uint8_round_trip
 from scoregen.models import MLP, Classifier
 
 

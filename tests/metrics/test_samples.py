@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from scoregen.errors import UserError
-from scoregen.metrics import read_record, read_samples
+from scoregen.metrics import read_samples
+from scoregen.metrics.samples import read_record
 
 
 def pictures(folder, images):

@@ -11,7 +11,8 @@ import scoregen
 from scoregen.compat import repair_torchvision
 from scoregen.errors import UserError
 from scoregen.models import Clamp, ClassifierFreeGuidance, LatentDenoiser, from_diffusers
-from scoregen.models.interop import SCHEDULERS, process_of
+from scoregen.models.interop import process_of
+from scoregen.models.interop.schedulers import SCHEDULERS
 from scoregen.rng import generator, randn
 from scoregen.samplers import DDIM, RK4, Consistency, Heun, encode, log_likelihood
 from scoregen.samplers.base import Bound

@@ -5,7 +5,7 @@ import yaml
 
 from scoregen.checkpoint_files import write_state
 from scoregen.errors import UserError
-from scoregen.training import inherit, prepare, write_config
+from scoregen.training.run import inherit, prepare, write_config
 
 CONFIG = {
     "seed": 0,
