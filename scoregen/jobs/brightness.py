@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from scoregen.data.units import percent
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import known_of
-from scoregen.jobs.observation import check_counts, gain_of, of_counts, takes_zeros
+from scoregen.jobs.observation import check_one_scale, gain_of, of_counts, of_steps, takes_zeros
 from scoregen.parallel import gather, rank
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def _looked(job: "Restore", scenes: "Sequence[Scene]", top: float | None, offset
     scale = None if job.scale == "auto" else job.scale
     units = [[units_of(p.dtype, job.unit, scale, job.floor, top or 1.0) for p in scene.planes] for scene in scenes]
     units = [[replace(one, zeros=takes_zeros(job)) for one in own] for own in units]
-    if of_counts(job):
-        check_counts(units)
+    if of_counts(job) or of_steps(job):
+        check_one_scale(units, "Counts" if of_counts(job) else "Steps")
     reading, survey = Reading(job.nodata), Survey()
     for scene, own in zip(scenes, units, strict=True):
         look(scene, own, reading, survey)

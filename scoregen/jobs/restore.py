@@ -15,8 +15,8 @@ from scoregen.jobs.brightness import Brightness, clean_of, first_only, looked
 from scoregen.jobs.conditioning import announced, find_checkpoint, image_shape
 from scoregen.jobs.fast import FastJob
 from scoregen.jobs.job import Job, Plan, Weights, origin
-from scoregen.jobs.observation import chain, check_observation, check_recorded, noise_ratio, of_counts
-from scoregen.samplers import Despeckler, Sampler, SplitGibbs, Tiled
+from scoregen.jobs.observation import chain, check_observation, check_recorded, law_of, noise_ratio, of_counts
+from scoregen.samplers import Despeckler, Quantised, Sampler, SplitGibbs, Tiled
 from scoregen.samplers.despeckle import OnIntensity
 from scoregen.sde.multiplicative import logarithm
 from scoregen.whole import said
@@ -42,7 +42,7 @@ class Restore(FastJob):
         samples: draws to average, by `sampler`; 0: the posterior mean of 1 + 2 probes calls.
         sampler: of the draws.
         observation: law of what was recorded, `GammaObservation`, `Quantised` or `PoissonObservation`, by which draws
-            are exact; None: the process takes the logarithm of the speckle for normal noise. gibbs: the chain that then
+            are exact, in the numbers of the files; None: log speckle is taken for normal noise. gibbs: the chain that then
             makes the draws. Counts have no looks, and any model of pixels restores them.
         clean: the images without noise, a file or a folder of the same names, for PSNR and SSIM; None: there are none.
         probes: for the posterior variance of each pixel; 0: the geometric mean, one call.
@@ -52,7 +52,7 @@ class Restore(FastJob):
             that are drawn. seed: of probes and draws.
     """
 
-    known: ClassVar = ("images", "std", "parts", "restored.npz", "measures.json", "report.html")
+    known: ClassVar = ("images", "std", "parts", "restored.npz", "measures.json", "report.html", "altered")
     free: ClassVar = (*Job.free, "max_pixels", "clean")
     checkpoint: str | None = None
     weights: Weights = "ema"
@@ -113,11 +113,14 @@ class Restore(FastJob):
         offset = 0.0 if of_counts(self) else logarithm(tiled.sde, "despeckling", "").offset
         found, reading = looked(self, scenes, checkpoint, offset), Reading(self.nodata)
         clean = clean_of(self, scenes, found, checkpoint)
-        gibbs = chain(self, tiled, found.noise, found.units[0][0])
-        if gibbs is not None:
-            first_only(lambda: check_recorded(scenes, found.units, reading, found.noise, gibbs.observation))
+        law = law_of(self, scenes, found.noise)
+        gibbs = chain(self, tiled, law, found.units[0][0])
+        if law is not None:
+            first_only(lambda: check_recorded(scenes, found.units, reading, law))
         looks = found.noise.looks if isinstance(found.noise, Speckle) else None
         told = self._lines(tiled, found, gibbs)
+        if isinstance(law, Quantised):
+            told.append(f"observation: steps of {law.step:g} from {law.low:g} to {law.high:g}, in the files")
         sampler = self.sampler if self.samples else None
         estimate = Estimate(looks, self.samples, sampler, self.probes, self.seed, gibbs)
         restorer = Restorer(scenes, found.units, reading, tiled, estimate, None if gibbs else found.rest)
@@ -134,7 +137,7 @@ class Restore(FastJob):
             if parallel.rank() == 0:
                 review = Review(scenes, found.units, reading, found.noise, out, layout=self.layout, clean=clean)
                 shown = {**asdict(found.noise), "unit": self.unit, **facts, "clean": self.clean}
-                print(write_review(review, shown))
+                print(*write_review(review, shown, results.altered()), sep="\n")
                 print(places[0] if len(scenes) == 1 else out)
 
         planes = sum(len(scene.planes) for scene in scenes)
@@ -232,22 +235,17 @@ class Restore(FastJob):
 
     def _restore(self, restorer: "Restorer", results: "Results", bands: "list[Band]") -> None:
         from scoregen.interruption import check_folder, end_if_asked
-        from scoregen.parallel import say_once
         from scoregen.progress import progress
 
-        cut = 0
         with progress(total=len(bands), description="restoring", unit="band") as bar:
             for batch in restorer.batches(bands, self.batch_size * restorer.denoiser.size**2):
                 restored = restorer(batch)
                 check_folder()
                 for one in restored:
                     self._put(one, results)
-                    cut += one.cut
                 bar.update(len(batch))
                 end_if_asked()
-        if cut:
-            say_once(f"restore: {cut} values were brighter than their files can hold, and were cut. Use float files.")
 
     def _put(self, restored: "Restored", results: "Results") -> None:
         r"""Writes a restored band."""
-        results.put(restored.band, restored.values, restored.deviation)
+        results.put(restored.band, restored.values, restored.deviation, restored.altered)

@@ -1,6 +1,7 @@
 r"""Restoring files of images with speckle: units, pixels without data, kinds of files, scenes larger than memory."""
 
 from scoregen.data.intensity import Unit
+from scoregen.restoration.altered import Altered
 from scoregen.restoration.bands import Band, rows_of_bands
 from scoregen.restoration.clean import Clean, check_clean, open_clean
 from scoregen.restoration.looks import estimate_looks
@@ -15,6 +16,7 @@ from scoregen.restoration.survey import Reading, Survey, check_scale, check_valu
 from scoregen.restoration.units import Units, units_of
 
 __all__ = [
+    "Altered",
     "Band",
     "Clean",
     "Counts",

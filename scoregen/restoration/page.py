@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scoregen.pictures import image_png
 from scoregen.report import write_html
+from scoregen.restoration.altered import Altered
 from scoregen.restoration.noise import Noise
 from scoregen.restoration.review import MOST, Measures, Review, View, summary
 from scoregen.storage import as_json, write_json
@@ -22,7 +23,8 @@ _PAGE = """{% extends "base.html" %}
 {% endblock %}
 {% block content %}
 <p>{{ summary[0]|upper }}{{ summary[1:] }}.</p>
-<p>{{ explained }}</p>
+{% for line in altered %}<p>{{ line[0]|upper }}{{ line[1:] }}.</p>
+{% endfor %}<p>{{ explained }}</p>
 {% if peak %}<p>PSNR and SSIM: of intensities, against the clean images, white at {{ peak }}.</p>{% endif %}
 {% for image in images %}
 <h2>{{ image.name }}</h2>
@@ -49,20 +51,24 @@ class _Image:
     pictures: list[tuple[bytes, str]]
 
 
-def write_review(review: Review, facts: Mapping[str, Any]) -> str:
+def write_review(review: Review, facts: Mapping[str, Any], altered: Altered | None = None) -> list[str]:
     r"""Measures the results of a restoration, and writes measures.json and report.html beside them.
 
     Args:
-        review: the results. facts: settings to be shown.
+        review: the results. facts: settings to be shown. altered: restored values that were changed; None: none.
 
     Returns:
-        A line that sums up.
+        A line that sums up, and one for each kind of change.
     """
-    total = sum(len(scene.planes) for scene in review.scenes)
+    altered = altered or Altered()
+    shapes = [plane.shape for scene in review.scenes for plane in scene.planes]
+    told = altered.lines(sum(math.prod(shape) for shape in shapes))
+    total = len(shapes)
     found = [review.measures(*place) for place in review.planes(MOST)]
     line = summary(found, review.noise)
     peak = None if review.clean is None else review.clean.peak or "the brightest clean value of an image"
-    records = {**asdict(review.noise), "images": total, "psnr_peak": peak, "measured": [one.record() for one in found]}
+    records = {**asdict(review.noise), "images": total, "psnr_peak": peak, "altered": asdict(altered)}
+    records |= {"measured": [one.record() for one in found]}
     write_json(review.out / "measures.json", as_json(records))
     rows = found[:: -(-len(found) // _ROWS)]
     write_html(
@@ -70,6 +76,7 @@ def write_review(review: Review, facts: Mapping[str, Any]) -> str:
         _PAGE,
         title="Restored images",
         summary=line,
+        altered=told,
         explained=review.noise.explained(),
         peak=peak,
         images=[_image(review, *place) for place in review.planes(SHOWN)],
@@ -77,7 +84,7 @@ def write_review(review: Review, facts: Mapping[str, Any]) -> str:
         left_out=total if total > len(rows) else 0,
         facts={name: value for name, value in facts.items() if value is not None},
     )
-    return line
+    return [line, *told]
 
 
 def _row(one: Measures) -> list[str]:

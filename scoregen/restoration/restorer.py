@@ -15,6 +15,7 @@ from torch import Tensor
 from scoregen.errors import UserError
 from scoregen.keys import Keys, derive_seed
 from scoregen.models.protocol import DenoiserLike
+from scoregen.restoration.altered import Altered
 from scoregen.restoration.bands import Band
 from scoregen.restoration.nodata import filled, reach
 from scoregen.restoration.scenes import Scene
@@ -34,13 +35,34 @@ class Restored:
 
     Args:
         band: it. values: (C, rows, W) as the file has them. deviation: of the values, NaN without data, or None.
-        cut: values that were beyond the largest of the file's type.
+        altered: counts of values that no count, or no file, can have.
     """
 
     band: Band
     values: np.ndarray
     deviation: np.ndarray | None
-    cut: int
+    altered: Altered
+
+
+@dataclass(frozen=True)
+class Estimated:
+    r"""An estimate of intensities, all (B, C, H, W).
+
+    Args:
+        mean: it. deviation: of its pixels, or None. lowest: the lowest of its draws, before any was raised; None where
+            none is.
+    """
+
+    mean: Tensor
+    deviation: Tensor | None = None
+    lowest: Tensor | None = None
+
+    def image(self, number: int, rows: slice) -> "Estimated":
+        r"""Rows of one image, (C, rows, W), in float32 on the CPU."""
+        parts = (self.mean, self.deviation, self.lowest)
+        mean, *rest = (None if part is None else part[number, :, rows].float().cpu() for part in parts)
+        assert mean is not None
+        return Estimated(mean, *rest)
 
 
 @dataclass(frozen=True)
@@ -60,10 +82,8 @@ class Estimate:
     seed: int = 0
     gibbs: SplitGibbs | None = None
 
-    def __call__(
-        self, denoiser: Tiled, x: Tensor, keys: Sequence[tuple[int, int]], low: int
-    ) -> tuple[Tensor, Tensor | None]:
-        r"""The estimate (B, C, H, W), and the standard deviation of its pixels or None.
+    def __call__(self, denoiser: Tiled, x: Tensor, keys: Sequence[tuple[int, int]], low: int) -> Estimated:
+        r"""The estimate.
 
         Args:
             denoiser: on tiles. x: intensities. keys: of each image. low: its first row.
@@ -75,21 +95,39 @@ class Estimate:
         despeckler = Despeckler(denoiser, self.looks, self.sampler)
         if self.samples:
             if self.samples == 1:
-                return despeckler.sample(x, draws), None
-            return despeckler.sample_mean(x, self.samples, draws)
+                return Estimated(despeckler.sample(x, draws))
+            return Estimated(*despeckler.sample_mean(x, self.samples, draws))
         if not self.probes:
-            return despeckler.log_mean(x), None
-        return despeckler.mean(x, self.probes, RowSigns(self.seed, keys, low))
+            return Estimated(despeckler.log_mean(x))
+        return Estimated(*despeckler.mean(x, self.probes, RowSigns(self.seed, keys, low)))
 
-    def _exact(
-        self, gibbs: SplitGibbs, denoiser: DenoiserLike, x: Tensor, draws: list[torch.Generator]
-    ) -> tuple[Tensor, Tensor | None]:
+    def _exact(self, gibbs: SplitGibbs, denoiser: DenoiserLike, x: Tensor, draws: list[torch.Generator]) -> Estimated:
+        ends = Lowest(gibbs.rounds, denoiser)
         try:
             if self.samples == 1:
-                return gibbs(denoiser, x, generator=draws), None
-            return gibbs.mean(denoiser, x, self.samples, generator=draws)
+                mean, deviation = gibbs(denoiser, x, generator=draws, callback=ends), None
+            else:
+                mean, deviation = gibbs.mean(denoiser, x, self.samples, generator=draws, callback=ends)
         except ValueError as error:
             raise UserError(f"observation: {error}") from error
+        return Estimated(mean, deviation, ends.lowest)
+
+
+class Lowest:
+    r"""The lowest of the draws of a chain, each before it is moved to what the observation leaves possible.
+
+    Args:
+        rounds: of the chain. denoiser: that it draws with.
+    """
+
+    def __init__(self, rounds: int, denoiser: DenoiserLike) -> None:
+        self._rounds, self._denoiser = rounds, denoiser
+        self.lowest: Tensor | None = None
+
+    def __call__(self, number: int, rho: float, y: Tensor, z: Tensor) -> None:
+        if number == self._rounds - 1:
+            x = self._denoiser.sde.from_chart(y)
+            self.lowest = x if self.lowest is None else torch.minimum(self.lowest, x)
 
 
 def on_observed(gibbs: SplitGibbs, denoiser: Tiled) -> DenoiserLike:
@@ -163,12 +201,10 @@ class Restorer:
         keys = [self.scenes[one.scene].key(one.plane) for one in batch]
         found = self.estimate(denoiser, x, keys, low)
         rows = slice(band.first - low, band.last - low)
-        mean = found[0][:, :, rows].float().cpu()
-        spread = None if found[1] is None else found[1][:, :, rows].float().cpu()
         restored = []
         for i, one in enumerate(batch):
             values, missing, _ = (part[:, rows] for part in read[i])
-            restored.append(self._back(one, values, missing, mean[i], None if spread is None else spread[i]))
+            restored.append(self._back(one, values, missing, found.image(i, rows)))
         return restored
 
     def _read(self, band: Band, low: int, high: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -185,16 +221,17 @@ class Restorer:
         rows = slice(low - first, high - first)
         return values[:, rows], missing[:, rows], x[:, rows]
 
-    def _back(
-        self, band: Band, values: np.ndarray, missing: np.ndarray, restored: Tensor, spread: Tensor | None
-    ) -> Restored:
+    def _back(self, band: Band, values: np.ndarray, missing: np.ndarray, found: Estimated) -> Restored:
         r"""Restored intensities in the values of their file; what was missing is given back as it was."""
         plane = self.scenes[band.scene].planes[band.plane]
         units = self.units[band.scene][band.plane]
-        mean = restored.clamp_min(0).numpy()  # a rounding below 0 is no intensity
+        lowest = (found.mean if found.lowest is None else found.lowest).numpy()
+        below = (lowest < 0) & ~missing
+        mean = found.mean.clamp_min(0).numpy()
         marks = [mark for mark in (plane.nodata, self.reading.nodata) if mark is not None]
-        found, cut = stored(units.file(mean), np.where(missing, values.dtype.type(1), values), marks)
+        result, cut = stored(units.file(mean), np.where(missing, values.dtype.type(1), values), marks)
         deviation = None
-        if spread is not None:
-            deviation = np.where(missing, np.float32(np.nan), units.deviation(mean, spread.numpy()))
-        return Restored(band, np.where(missing, values, found), deviation, int(cut[~missing].sum()))
+        if found.deviation is not None:
+            deviation = np.where(missing, np.float32(np.nan), units.deviation(mean, found.deviation.numpy()))
+        altered = Altered(int(below.sum()), float(lowest[below].min(initial=0)) * units.scale, int(cut[~missing].sum()))
+        return Restored(band, np.where(missing, values, result), deviation, altered)

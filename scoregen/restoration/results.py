@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scoregen.restoration.altered import Altered, keep, kept
 from scoregen.restoration.bands import Band
 from scoregen.restoration.scenes import Piece, Scene
 from scoregen.storage import write_atomically
@@ -67,13 +68,23 @@ class Results:
     def _piece(self, band: Band) -> Path:
         return self.scenes[band.scene].piece(self.out, band.plane, band.first)
 
-    def put(self, band: Band, values: np.ndarray, deviation: np.ndarray | None) -> None:
+    def _counts(self, band: Band) -> Path:
+        r"""The file of what was changed in a band."""
+        return self.out / "altered" / self._piece(band).relative_to(self.out / "parts").with_suffix(".json")
+
+    def altered(self) -> Altered:
+        r"""What was changed in all bands."""
+        return sum((kept(self._counts(band)) for bands in self.bands for band in bands), Altered())
+
+    def put(self, band: Band, values: np.ndarray, deviation: np.ndarray | None, altered: Altered | None = None) -> None:
         r"""Writes a restored band.
 
         Args:
             band: it. values: (C, rows, W) as they stand in the file. deviation: of them, or None.
+            altered: what was changed in it; None: nothing.
         """
         scene = self.scenes[band.scene]
+        keep(self._counts(band), altered or Altered())
         if self._at_once(scene, self.bands[band.scene]):
             scene.write(self.out, _Given(Piece(band.first, values, deviation)))
             return

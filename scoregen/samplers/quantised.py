@@ -45,7 +45,8 @@ class Quantised(PixelObservation):
     def check(self, observed: Tensor) -> None:
         steps = (observed[~observed.isnan()] - self.low) / self.step
         top = (self.high - self.low) / self.step
-        bad = ~((steps > -0.01) & (steps < top + 0.01)) | ((steps - steps.round()).abs() > 0.01) & (steps < top - 0.01)
+        off = 0.01 + 4 * torch.finfo(observed.dtype).eps * top  # rounding of the values, their difference and quotient
+        bad = ~((steps > -off) & (steps < top + off)) | ((steps - steps.round()).abs() > off) & (steps < top - off)
         if bool(bad.any()):
             value = self.low + self.step * steps[bad][0].item()
             raise ValueError(

@@ -130,6 +130,7 @@ class SplitGibbs:
         *,
         label: Tensor | None = None,
         generator: Generators = None,
+        callback: Callback | None = None,
     ) -> tuple[Tensor, Tensor]:
         r"""Mean and standard deviation of independent draws, each (B, *S); arguments as those of a call.
 
@@ -137,10 +138,10 @@ class SplitGibbs:
             samples: >= 2; each takes all rounds.
         """
         whole(2, samples=samples)
-        mean = self(denoiser, observed, label=label, generator=generator)
+        mean = self(denoiser, observed, label=label, generator=generator, callback=callback)
         squares = torch.zeros_like(mean)
         for k in range(1, int(samples)):
-            x = self(denoiser, observed, label=label, generator=generator)
+            x = self(denoiser, observed, label=label, generator=generator, callback=callback)
             step = x - mean
             mean = mean + step / (k + 1)
             squares += step * (x - mean)

@@ -18,6 +18,7 @@ from scoregen.samplers import (
     GammaObservation,
     Karras,
     PoissonObservation,
+    Quantised,
     SplitGibbs,
     Tiled,
     speckle,
@@ -152,6 +153,7 @@ def test_scale_and_floor_are_in_the_units_of_the_images(runs, here):
 
 OTHER = "{_target_:scoregen.samplers.PixelObservation}"
 COUNTS = ["LOG", "images=x.npz", "samples=1", "observation=poisson"]
+STEPS = ["LOG", "images=x.npz", "looks=4", "samples=1", "observation=quantised"]
 MISTAKES = {
     "large": (["LOG", "images=rgb", "looks=4", "max_pixels=63"], "8 x 8 pixels, more than 63. .*, or raise max_pixels"),
     "no-draws": (["LOG", "images=x.npz", "looks=4", "sampler=ddim"], "sampler: needs samples=1 or more"),
@@ -186,8 +188,19 @@ MISTAKES = {
     "counts-gain": ([*COUNTS, "observation.gain=0"], "observation.gain: must be > 0, the value of one count in the"),
     "counts-values": (COUNTS, "observation: 'x.npz': observed values must be whole multiples >= 0 of gain=1 "),
     "steps": (
-        ["LOG", "images=x.npz", "looks=4", "samples=1", "observation=quantised"],
-        "observation: 'x.npz': observed values must be low=0 [+] k step",
+        [*STEPS, "observation.step=0.01", "observation.high=1"],
+        "observation: 'x.npz': observed values must be low=0 [+] k step=0.01",
+    ),
+    "steps-of-floats": (STEPS, "observation.step and observation.high: a value is required, .*'x.npz' holds floats"),
+    "steps-of-amplitudes": ([*STEPS, "unit=amplitude"], "unit: is intensity for observation=quantised"),
+    "steps-floor": ([*STEPS, "floor=0.5"], "floor: would move values off the steps"),
+    "steps-kinds": (
+        ["LOG", "images=kinds", "looks=4", "samples=1", "observation=quantised", "scale=100"],
+        "observation.high: files of uint8 and uint16 have several highest values",
+    ),
+    "steps-scales": (
+        ["LOG", "images=kinds", "looks=4", "samples=1", "observation=quantised"],
+        "scale: files of several types have several full scales, 255 to 65535. Steps need one: give scale",
     ),
     "probes": (["LOG", "images=x.npz", "looks=4", "samples=1", "probes=2"], "probes: is of the posterior mean"),
     "observation-looks": (
@@ -222,11 +235,13 @@ def test_a_mistake_is_one_message_and_nothing_is_written(case, runs, here, capsy
         np.savez(here / f"{name}.npz", images=images)
     np.savez(here / "other.npz", x=good)
     (here / "text.npz").write_text("x")
-    for name in ("empty", "rgba", "rgb", "broken"):
+    for name in ("empty", "rgba", "rgb", "broken", "kinds"):
         (here / name).mkdir()
     Image.fromarray(grey).save(here / "rgba" / "a.png")
     Image.fromarray(grey[..., :3]).save(here / "rgb" / "a.png")
     (here / "broken" / "b.png").write_text("x")
+    for k, dtype in enumerate(("uint8", "uint16")):
+        np.save(here / "kinds" / f"{k}.npy", grey[..., 0].astype(dtype))
     argv, text = MISTAKES[case]
     known = {"LOG": f"checkpoint={runs / 'log'}", "ADDITIVE": f"checkpoint={runs / 'additive'}"}
     before = sorted(here.rglob("*"))
@@ -264,8 +279,27 @@ def test_eight_bits_with_zeros_and_saturated_pixels_need_no_floor(runs, here):
     Image.fromarray(values).save(here / "in" / "a.png")
     out = restore(runs / "log", here / "out", "images=in", "looks=4", "observation=quantised", *CHAIN)
     restored = np.asarray(Image.open(out / "images" / "a.png"))
-    assert restored.shape == values.shape and json.loads((out / "job.json").read_text())["observation"]["high"] == 1.0
-    assert np.median(restored[:2]) < np.median(restored[3:6])
+    assert restored.shape == values.shape and np.median(restored[:2]) < np.median(restored[3:6])
+
+
+@pytest.mark.parametrize("kind, high", [("uint8", 255), ("uint16", 65535), ("floats", 255)])
+def test_steps_are_in_the_numbers_of_the_files(kind, high, runs, here, capsys):
+    r"""`scale` of them is 1 in the training; of integers step and ends are those of their type."""
+    values = (high / 2.55 * intensities(1, 9, 8)).round()
+    values[0, 0], values[0, 4:] = 0, high
+    np.savez(here / "x.npz", images=values.astype("float32" if kind == "floats" else kind))
+    said = ["observation.step=1", "observation.high=255"] if kind == "floats" else []
+    scale = high / 2.55
+    options = ["images=x.npz", "looks=4", "observation=quantised", f"scale={scale}", *said, "seed=5"]
+    found = stack(restore(runs / "log", here / "out", *options, *CHAIN) / "restored.npz")
+    assert f"observation: steps of 1 from 0 to {high}, in the files" in capsys.readouterr().out
+    law = Quantised(1 / scale, 0.0, 2.55, looks=4)
+    model = OnIntensity(Tiled(scoregen.load(runs / "log"), 8, channels=1))
+    gibbs = SplitGibbs(law, DaleLangevin(2, Karras(1.0)), 4, 0.5, 0.05)
+    x = torch.from_numpy(values / scale).float()[:, None]
+    mean, _ = gibbs.mean(model, x, 2, generator=[generator(5, Stream.RESTORE, 0, 0)])
+    tolerance = 0.51 if kind.startswith("uint") else 1e-3
+    np.testing.assert_allclose(found["images"], scale * mean[:, 0].numpy(), rtol=1e-3, atol=tolerance)
 
 
 @pytest.mark.parametrize("run", ["log", "additive"])
@@ -288,6 +322,39 @@ def test_counts_are_restored_by_a_model_of_either_kind(run, runs, here, capsys):
     np.testing.assert_allclose(found["std"][valid], 10 * deviation[:, 0].numpy()[valid], rtol=1e-2, atol=1e-4)
     assert found["images"][0, 3, 3] == -0.5 and (found["images"][valid] >= 0).all()
     assert json.loads((out / "measures.json").read_text())["gain"] == 0.5
+
+
+def test_draws_below_zero_are_raised_and_told(runs, here, capsys):
+    r"""An additive model does not know that counts are none below 0; the counts stay with the results."""
+    np.savez(here / "x.npz", images=np.zeros((1, 8, 8), np.float32))
+    options = ["images=x.npz", "observation=poisson", "scale=10", "nodata=-1", *CHAIN, "gibbs.rho_min=0.2"]
+    checkpoint, found = scoregen.load(runs / "additive"), []
+    gibbs = SplitGibbs(PoissonObservation(0.1), DaleLangevin(2, Karras(1.0)), 4, 0.5, 0.2)
+    gibbs.mean(
+        Tiled(checkpoint, 8, channels=1),
+        torch.zeros(1, 1, 8, 8),
+        2,
+        generator=[generator(0, Stream.RESTORE, 0, 0)],
+        callback=lambda k, rho, y, z: found.append(checkpoint.sde.from_chart(y)) if k == 3 else None,
+    )
+    low = torch.stack(found).amin(0)
+    below = int((low < 0).sum())
+    assert len(found) == 2 and 0 < below
+    for _ in range(2):  # and once more, where all is there already
+        out = restore(runs / "additive", here / "out", *options)
+        text = capsys.readouterr().out
+        assert f"below 0: {below} of 64 restored values (" in text and "Lower gibbs.rho_min" in text
+    one = json.loads((out / "measures.json").read_text())["altered"]
+    assert one == {"below": below, "lowest": pytest.approx(10 * low.min().item(), rel=1e-4), "beyond": 0}
+    assert f"Below 0: {below} of 64" in (out / "report.html").read_text()
+
+
+def test_what_its_file_cannot_hold_is_told(runs, here, capsys):
+    (here / "in").mkdir()
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(here / "in" / "a.png")
+    out = restore(runs / "log", here / "out", "images=in", "looks=4", "observation=quantised", *CHAIN)
+    text, one = capsys.readouterr().out, json.loads((out / "measures.json").read_text())["altered"]
+    assert one["beyond"] and one["below"] == 0 and f"cut: {one['beyond']} of 64 restored values" in text
 
 
 def test_results_of_something_else_are_refused(runs, here, capsys):

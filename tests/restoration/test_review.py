@@ -44,7 +44,7 @@ def record(place: Path) -> dict:
 
 @pytest.mark.parametrize("unit, scale", [("intensity", 1.0), ("amplitude", 250.0)])
 def test_the_true_scene_has_the_measures_of_pure_speckle_in_any_unit(unit, scale, tmp_path):
-    line = write_review(review(tmp_path, scene(), unit, scale), {"unit": unit})
+    (line,) = write_review(review(tmp_path, scene(), unit, scale), {"unit": unit})
     (found,) = record(tmp_path)["measured"]
     assert found["ratio_mean"] == pytest.approx(1, abs=0.03)
     assert found["ratio_variance"] == pytest.approx(1 / LOOKS, rel=0.1)
@@ -82,7 +82,7 @@ def test_a_page_beside_clean_images_has_their_measures_and_picture(tmp_path):
     np.save(tmp_path / "clean" / "a.npy", np.sqrt(250 * scene()).astype(np.float32))
     clean = Clean(open_scenes(str(tmp_path / "clean")), found.units, 1.0)
     beside = Review(found.scenes, found.units, found.reading, found.noise, found.out, clean=clean)
-    line = write_review(beside, {})
+    (line,) = write_review(beside, {})
     (one,) = record(tmp_path)["measured"]
     page = (tmp_path / "out" / "report.html").read_text()
     speckled = np.nanmean(np.square(np.load(tmp_path / "in" / "a.npy").astype(float) ** 2 / 250 - scene()))
@@ -102,7 +102,7 @@ def test_counts_beside_their_mean_have_residuals_of_pure_noise(gain, scale, tmp_
     found = Review(scenes, units, Reading(), Counts(gain), tmp_path / "out").measures(0, 0).values
     assert abs(found["residual_mean"]) < 0.05 and found["residual_variance"] == pytest.approx(1, abs=0.08)
     assert abs(found["residual_correlation"]) < 0.05
-    line = write_review(Review(scenes, units, Reading(), Counts(gain), tmp_path / "out"), {})
+    (line,) = write_review(Review(scenes, units, Reading(), Counts(gain), tmp_path / "out"), {})
     assert line.startswith("residual of the counts over their noise: mean")
 
 
