@@ -42,8 +42,8 @@ class Restore(FastJob):
         samples: draws to average, by `sampler`; 0: the posterior mean of 1 + 2 probes calls.
         sampler: of the draws.
         observation: law of what was recorded, `GammaObservation`, `Quantised` or `PoissonObservation`, by which draws
-            are exact, in the numbers of the files; None: log speckle is taken for normal noise. gibbs: the chain that then
-            makes the draws. Counts have no looks, and any model of pixels restores them.
+            are exact, in the numbers of the files; None: log speckle is taken for normal noise. gibbs: the chain that
+            then makes the draws. Counts have no looks, and any model of pixels restores them.
         clean: the images without noise, a file or a folder of the same names, for PSNR and SSIM; None: there are none.
         probes: for the posterior variance of each pixel; 0: the geometric mean, one call.
         tile, overlap: of tiles and between them, in pixels; the model's side and a quarter of it unless given.

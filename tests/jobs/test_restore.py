@@ -298,8 +298,9 @@ def test_steps_are_in_the_numbers_of_the_files(kind, high, runs, here, capsys):
     gibbs = SplitGibbs(law, DaleLangevin(2, Karras(1.0)), 4, 0.5, 0.05)
     x = torch.from_numpy(values / scale).float()[:, None]
     mean, _ = gibbs.mean(model, x, 2, generator=[generator(5, Stream.RESTORE, 0, 0)])
-    tolerance = 0.51 if kind.startswith("uint") else 1e-3
-    np.testing.assert_allclose(found["images"], scale * mean[:, 0].numpy(), rtol=1e-3, atol=tolerance)
+    integers = kind.startswith("uint")  # which end at the highest, and are rounded
+    right = (scale * mean[:, 0].numpy()).clip(max=high if integers else None)
+    np.testing.assert_allclose(found["images"], right, rtol=1e-3, atol=0.51 if integers else 1e-3)
 
 
 @pytest.mark.parametrize("run", ["log", "additive"])
@@ -339,7 +340,7 @@ def test_draws_below_zero_are_raised_and_told(runs, here, capsys):
     )
     low = torch.stack(found).amin(0)
     below = int((low < 0).sum())
-    assert len(found) == 2 and 0 < below
+    assert len(found) == 2 and below > 0
     for _ in range(2):  # and once more, where all is there already
         out = restore(runs / "additive", here / "out", *options)
         text = capsys.readouterr().out
