@@ -1,7 +1,7 @@
 r"""Pictures that are alike: of one shape and depth, in the units of one range."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -43,8 +43,10 @@ class Wanted:
     def kind(self, file: File) -> Kind:
         r"""What a file is read as, from its header."""
         found = picture_kind(file, most=self.most)
-        height, width = (found.height, found.width) if self.size is None else (self.size, self.size)
-        return Kind(self.channels or found.channels, height, width, found.bits, found.clear)
+        found = replace(found, channels=self.channels or found.channels)
+        if self.size is None:
+            return found
+        return replace(found, height=self.size, width=self.size, full=(found.height, found.width))
 
 
 class Alike:
@@ -74,10 +76,12 @@ class Alike:
         _ = found.kind
         return found
 
-    def check(self, file: File) -> None:
-        r"""Refuses a file whose header tells another shape or depth."""
-        if differs := self._differs(self.wanted.kind(file)):
+    def check(self, file: File) -> Kind:
+        r"""Refuses a file whose header tells another shape or depth; returns what it is read as."""
+        kind = self.wanted.kind(file)
+        if differs := self._differs(kind):
             raise self._refusal(file, *differs)
+        return kind
 
     def read(self, files: Iterable[File]) -> Tensor:
         r"""Pictures (B, C, H, W): bytes, or float32 in the units of the range.

@@ -15,6 +15,7 @@ from torch import Tensor
 from scoregen.data.index import Files
 from scoregen.data.parts import FOLDERS, NAMES, Name
 from scoregen.errors import UserError
+from scoregen.parallel import say_once
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,20 @@ class Classes:
             return None
         own = np.array([folder.partition("/")[0] in self.parts[name] for folder in self.folders])
         return torch.from_numpy(own[self.folder].nonzero()[0])
+
+
+def tell_unlearned(classes: Classes) -> None:
+    r"""Says which classes the test part or the validation part has, and the training part has not."""
+    train = classes.part("train")
+    if not classes.parts or not classes.names or train is None or (label := classes.label(train)) is None:
+        return
+    missing = sorted(set(range(len(classes.names))) - set(label.unique().tolist()))
+    if missing:
+        names = ", ".join(f"'{classes.names[k]}'" for k in missing[:5])
+        say_once(
+            f"data.path: {len(missing):,} of {len(classes.names):,} classes have no training pictures, so they are not "
+            f"learned: {names}{', ...' if missing[5:] else ''}."
+        )
 
 
 def classes_of(files: Files) -> Classes:

@@ -3,7 +3,8 @@ r"""What a picture holds, from its header: grey or colour, bytes or more; and it
 | in the file | read as |
 |---|---|
 | grey of 1 or 8 bits; a palette of greys | 1 channel of bytes |
-| RGB, CMYK, YCbCr; a palette of colours | 3 channels of bytes |
+| RGB; a palette of colours | 3 channels of bytes |
+| CMYK, YCbCr | 3 channels of bytes, converted to RGB, which is said |
 | any of these with transparency | the same on white, which is said |
 | grey of 16 bits; TIFF of 16 bits, grey or RGB | fractions of full scale, 65535 |
 | TIFF of floats, grey or RGB | the floats |
@@ -36,7 +37,7 @@ class Kind:
 
     Args:
         channels: 1 or 3. height, width: in pixels. bits: 8, 16, or 32 for floats. clear: whether it may have
-            transparency.
+            transparency. full: height and width in the file, where the picture is resized.
     """
 
     channels: int
@@ -44,6 +45,7 @@ class Kind:
     width: int
     bits: int = 8
     clear: bool = False
+    full: tuple[int, int] | None = None
 
     @property
     def deep(self) -> bool:
@@ -105,6 +107,8 @@ def _grey_palette(image: Image.Image) -> bool:
 def eight_bits(image: Image.Image, kind: Kind, where: str) -> Image.Image:
     r"""A picture of bytes in mode L or RGB; what is transparent is white."""
     mode = "L" if kind.channels == 1 else "RGB"
+    if image.mode in ("CMYK", "YCbCr"):
+        say_once(f"{where}: pictures in {image.mode} are converted to RGB, without a colour profile.")
     if not kind.clear:
         image.load()  # the file is closed after this
         return image if image.mode == mode else image.convert(mode)

@@ -25,6 +25,7 @@ from scoregen.storage import write_atomically
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 TEXTS = (".txt", ".jsonl", ".json", ".csv", ".md")  # beside images they say something about them
 _MANY = 10_000  # files from which on an index is kept
+_NAMED = 5  # folders of a message
 _SETTLED = 10**10  # nanoseconds after which the time of change of a folder tells every later change
 
 
@@ -70,32 +71,40 @@ class Files(Sequence[Path]):
 
 @dataclass
 class _Found:
-    r"""What a scan has found: names, endings of what was left out, and folders with their times of change."""
+    r"""What a scan has found: names, endings of what was left out, folders without files, and all with their times."""
 
     names: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
+    empty: list[str] = field(default_factory=list)
     folders: dict[str, int] = field(default_factory=dict)
 
 
 def files_of(folder: Path, suffixes: Collection[str], where: str = "data.path", kind: str = "images") -> Files:
     r"""The files of a folder with these endings, searched recursively, in the order of their names.
 
-        Hidden files and folders are left out; links are followed. Files of other kinds, but for texts, are counted on
-        standard error.
+        Hidden files and folders are left out; links are followed. Files of other kinds, but for texts, and folders
+        without files are told on standard error.
 
     Raises:
         UserError: there are none.
     """
-    files, others = _indexed(folder, sorted(suffixes))
+    files, others, empty = _indexed(folder, sorted(suffixes))
+    found = ", ".join(f"{count} of {ending}" for ending, count in sorted(others.items()))
     if not len(files):
-        raise UserError(f"{where}: no {kind} ({', '.join(suffixes)}) under '{folder}'.")
+        raise UserError(
+            f"{where}: no {kind} ({', '.join(suffixes)}) under '{folder}'."
+            + (f" It has {found}: convert them." if found else "")
+        )
     if others:
-        found = ", ".join(f"{count} of {ending}" for ending, count in sorted(others.items()))
         say_once(f"{where}: files under '{folder}' that are no {kind} ({', '.join(suffixes)}) are left out: {found}.")
+    if empty:
+        more = f" and {len(empty) - _NAMED:,} more" if len(empty) > _NAMED else ""
+        names = ", ".join(f"'{name}'" for name in empty[:_NAMED])
+        say_once(f"{where}: folders under '{folder}' without {kind} are left out: {names}{more}.")
     return files
 
 
-def _indexed(folder: Path, suffixes: Sequence[str]) -> tuple[Files, dict[str, int]]:
+def _indexed(folder: Path, suffixes: Sequence[str]) -> tuple[Files, dict[str, int], list[str]]:
     key = hashlib.sha256(json.dumps([os.path.realpath(folder), suffixes]).encode()).hexdigest()[:24]
     kept = cache_folder() / "index" / f"{key}.npz"
     if (known := _read(kept, folder)) is not None:
@@ -104,7 +113,7 @@ def _indexed(folder: Path, suffixes: Sequence[str]) -> tuple[Files, dict[str, in
     files = Files.of(folder, found.names)
     if len(files) >= _MANY and max(found.folders.values()) < time.time_ns() - _SETTLED:
         _write(kept, files, found)
-    return files, dict(found.others)
+    return files, dict(found.others), found.empty
 
 
 def _scan(folder: Path, suffixes: frozenset[str]) -> _Found:
@@ -126,18 +135,22 @@ def _scan(folder: Path, suffixes: frozenset[str]) -> _Found:
                 elif ending not in TEXTS:
                     found.others[ending or "no suffix"] += 1
     found.names.sort(key=lambda name: name.split("/"))
+    used = {name.rpartition("/")[0] for name in found.names}
+    used |= {path[:end] for path in used for end, sign in enumerate(path) if sign == "/"} | {""}
+    bare = {prefix[:-1] for prefix in found.folders} - used
+    found.empty = sorted(path for path in bare if path.rpartition("/")[0] not in bare)
     return found
 
 
 def _write(kept: Path, files: Files, found: _Found) -> None:
-    told = json.dumps({"others": found.others, "folders": found.folders}).encode()
+    told = json.dumps({"others": found.others, "empty": found.empty, "folders": found.folders}).encode()
     joined, text = (np.frombuffer(content, np.uint8) for content in (files.joined, told))
     with suppress(OSError):  # a cache: the folder is read again
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, lambda opened: np.savez(opened, joined=joined, ends=files.ends, told=text))
 
 
-def _read(kept: Path, folder: Path) -> tuple[Files, dict[str, int]] | None:
+def _read(kept: Path, folder: Path) -> tuple[Files, dict[str, int], list[str]] | None:
     r"""What was kept, unless a folder has changed since."""
     if not kept.is_file():
         return None
@@ -146,9 +159,10 @@ def _read(kept: Path, folder: Path) -> tuple[Files, dict[str, int]] | None:
         with kept.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             joined, ends, told = arrays["joined"].tobytes(), arrays["ends"], json.loads(arrays["told"].tobytes())
         same = all(os.stat(folder / name).st_mtime_ns == changed for name, changed in told["folders"].items())
+        others, empty = told["others"], told["empty"]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # damaged, or a folder is gone
         return None
-    return (Files(folder, joined, ends), told["others"]) if same and ends[-1] == len(joined) else None
+    return (Files(folder, joined, ends), others, empty) if same and ends[-1] == len(joined) else None
 
 
 def cache_folder() -> Path:

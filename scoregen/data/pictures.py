@@ -17,6 +17,7 @@ from scoregen.data.bounds import check_labels, check_size
 from scoregen.data.opening import Damaged, Stored
 from scoregen.data.units import UNIT, as_range, tell_flat
 from scoregen.errors import UserError
+from scoregen.parallel import say_once
 from scoregen.storage import short
 
 _MOST_READ = 512  # pictures, for a fingerprint
@@ -62,11 +63,11 @@ class Pictures(LazyDataset):
         Raises:
             UserError: pictures that differ, or are damaged.
         """
-        found, damaged = None, 0
+        found, damaged, sizes = None, 0, list[tuple[int, int]]()
         for place in spread(len(self), _HEADERS):
             try:
                 found = found or Alike.to(self.picture(place), self.wanted)
-                found.check(self.picture(place))
+                sizes += [full] if (full := found.check(self.picture(place)).full) else []
             except Damaged as error:
                 damaged += 1
                 if damaged > share * len(self):
@@ -76,6 +77,7 @@ class Pictures(LazyDataset):
                     ) from error
         assert found is not None  # one was whole, or there are too many damaged ones
         self.alike = found
+        tell_resized(sizes, found.kind.height, name)
         with suppress(Damaged):  # a training counts them
             tell_flat(self.in_units(spread(len(self), _READ))[0], self.range, name)
         return found
@@ -96,6 +98,27 @@ class Pictures(LazyDataset):
             file = self.picture(k * len(self) // count)
             content.update(file.content if isinstance(file, Stored) else file.read_bytes())
         return content.hexdigest()[:16]
+
+
+def tell_resized(sizes: Sequence[tuple[int, int]], side: int, name: str) -> None:
+    r"""Says what pictures lose, or are given, where they are resized to side x side.
+
+    Args:
+        sizes: height and width in the files. side: in pixels. name: of the pictures, for the message.
+    """
+    cut = [1 - min(size) / max(size) for size in sizes if size[0] != size[1]]
+    small = sum(min(size) < side for size in sizes)
+    if cut:
+        say_once(
+            f"data.size: of {name}, {len(cut):,} of {len(sizes):,} that were looked at are not square. What lies "
+            f"outside the middle is cut, up to {100 * max(cut):.0f} % of a picture."
+        )
+    if small:
+        least = min(min(size) for size in sizes)
+        say_once(
+            f"data.size: of {name}, {small:,} of {len(sizes):,} that were looked at are smaller than {side} pixels, "
+            f"down to {least}, and are enlarged."
+        )
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scoregen import parallel
 from scoregen.data import Folder
 from scoregen.data.index import IMAGE_SUFFIXES, files_of
 from scoregen.errors import UserError
@@ -119,6 +120,48 @@ def test_a_kept_index_is_good_until_a_folder_changes(tmp_path, monkeypatch):
     assert files_of(tmp_path / "a", IMAGE_SUFFIXES).names == ["b/1.png", "c/1.png", "c/2.png"]
     next((tmp_path / "cache").rglob("*.npz")).write_bytes(b"PK")
     assert len(files_of(tmp_path / "a", IMAGE_SUFFIXES)) == 3
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_folders_without_pictures_are_named_also_from_a_kept_index(tmp_path, monkeypatch, capsys, kept):
+    monkeypatch.setattr("scoregen.data.index._MANY", 1 if kept else 10_000)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder(tmp_path / "a", {"b/deep/1.png": L, "c/1.png": L})
+    for place in ("empty/deeper", "b/bare", ".hidden"):
+        (tmp_path / "a" / place).mkdir(parents=True)
+    for place in ("a", "a/b", "a/c", "a/b/deep", "a/b/bare", "a/empty", "a/empty/deeper"):
+        os.utime(tmp_path / place, ns=(10**9, 10**9))
+    for _ in range(2):
+        parallel.say_once.cache_clear()
+        files_of(tmp_path / "a", IMAGE_SUFFIXES)
+        assert "without images are left out: 'b/bare', 'empty'.\n" in capsys.readouterr().err
+
+
+def test_a_class_that_only_the_test_part_has_is_named(tmp_path, capsys):
+    parallel.say_once.cache_clear()
+    tree = {f"{place}/{k}.png": L for place in ("train/a", "train/b", "test/b", "test/c") for k in range(2)}
+    assert Folder(folder(tmp_path, tree)).class_names == ("a", "b", "c")
+    assert "1 of 3 classes have no training pictures, so they are not learned: 'c'." in capsys.readouterr().err
+
+
+def test_what_resizing_cuts_and_enlarges_is_said(tmp_path, capsys):
+    parallel.say_once.cache_clear()
+    wide, tall, square = (Image.new("L", size) for size in ((40, 32), (10, 20), (16, 16)))
+    Folder(folder(tmp_path, {"1.png": wide, "2.png": tall, "3.png": square}), size=16, test="none")
+    said = capsys.readouterr().err
+    assert "2 of 3 that were looked at are not square" in said and "up to 50 % of a picture" in said
+    assert "1 of 3 that were looked at are smaller than 16 pixels, down to 10, and are enlarged" in said
+    parallel.say_once.cache_clear()
+    Folder(folder(tmp_path / "squares", {"1.png": L}), size=16, test="none")
+    assert capsys.readouterr().err == ""
+
+
+def test_colours_of_print_are_converted_with_a_word(tmp_path, capsys):
+    parallel.say_once.cache_clear()
+    Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(tmp_path / "1.jpg")
+    x = Folder(str(tmp_path), test="none").train.in_units(slice(None))[0]
+    assert x[0, :, 0, 0].gt(0.5).tolist() == [True, False, False]
+    assert "pictures in CMYK are converted to RGB" in capsys.readouterr().err
 
 
 def test_a_folder_that_has_just_changed_is_not_kept(tmp_path, monkeypatch):
