@@ -64,7 +64,7 @@ def tell_unlearned(classes: Classes) -> None:
     train = classes.part("train")
     if not classes.parts or not classes.names or train is None or (label := classes.label(train)) is None:
         return
-    missing = sorted(set(range(len(classes.names))) - set(label.unique().tolist()))
+    missing = sorted(set(range(len(classes.names))) - set(label.tolist()))
     if missing:
         names = ", ".join(f"'{classes.names[k]}'" for k in missing[:5])
         say_once(
