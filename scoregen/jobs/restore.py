@@ -101,6 +101,7 @@ class Restore(FastJob):
             Results,
             Review,
             Speckle,
+            changes,
             open_scenes,
             write_review,
         )
@@ -141,7 +142,7 @@ class Restore(FastJob):
                 print(places[0] if len(scenes) == 1 else out)
 
         planes = sum(len(scene.planes) for scene in scenes)
-        lines = [announced(checkpoint, self.weights), *found.lines, *told]
+        lines = [announced(checkpoint, self.weights), *found.lines, *told, *changes(scenes)]
         lines += [f"images: {planes}, {todo.planes} already there{said(todo.damaged)}", f"out: {out}"]
         return Plan(work, lines, facts)
 

@@ -6,7 +6,7 @@ from scoregen.restoration.bands import Band, rows_of_bands
 from scoregen.restoration.clean import Clean, check_clean, open_clean
 from scoregen.restoration.looks import estimate_looks
 from scoregen.restoration.noise import Counts, Noise, Speckle
-from scoregen.restoration.opening import open_scenes
+from scoregen.restoration.opening import changes, open_scenes
 from scoregen.restoration.page import write_review
 from scoregen.restoration.restorer import Estimate, Restored, Restorer, on_observed
 from scoregen.restoration.results import Missing, Results
@@ -35,6 +35,7 @@ __all__ = [
     "Survey",
     "Unit",
     "Units",
+    "changes",
     "check_clean",
     "check_scale",
     "check_values",

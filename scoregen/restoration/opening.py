@@ -1,5 +1,6 @@
 r"""The scenes at a path: a file, or those of a folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from scoregen.data.bounds import MOST_PIXELS
@@ -37,6 +38,16 @@ def open_scenes(path: str, max_pixels: int = MOST_PIXELS, layout: Layout | None 
     if layout is not None and not any(isinstance(scene, ArrayFile) for scene in scenes):
         raise UserError(f"layout: is of arrays (.npy, .npz), got layout={layout}. Leave it out.")
     return scenes
+
+
+def changes(scenes: Sequence[Scene]) -> list[str]:
+    r"""A line for each thing that results have otherwise than their files."""
+    found: dict[str, list[str]] = {}
+    for scene in scenes:
+        for change in scene.changes:
+            found.setdefault(change, []).append(scene.name)
+    rest = {change: f" and {len(names) - 1} more" if len(names) > 1 else "" for change, names in found.items()}
+    return [f"files: {change} ('{names[0]}'{rest[change]})" for change, names in found.items()]
 
 
 def _opened(path: Path, name: str, max_pixels: int, layout: Layout | None) -> Scene:

@@ -6,7 +6,7 @@ an array. What a scene cannot give back as it was, it refuses when it is opened.
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -68,12 +68,14 @@ class Scene(ABC):
         planes: its images.
         whole: whether a plane is read and written all at once; False where a few rows are.
         keeps: whether the pieces stay beside its result.
+        changes: what its result has otherwise than the file, to be told.
     """
 
     name: str
     planes: list[Plane]
     whole: bool = False
     keeps: bool = False
+    changes: Sequence[str] = ()
 
     @abstractmethod
     def read(self, plane: int, first: int, last: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 r"""TIFF files as scenes: integers, floats and complex numbers, several pages and bands, with the tags of GeoTIFF.
 
 Pages are read by rows: an uncompressed one is mapped, of others the strips or tiles that hold the rows are unpacked.
-The result has the type, the bands, the compression and the tags of its source. What cannot be kept is refused by name.
+The result has the type, the bands, the compression and the tags of its source. What cannot be kept is refused by name,
+but for a compression that cannot be written here: then the result has another one without losses, which is told.
 
 Reference: TIFF 6.0 (Adobe, 1992); OGC GeoTIFF 1.1; GDAL's tags 42112 (metadata) and 42113 (nodata).
 """
@@ -19,7 +20,8 @@ from scoregen.data.intensity import nodata_number
 from scoregen.data.opening import damage, present
 from scoregen.errors import UserError
 from scoregen.restoration.scenes import KEY, FileScene, Pieces, Plane
-from scoregen.restoration.tiff_writing import check_kept, shape_of, write_pages
+from scoregen.restoration.tiff_segments import segment
+from scoregen.restoration.tiff_writing import check_kept, packing, shape_of, write_pages
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -60,6 +62,7 @@ class Tiff(FileScene):
             found: list[Any] = list(file.pages)
             pages = [(_page(page), _plane(page, path)) for page in found]
             self.order = file.byteorder
+            self.changes = list(dict.fromkeys(change for page in found for change in packing(page).changes))
         self.pages, self.planes = [page for page, _ in pages], [plane for _, plane in pages]
 
     @contextmanager
@@ -146,17 +149,18 @@ def _unpacked(page: Any, first: int, last: int) -> np.ndarray:
     across = -(-page.imagewidth // page.tilewidth) if page.is_tiled else 1
     down = -(-page.imagelength // height)
     layers = page.samplesperpixel if page.axes == "SYX" else 1
-    out = np.zeros((page.samplesperpixel, last - first, page.imagewidth), page.dtype.newbyteorder("="))
+    shape = page.samplesperpixel, last - first, page.imagewidth
+    out = np.full(shape, page.nodata, page.dtype.newbyteorder("="))  # what a sparse file leaves out, as GDAL reads it
     rows = range(first // height, -(-last // height))
     wanted = [(s * down + r) * across + c for s in range(layers) for r in rows for c in range(across)]
     file = page.parent.filehandle
     offsets, counts = ([values[k] for k in wanted] for values in (page.dataoffsets, page.databytecounts))
     for data, index in file.read_segments(offsets, counts, wanted):
-        segment, (layer, _, y, x, _), (_, tall, wide, _) = page.decode(data, index, jpegtables=page.jpegtables)
-        if segment is None:
-            continue  # a sparse file leaves out what is all zeros
-        low, high, wide = max(y, first), min(y + tall, last), min(wide, page.imagewidth - x)
-        values = np.moveaxis(segment[0, low - y : high - y, :wide], -1, 0)
+        if data is None:
+            continue
+        found, layer, y, x = segment(page, data, index)
+        low, high, wide = max(y, first), min(y + len(found), last), min(found.shape[1], page.imagewidth - x)
+        values = np.moveaxis(found[low - y : high - y, :wide], -1, 0)
         channels = slice(layer, layer + 1) if layers > 1 else slice(None)
         out[channels, low - first : high - first, x : x + wide] = values
     return out

@@ -2,6 +2,7 @@ r"""TIFF files that are written as their source was: type, bands, pages, compres
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from scoregen.errors import UserError
 from scoregen.restoration.scenes import KEY, Piece, Pieces, Plane
+from scoregen.restoration.tiff_segments import known, needs_imagecodecs
 from scoregen.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ _LAYOUT = (  # tags that say how a page lies in its file, which the writer makes
 )
 _APART = (270, 282, 283, 296, 305, 306)  # that it has arguments for
 _ALPHA = (1, 2)
+_DEFLATE = 8
 _COMPLEX_INTEGERS = 5  # of the tag SampleFormat
 _COLOURS = {3: "a palette", 4: "a mask", 5: "CMYK colours", 6: "YCbCr colours", 8: "CIELab colours"}
 _POINTERS = {330: "further images (SubIFDs)", 34665: "EXIF", 34853: "GPS", 40965: "interoperability"}  # to other places
@@ -31,8 +34,6 @@ def check_kept(file: "TiffFile", path: Path) -> None:
     Raises:
         UserError: with the name of what it is.
     """
-    from tifffile import TIFF
-
     pages: list[Any] = list(file.pages)
     for page in pages:
         where = f"page {page.index} of '{path}'"
@@ -47,21 +48,16 @@ def check_kept(file: "TiffFile", path: Path) -> None:
         if any(int(kind) in _ALPHA for kind in page.extrasamples):
             raise UserError(f"{KEY}: {where} has transparency, which is no intensity. Remove this band.")
         _check_values(page, where)
-        for name, kind, table in (
-            ("compression", page.compression, TIFF.COMPRESSORS),
-            ("compression", page.compression, TIFF.DECOMPRESSORS),
-            ("predictor", page.predictor, TIFF.PREDICTORS),
-            ("predictor", page.predictor, TIFF.UNPREDICTORS),
-        ):
-            try:
-                table[kind]
-            except KeyError as error:
-                raise UserError(
-                    f"{KEY}: {where} has {name} {getattr(kind, 'name', kind)}, which needs the package imagecodecs. "
-                    "Install it, or write the file without compression."
-                ) from error
         if page.compression in (6, 7, 22610, 33003, 33005, 34712, 34887, 50001):
-            raise UserError(f"{KEY}: {where} is packed with losses ({page.compression.name}). Write it without.")
+            raise UserError(
+                f"{KEY}: {where} is packed with losses ({page.compression.name}), which a result would have once more. "
+                "Write it without: gdal_translate -co COMPRESS=DEFLATE."
+            )
+        if (missing := needs_imagecodecs(page)) is not None:
+            raise UserError(
+                f"{KEY}: {where} has {missing}, which needs the package imagecodecs. Install it (pip install "
+                "imagecodecs), or write the file with deflate or without compression."
+            )
     if (file.is_imagej or file.is_shaped) and sum(one.size for one in file.series) > sum(page.size for page in pages):
         raise UserError(
             f"{KEY}: '{path}' lists {len(pages)} page, and holds more images (a hyperstack of ImageJ or tifffile). "
@@ -82,6 +78,34 @@ def _check_values(page: Any, where: str) -> None:
         raise UserError(f"{KEY}: {where} is a volume of depth {page.imagedepth}. Write its slices as pages.")
     if page.photometric == 0:
         raise UserError(f"{KEY}: {where} has 0 for white. Write it with 0 for black.")
+
+
+@dataclass(frozen=True)
+class Packing:
+    r"""How the values of a result are packed.
+
+    Args:
+        compression, predictor: TIFF's numbers. changes: from its source.
+    """
+
+    compression: int
+    predictor: int
+    changes: list[str]
+
+
+def packing(page: Any) -> Packing:
+    r"""That of a page's result: as the page has it, or deflate and no predictor where this machine cannot write it."""
+    from tifffile import TIFF
+
+    compression, predictor, changes = int(page.compression), int(page.predictor), []
+    if not known(TIFF.COMPRESSORS, compression):
+        changes.append(f"{page.compression.name} compression comes back as deflate")
+        compression = _DEFLATE
+    others = predictor == 2 and (page.dtype.kind in "fc" or page.dtype.itemsize == 8)  # which tifffile does not write
+    if predictor != 1 and (others or not known(TIFF.PREDICTORS, predictor)):
+        changes.append(f"predictor {predictor} comes back as none")
+        predictor = 1
+    return Packing(compression, predictor, changes)
 
 
 def write_pages(place: Path, file: "TiffFile", planes: list[Plane], pieces: Pieces) -> None:
@@ -152,12 +176,12 @@ def _assembled(path: Path, axes: str, plane: Plane, pieces: Pieces, number: int)
 
 def _arguments(page: Any) -> dict[str, Any]:
     r"""What the writer is told of a page."""
-    tags = {tag.code: tag for tag in page.tags}
+    tags, packed = {tag.code: tag for tag in page.tags}, packing(page)
     found: dict[str, Any] = {
         "photometric": int(page.photometric),
         "planarconfig": {"YXS": 1, "SYX": 2}.get(page.axes),
-        "compression": int(page.compression),
-        "predictor": int(page.predictor) if page.predictor != 1 else None,
+        "compression": packed.compression,
+        "predictor": packed.predictor if packed.predictor != 1 else None,
         "subfiletype": int(page.subfiletype) if 254 in tags else None,
         "metadata": None,
         "description": _raw(page, tags[270]) if 270 in tags else None,

@@ -1,5 +1,6 @@
 r"""Files come back as they were: pages, bands, type, order of bytes, compression, tags; the rest is refused by name."""
 
+import importlib.util
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 from PIL import Image
 
 from scoregen.errors import UserError
-from scoregen.restoration import Band, Results, open_scenes
-from scoregen.restoration.scenes import Scene
+from scoregen.restoration import Band, Results, changes, open_scenes
+from scoregen.restoration.scenes import Scene, interleaved
+from scoregen.restoration.tiff_segments import without_predictor
 
 GEO = [
     (33550, "d", 3, (10.0, 10.0, 0.0), True),
@@ -89,6 +91,19 @@ def test_a_tiff_file_comes_back_with_all_it_had(dtype, kind, compression, tmp_pa
     assert not list((tmp_path / "out").rglob("*.partial"))
 
 
+@pytest.mark.parametrize("dtype", ["i2", "u4", "i8", "f2", "c16"])
+def test_rarer_types_come_back_from_a_large_file_of_planes_in_tiles(dtype, tmp_path):
+    r"""BigTIFF, big-endian, bands apart, packed with differences where they are whole numbers."""
+    tifffile = pytest.importorskip("tifffile")
+    x = values((2, 40, 50), dtype)
+    with tifffile.TiffWriter(tmp_path / "a.tif", byteorder=">" if dtype[0] != "c" else "<", bigtiff=True) as file:
+        options = {"compression": "zlib", "predictor": True} if dtype in ("i2", "u4") else {}
+        file.write(x, planarconfig="separate", photometric="minisblack", tile=(16, 32), metadata=None, **options)
+    scene = open_scenes(str(tmp_path / "a.tif"))[0]
+    np.testing.assert_array_equal(scene.read(0, 5, 33), x[:, 5:33])
+    assert list(everything(same(scene, tmp_path / "out"))) == list(everything(tmp_path / "a.tif"))
+
+
 def tiff(path: Path, *pages: np.ndarray, **options: object) -> None:
     import tifffile
 
@@ -135,7 +150,8 @@ REFUSED = {
     ),
     "exif": (lambda p: pointing(p, 34665), "has a directory of EXIF"),
     "gps": (lambda p: pointing(p, 34853), "has a directory of GPS"),
-    "lossy": (lambda p: Image.new("RGB", (16, 16)).save(p, compression="jpeg"), "(JPEG|YCbCr)"),
+    "lossy": (lambda p: Image.new("L", (16, 16)).save(p, compression="jpeg"), "is packed with losses .JPEG."),
+    "lossy floats": (lambda p: changed(p, "f4", 259, 34887), "is packed with losses .LERC."),
     "hyperstack": (
         lambda p: (
             tiff(p, values((8, 8), "f4"), description="ImageJ=1.53\nimages=3\nslices=3\n"),
@@ -160,16 +176,73 @@ def test_what_cannot_be_kept_is_refused_by_name(case, tmp_path):
         open_scenes(str(tmp_path))
 
 
-def test_packing_that_this_machine_has_no_program_for_is_named(tmp_path):
+@pytest.fixture
+def bare() -> None:
+    r"""A machine without imagecodecs."""
+    if importlib.util.find_spec("imagecodecs"):
+        pytest.skip("tifffile was imported with imagecodecs")
+
+
+@pytest.mark.parametrize("number, name", [(34933, "PNG"), (50000, "ZSTD")])
+def test_packing_that_this_machine_has_no_program_for_is_named(number, name, bare, tmp_path):
+    pytest.importorskip("tifffile")
+    changed(tmp_path / "a.tif", "f4", 259, number)
+    with pytest.raises(UserError, match=f"has compression {name}, which needs the package imagecodecs. Install it"):
+        open_scenes(str(tmp_path / "a.tif"))
+
+
+LAID_OUT = [(1, "u1", 1), (2, "u1", 3), (2, "u2", 1), (2, "f4", 1), (3, "f4", 1)]
+PACKED = [
+    *[(packing, *rest) for packing in ("tiff_lzw", "tiff_adobe_deflate") for rest in LAID_OUT],
+    *[("packbits", 1, dtype, bands) for dtype, bands in (("u1", 3), ("u2", 1), ("f4", 1))],
+]
+
+
+@pytest.mark.parametrize("packing, predictor, dtype, bands", PACKED)
+def test_packed_files_need_no_imagecodecs(packing, predictor, dtype, bands, bare, tmp_path):
+    r"""As libtiff packs them, in Pillow; several strips."""
     tifffile = pytest.importorskip("tifffile")
-    tiff(tmp_path / "a.tif", values((8, 8), "f4"))
-    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
-        file.pages.first.tags[259].overwrite(5)
-    try:
-        import imagecodecs  # noqa: F401
-    except ImportError:
-        with pytest.raises(UserError, match="has compression LZW, which needs the package imagecodecs"):
-            open_scenes(str(tmp_path / "a.tif"))
+    x = values((19, 17, 3) if bands == 3 else (19, 17), dtype)
+    tags = {317: predictor, 278: 7, 65000: "mine", 42113: "0"}
+    Image.fromarray(x).save(tmp_path / "a.tif", compression=packing, tiffinfo=tags)
+    scene = open_scenes(str(tmp_path / "a.tif"))[0]
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert len(file.pages.first.dataoffsets) > 1 and file.pages.first.predictor == predictor
+    np.testing.assert_array_equal(interleaved(scene.read(0, 3, 16)), x[3:16])
+    assert scene.planes[0].nodata == 0
+    with tifffile.TiffFile(same(scene, tmp_path / "out")) as file:
+        page = file.pages.first
+        np.testing.assert_array_equal(page.asarray(), x)
+        assert page.compression == 8 and page.tags[65000].value == "mine" and page.rowsperstrip == 7
+    told = {"tiff_lzw": ["LZW compression comes back as deflate"], "packbits": ["PACKBITS compression comes back as"]}
+    kept = predictor == 1 or (predictor == 2 and dtype != "f4")
+    told = [*told.get(packing, []), *([] if kept else [f"predictor {predictor} comes back as none"])]
+    found = changes([scene])
+    assert len(found) == len(told) and all(a in b and "'a.tif'" in b for a, b in zip(told, found, strict=True))
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u4", "f2", "f8"])
+def test_differences_are_summed_in_the_order_of_the_file(dtype, order):
+    r"""Of the bits of a value, along a row, for each band."""
+    x = values((3, 5, 2), dtype)
+    bits = x.view(f"u{x.itemsize}").copy()
+    bits[:, 1:] -= x.view(bits.dtype)[:, :-1]
+    kind = np.dtype(dtype).newbyteorder(order)
+    found = without_predictor(bits.astype(bits.dtype.newbyteorder(order)).tobytes(), 2, x.shape, kind)
+    np.testing.assert_array_equal(found, x)
+
+
+def test_tiles_that_a_sparse_file_leaves_out_are_without_data(tmp_path):
+    r"""As GDAL reads them."""
+    pytest.importorskip("tifffile")
+    tiles = (None if k == 1 else np.full((16, 16), k + 1.0, np.float32) for k in range(4))
+    tags = [(42113, "s", 0, "-9999", True)]
+    options = {"shape": (32, 32), "dtype": "f4", "tile": (16, 16), "extratags": tags, "compression": "zlib"}
+    tiff(tmp_path / "a.tif", tiles, **options)
+    scene = open_scenes(str(tmp_path / "a.tif"))[0]
+    found = scene.read(0, 0, 32)[0]
+    assert (found[:16, 16:] == -9999).all() and (found[16:, 16:] == 4).all() and (found[:16, :16] == 1).all()
 
 
 ARRAYS = {
