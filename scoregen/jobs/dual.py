@@ -9,6 +9,7 @@ from scoregen.errors import UserError
 from scoregen.jobs.base_classifier import check_told, classes_of, denoiser_of, purified, trained
 from scoregen.jobs.certifying import CertifyingJob, by_place
 from scoregen.jobs.job import Weights
+from scoregen.jobs.training_data import check_names, check_units, names_of
 from scoregen.smoothing.noise import AbstractNoise, Gaussian
 
 
@@ -77,7 +78,10 @@ class Dual(CertifyingJob):
             SmoothedClassifier(network, noise, classes[path], **self.options())
             for path, network, noise in zip(paths, behind, noises, strict=True)
         ]
-        told = [f"selector: {self.selector}"]
+        for path in [self.selector, *networks]:
+            check_units(path, self.data)
+        told = [line for path in networks for line in check_names(names_of(path), self.data)]
+        told = [f"selector: {self.selector}", *dict.fromkeys(told)]
         told += [f"expert {k}: {path}, {noise!r}" for k, (path, noise) in enumerate(zip(paths, noises, strict=True))]
         return DualSmoothing(chooser, experts), told
 

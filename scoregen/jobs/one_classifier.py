@@ -8,6 +8,7 @@ from scoregen.errors import UserError
 from scoregen.jobs.base_classifier import check_told, classes_of, denoiser_of, from_elsewhere, purified, trained
 from scoregen.jobs.certifying import SmoothingJob, by_place
 from scoregen.jobs.job import Weights
+from scoregen.jobs.training_data import check_names, check_units, names_of
 from scoregen.smoothing import ClassifierInput
 
 
@@ -50,12 +51,24 @@ class OneClassifierJob(SmoothingJob):
 
         classifier, told = self._classifier(device)
         classes = classes_of(classifier, self.data, device, self.needs_labels)
+        if self.needs_labels:
+            told = told + check_names(self.names(classifier), self.data)
         return SmoothedClassifier(classifier, self.noise, classes, **self.options()), told
+
+    def names(self, classifier: Any) -> list[str]:
+        r"""The names of the classes of the classifier, by their numbers; none where they are not known."""
+        if self.checkpoint is not None:
+            return names_of(self.checkpoint)
+        modules = classifier.modules() if hasattr(classifier, "modules") else ()
+        found = (getattr(getattr(module, "config", None), "id2label", None) for module in modules)
+        named = next((names for names in found if isinstance(names, dict)), {})
+        return [str(named[k]) for k in sorted(named)]
 
     def _classifier(self, device: Any) -> tuple[Any, list[str]]:
         told: list[str] = []
         if self.checkpoint is not None:
             classifier = trained(self, self.checkpoint, self.weights)
+            check_units(self.checkpoint, self.data)
         else:
             classifier, told = from_elsewhere(self, device)
         if self.purify.checkpoint is not None:

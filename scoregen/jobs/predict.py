@@ -9,7 +9,6 @@ from scoregen.data.indexed import Dataset, Joined, Subset
 from scoregen.data.pictures import Pictures
 from scoregen.errors import UserError
 from scoregen.jobs.certifying import user_errors
-from scoregen.jobs.conditioning import find_checkpoint, known_of
 from scoregen.jobs.job import Plan
 from scoregen.jobs.one_classifier import OneClassifierJob
 
@@ -60,11 +59,7 @@ class Predict(OneClassifierJob):
 
     def _names(self, g: Any) -> list[str]:
         r"""The names of the classes, none where they are not known."""
-        names = self.class_names
-        if names is None and self.checkpoint is not None:
-            names = list(known_of(find_checkpoint(self.checkpoint)).classes or ())
-        elif names is None:
-            names = _names_in(g.classifier)
+        names = self.names(g.classifier) if self.class_names is None else self.class_names
         if names and len(names) != g.num_classes:
             where = "class_names" if self.class_names is not None else "checkpoint"
             raise UserError(f"{where}: must name {g.num_classes} classes, got {len(names)}. Give one name for each.")
@@ -88,14 +83,6 @@ class Predict(OneClassifierJob):
 
     def _file(self, index: int) -> str | None:
         return file_of(self.data.test, index, Path(getattr(self.data, "path", ".")))
-
-
-def _names_in(classifier: Any) -> list[str]:
-    r"""The names that a model of transformers gives its classes, by their numbers; none of another classifier."""
-    modules = classifier.modules() if hasattr(classifier, "modules") else ()
-    found = (getattr(getattr(module, "config", None), "id2label", None) for module in modules)
-    named = next((names for names in found if isinstance(names, dict)), {})
-    return [str(named[k]) for k in sorted(named)]
 
 
 def file_of(part: Dataset, index: int, folder: Path) -> str | None:

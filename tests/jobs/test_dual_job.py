@@ -58,7 +58,13 @@ def networks():
 @pytest.fixture(autouse=True)
 def loaded(networks, monkeypatch):
     r"""Checkpoints are letters here; they are read as elsewhere."""
-    monkeypatch.setattr("scoregen.jobs.dual.trained", lambda job, path, weights: networks[path])
+    letters(monkeypatch, networks)
+
+
+def letters(patch, networks):
+    patch.setattr("scoregen.jobs.dual.trained", lambda job, path, weights: networks[path])
+    patch.setattr("scoregen.jobs.dual.check_units", lambda path, data: None)
+    patch.setattr("scoregen.jobs.dual.names_of", lambda path: [])
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +155,7 @@ class Always(nn.Module):
 @pytest.fixture(scope="module")
 def certified(tmp_path_factory, networks):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scoregen.jobs.dual.trained", lambda job, path, weights: networks[path])
+        letters(patch, networks)
         return dual(tmp_path_factory.mktemp("certified"))
 
 

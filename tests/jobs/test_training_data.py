@@ -1,0 +1,65 @@
+r"""Data for a classifier are in its units, and their classes have its numbers."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import COMMON, job, train
+
+from scoregen.errors import UserError
+
+SMALL = ["model=classifier_fast", "loss=cross_entropy", *COMMON]
+FEW = ["n=8", "n0=2", "method=fixed", "alpha=.1", "max_inputs=2"]
+
+
+def pictures(folder, *classes):
+    draw = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for k in range(4):
+            Image.fromarray(draw.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / name / f"{k}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    r"""A classifier of cats, dogs and eels, and the folder of their pictures."""
+    folder = tmp_path_factory.mktemp("trained")
+    photos = pictures(folder / "photos", "cat", "dog", "eel")
+    return photos, train(folder / "run", "data=folder", f"data.path={photos}", "trainer.steps=1", *SMALL)
+
+
+def certify(run, *overrides):
+    return job("certify", f"checkpoint={run}", "data=folder", *FEW, *overrides)
+
+
+def test_classes_with_other_numbers_are_refused_and_found_by_name_beside_the_training_data(trained, tmp_path):
+    photos, run = trained
+    others = pictures(tmp_path / "others", "dog", "eel")
+    with pytest.raises(
+        UserError, match=r"'dog' is class 0 of others, but class 1 of the classifier.*data\.test=FOLDER"
+    ):
+        certify(run, f"data.path={others}", "data.test=all").run(tmp_path / "refused")
+    known = certify(run, f"data.path={photos}", f"data.test={others}")
+    assert sorted(set(known.data.test.label.tolist())) == [1, 2]
+    known.run(tmp_path / "out")
+    assert (tmp_path / "out" / "certificates.jsonl").exists()
+
+
+def test_other_names_are_told_and_the_first_ones_pass_without_a_word(trained, tmp_path, capsys):
+    _, run = trained
+    for names, said in ((("cat", "dog"), False), (("perro", "zorro"), True)):
+        folder = pictures(tmp_path / names[0], *names)
+        certify(run, f"data.path={folder}", "data.test=all", "dry_run=true").run(tmp_path / "out")
+        told = "classes: by number, as their names differ" in capsys.readouterr().out
+        assert told == said
+
+
+@pytest.mark.parametrize("name", ["certify", "predict"])
+def test_data_in_other_units_are_refused(trained, tmp_path, name):
+    photos, run = trained
+    few = FEW if name == "certify" else ["n=8"]
+    overrides = ["data=folder", f"data.path={photos}", "data.test=all", "data.range=[-1,1]"]
+    with pytest.raises(
+        UserError, match=r"trained on values in \[0\.0, 1\.0\], photos has \[-1\.0, 1\.0\].*range=\[0,1\]"
+    ):
+        job(name, f"checkpoint={run}", *few, *overrides).run(tmp_path / "out")
