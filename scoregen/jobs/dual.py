@@ -80,8 +80,8 @@ class Dual(CertifyingJob):
         ]
         for path in [self.selector, *networks]:
             check_units(path, self.data)
-        told = [line for path in networks for line in check_names(names_of(path), self.data)]
-        told = [f"selector: {self.selector}", *dict.fromkeys(told)]
+        told = check_names(_names(list(networks)), self.data)
+        told = [f"selector: {self.selector}", *told]
         told += [f"expert {k}: {path}, {noise!r}" for k, (path, noise) in enumerate(zip(paths, noises, strict=True))]
         return DualSmoothing(chooser, experts), told
 
@@ -98,3 +98,15 @@ class Dual(CertifyingJob):
     def networks(self) -> dict[str, Any]:
         experts = [by_place(path) for path in self.experts]
         return {"selector": by_place(self.selector), "experts": experts, "weights": self.weights}
+
+
+def _names(experts: list[str]) -> list[str]:
+    r"""The names of the classes of the experts, which answer for one another; none where they are not known."""
+    known = {path: found for path in experts if (found := names_of(path))}
+    for path, found in known.items():
+        if found != (first := next(iter(known.values()))):
+            raise UserError(
+                f"experts: must have the same classes in the same order, got {', '.join(first[:4])} of "
+                f"'{next(iter(known))}' and {', '.join(found[:4])} of '{path}'. Train them on the same data."
+            )
+    return next(iter(known.values()), [])
