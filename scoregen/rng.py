@@ -50,6 +50,7 @@ class Stream(IntEnum):
     SUBSET = 32
     PATHS = 33
     LEVEL = 34
+    ELSEWHERE = 35  # rows of a table that are not those of its training file
     # certification
     SELECTION = 41
     ESTIMATION = 42

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import Tensor
 
 from scoregen.data.base import ArrayDataset, Dataset, Held, Source
-from scoregen.data.parts import AUTO, Name
+from scoregen.data.parts import AUTO, NAMES, Name
 from scoregen.errors import UserError
+from scoregen.keys import derive_seed
+from scoregen.rng import Stream
 from scoregen.tables import Schema, read_table
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class TableFile(Source):
     r"""A table with names of columns: a .csv file, or a .parquet file.
 
     Types of columns are guessed (`scoregen.tables.Schema`), and printed by a training. Text cells that are empty or
-    "NA" are missing. Whole numbers become continuous by a uniform draw that the row and the column decide.
+    "NA" are missing. Whole numbers become continuous by a uniform draw that the file, the row and the column decide.
 
     Args:
         path: the file.
@@ -95,7 +97,8 @@ class TableFile(Source):
     def _elsewhere(self, key: Name, path: str) -> Dataset:
         r"""Rows of another file by the columns of this one, not by a guess of their own."""
         try:
-            return TableRows(self.schema.encode(read_table(path, self.separator, f"data.{key}")[0]))
+            seed = derive_seed(Stream.ELSEWHERE, NAMES.index(key))  # draws of its own, so that equal rows differ
+            return TableRows(self.schema.encode(read_table(path, self.separator, f"data.{key}")[0], seed))
         except UserError as error:
             text = str(error).removeprefix("data: ")
             raise error if text.startswith(f"data.{key}") else UserError(f"data.{key}: '{path}': {text}") from error

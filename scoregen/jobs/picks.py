@@ -22,6 +22,7 @@ from scoregen.sde import Columns
 from scoregen.tables import Schema
 
 AUTO = "auto"
+STEPS = 20_000  # of a training of other data than tables
 _MOST_PASSES = 500
 _PLAIN_LOSS = "scoregen.losses.DenoisingScoreMatching"
 
@@ -47,6 +48,24 @@ def chosen_loss(loss: Node, source: Source) -> tuple[Node, list[str]]:
 def table_steps(rows: int) -> int:
     r"""Steps of training, of 128 rows each, that suit a table: small ones are soon learnt by heart."""
     return max(200, min(4000, round(2.5 * rows - 150)))
+
+
+def chosen_steps(trainer: Node, source: Source) -> tuple[Node, list[str]]:
+    r"""The node of a trainer with its steps, where they are open; and what was picked, in words.
+
+    Of a table they are those of its rows, with a warm-up of half of them at most; of other data `STEPS`.
+    """
+    if trainer.get("steps", STEPS) is not None:
+        return trainer, []
+    if schema_of(source) is None:
+        return Node({**trainer, "steps": STEPS}), []
+    rows = len(source.train)
+    steps, schedule = table_steps(rows), dict(trainer.get("schedule") or {})
+    told = [f"trainer.steps: {steps}, picked by the {rows:,} rows of the table"]
+    if schedule.get("warmup", 0) > steps // 2:
+        told.append(f"trainer.schedule.warmup: {steps // 2}, half of the steps, in place of {schedule['warmup']}")
+        schedule["warmup"] = steps // 2
+    return Node({**trainer, "steps": steps, **({"schedule": schedule} if schedule else {})}), told
 
 
 def told_steps(trainer: Any, source: Source) -> list[str]:

@@ -14,6 +14,8 @@ from scoregen.errors import UserError
 from scoregen.jobs.picks import table_steps
 from scoregen.jobs.table_rows import RowSampler, spread, table_of
 from scoregen.jobs.train import Train
+from scoregen.keys import derive_seed
+from scoregen.rng import Stream
 from scoregen.tables import Schema
 from scoregen.tables.column import Value
 
@@ -179,7 +181,7 @@ class TableModel:
                 f"log_prob: all columns must be numbers, and '{column.name}' is of kind {column.kind}. Fit a table "
                 f"without it, or columns={{'{column.name}': 'real'}} where it holds numbers."
             )
-        x = self.schema.encode(frame)
+        x = self.schema.encode(frame, derive_seed(Stream.ELSEWHERE))
         if bool(x.isnan().any()):
             raise UserError(
                 f"log_prob: {int(x.isnan().any(1).sum()):,} of {len(x):,} rows have missing values. Fill them in "

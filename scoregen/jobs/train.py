@@ -22,6 +22,7 @@ from scoregen.jobs.picks import (
     chosen_chart,
     chosen_loss,
     chosen_model,
+    chosen_steps,
     fill_model,
     has_shape,
     schema_of,
@@ -135,7 +136,7 @@ class Train(LoadingJob):
         from scoregen.checkpoint import build_model
         from scoregen.rng import Stream, seed_all
 
-        trainer = build(self.trainer, where="trainer")
+        trainer = build(chosen_steps(self.trainer, self.data)[0], where="trainer")
         loss = build(config["loss"], where="loss")
         config["model"] = dict(tell_next(Node(config["model"]), loss))
         seed_all(self.seed, Stream.WEIGHTS)
@@ -149,13 +150,15 @@ class Train(LoadingJob):
     def _resolved(self, out: Path) -> tuple[dict[str, Any], list[str]]:
         r"""The configuration without open choices, as checkpoints keep it; and what was picked, in words."""
         config = {part.name: self.described(part.name) for part in fields(self)} | {"dataset": self.data.identity()}
+        trainer, steps = chosen_steps(self.trainer, self.data)
+        config["trainer"] = dict(trainer)
         if (found := adopted(self, out)) is not None:
-            return config | found, [f"model, sde: those of {self.init}"]
+            return config | found, [f"model, sde: those of {self.init}", *steps]
         node, name = chosen_model(self.model, self.data)
         config["model"] = dict(fill_model(node, self.data, self.conditional))
         picked = [f"model: {name}, picked by the shape {tuple(self.data.shape)} of the data"] if name else []
         loss, told = chosen_loss(self.loss, self.data)
-        config["loss"], picked = dict(loss), [*picked, *told]
+        config["loss"], picked = dict(loss), [*picked, *told, *steps]
         if (schema := schema_of(self.data)) is not None:
             picked += ["columns:", *schema.told()]
         if accepts(config["model"], "sde", "model"):

@@ -95,7 +95,7 @@ class Schema:
         Args:
             frame: has the columns that are modelled; others are ignored.
             seed: of the draws that make whole numbers continuous, and of the numbers where a zero-inflated column is
-                0; None: whole numbers as they are, and nan there.
+                0; 0 for the rows of a training, whose draws no other rows should have. None: whole numbers as they are, and nan there.
 
         Raises:
             UserError: a column is missing, or has values that it cannot have.

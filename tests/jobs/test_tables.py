@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny import command, job, train
 
 import scoregen
 from scoregen.config import Node
+from scoregen.description import option
 from scoregen.errors import UserError
 
 pd = pytest.importorskip("pandas")
@@ -55,6 +57,23 @@ def test_a_table_picks_its_network_chart_and_loss(run, capsys):
         "chart: of 4 columns of numbers, 2 of them by their logarithms",
     ):
         assert line in text
+
+
+def test_a_table_picks_its_steps_and_other_data_have_the_usual_ones(run):
+    from scoregen.data import Digits, TableFile
+    from scoregen.jobs.picks import chosen_steps
+
+    given = [*(option for option in TINY if "steps" not in option), f"data.path={run / 'pets.csv'}"]
+    made = job("train", *given).plan(run / "none")
+    assert made.config["trainer"]["steps"] == 1200  # 2.5 * 540 - 150, of the nine tenths that train
+    assert "trainer.steps: 1200, picked by the 540 rows of the table" in made.lines
+    assert not any("by heart" in line for line in made.lines)
+    table, usual = TableFile(str(run / "pets.csv"), test=500), option("trainer", "default")
+    small, told = chosen_steps(usual, table)
+    assert small["steps"] == 200 and small["schedule"] == {**usual["schedule"], "warmup": 100} and len(told) == 2
+    for steps in (7, 20_000):
+        assert chosen_steps(Node({**usual, "steps": steps}), table) == ({**usual, "steps": steps}, [])
+    assert chosen_steps(usual, Digits()) == ({**usual, "steps": 20_000}, [])
 
 
 def test_kinds_are_given_by_the_name_of_their_column(run, capsys):
@@ -125,6 +144,21 @@ def test_a_resumed_training_has_the_same_weights(run, tmp_path):
     assert Kill
     train(tmp_path / "killed", *given, "trainer.resume=auto")
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_rows_of_another_file_have_draws_of_their_own(run):
+    r"""So that no held-out row is the training row with its draw; whole numbers and the numbers of zeros have them."""
+    from scoregen.data import TableFile
+
+    path = str(run / "pets.csv")
+    source = TableFile(path, test=path, validation=path)
+    parts = [source.part(name).in_units(slice(None))[0] for name in ("train", "validation", "test")]
+    column = source.schema.layout.places(source.schema.columns)["children"][0]
+    for x, y in ((0, 1), (0, 2), (1, 2)):
+        draws = [parts[k][:, column] for k in (x, y)]
+        assert torch.equal(*(x.nan_to_num(0.0).round() for x in draws))
+        same = (draws[0] == draws[1]) | draws[0].isnan()
+        assert same.float().mean() < 0.1  # those that are missing
 
 
 def test_a_model_in_python_is_saved_and_has_densities_in_units_of_the_table(tmp_path):
