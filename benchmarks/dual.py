@@ -44,6 +44,18 @@ def reach(sigma: float, n: int) -> float:
     return min(LAST, STEP * int(0.999 * Gaussian(sigma).radius(p, 1 - p) / STEP))
 
 
+def balance(targets: Path, out: Path) -> None:
+    r"""The images of an archive of targets, those of each place repeated until all places have as many."""
+    arrays = np.load(targets)
+    x, label = arrays["train_images"], arrays["train_labels"]
+    draw, most = np.random.default_rng(0), np.bincount(label).max()
+    chosen = [np.resize(draw.permutation(np.flatnonzero(label == k)), most) for k in range(len(SIGMAS))]
+    order = np.concatenate(chosen)
+    draw.shuffle(order)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(out, train_images=x[order], train_labels=label[order])
+
+
 def prepare(args: argparse.Namespace) -> None:
     r"""Steps 1 to 4."""
     out, data = args.out, [f"data={args.data}", *([] if args.data == "digits" else [f"data.root={args.root}"])]
@@ -58,9 +70,11 @@ def prepare(args: argparse.Namespace) -> None:
         run("certify", *certify, *data, *test, f"max_radius={reach(sigma, args.n)}", f"out={out / f'single_{sigma}'}")
     runs = ",".join(str(out / f"held_{sigma}") for sigma in SIGMAS)
     for rule in args.rules.split(","):
-        run("targets", f"runs=[{runs}]", *held, f"rule={rule}", f"out={out / f'targets_{rule}'}")
-        path = f"data.path={out / f'targets_{rule}' / 'targets.npz'}"
-        train(out / f"selector_{rule}", "+experiment=classifier/selector", path, *steps)
+        made, file = "right" if rule == "balanced" else rule, out / f"targets_{rule}" / "targets.npz"
+        run("targets", f"runs=[{runs}]", *held, f"rule={made}", f"out={out / f'targets_{made}'}")
+        if rule == "balanced":
+            balance(out / "targets_right" / "targets.npz", file)
+        train(out / f"selector_{rule}", "+experiment=classifier/selector", f"data.path={file}", *steps)
         parts = [f"selector={out / f'selector_{rule}'}", f"experts=[{','.join(map(str, experts))}]"]
         sigmas = f"sigmas={list(SIGMAS)}".replace(" ", "")
         run("dual", *parts, sigmas, *data, *test, f"max_radius={LAST}", f"out={out / f'dual_{rule}'}")
@@ -105,7 +119,11 @@ def main() -> None:
     parser.add_argument("--data", default="mnist", choices=["mnist", "fashion_mnist", "digits"])
     parser.add_argument("--root", default="data")
     parser.add_argument("--out", type=Path, default=Path("outputs/dual"))
-    parser.add_argument("--rules", default="right,radius", help="of the targets; one selector for each")
+    parser.add_argument(
+        "--rules",
+        default="right,radius",
+        help="of the targets: right, radius, balanced (right, each place as often); one selector each",
+    )
     parser.add_argument("--steps", type=int, default=4000, help="of each training, 128 images a step")
     parser.add_argument("--held", type=int, default=5000, help="training images for the targets")
     parser.add_argument("--inputs", type=int, default=500, help="test images")
