@@ -5,6 +5,7 @@ back: flags, whole numbers (00123 is none), numbers, dates as 2024-01-31 or 2024
 """
 
 import csv
+import gzip
 import io
 import re
 from pathlib import Path
@@ -12,8 +13,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from scoregen.errors import UserError, absent
+from scoregen.parallel import say_once
 from scoregen.storage import write_atomically
 from scoregen.tables.column import Column
+from scoregen.tables.doubts import are_values, tell_merged
 from scoregen.tables.schema import Schema, check_names
 
 if TYPE_CHECKING:
@@ -63,18 +66,37 @@ def read_table(
     except library.errors.EmptyDataError as error:
         raise UserError(f"{where}: '{file}' is empty. It must have a line of names and then rows.") from error
     except (ValueError, OSError, EOFError, csv.Error) as error:
-        raise UserError(f"{where}: '{file}' cannot be read as a table ({_short(error)}).") from error
+        if isinstance(error, UnicodeError):
+            raise UserError(f"{where}: '{file}' is no text in UTF-8 ({_short(error)}). Save it as UTF-8.") from error
+        _check_separator(file, separator, where)
+        raise UserError(f"{where}: '{file}' cannot be read as a table ({_short(error)}). Repair it.") from error
     names = ["" if library.isna(name) else str(name) for name in texts.iloc[0]]
-    if len(names) == 1 and (other := next((s for s in ";\t|" if s in names[0]), None)):
+    if len(names) == 1:
+        _check_separator(file, separator, where)
+    if are_values(names):
         raise UserError(
-            f"{where}: '{file}' has one column, '{names[0]}'. If {other!r} stands between its cells, give "
-            f"data.separator='{other}'."
+            f"{where}: the first line of '{file}' holds numbers ({', '.join(names[:3])}), and must hold the names of "
+            "the columns. Add a line of names."
         )
     check_names(names)
     texts = texts.iloc[1:].reset_index(drop=True).set_axis(names, axis=1)
     if not len(texts):
         raise UserError(f"{where}: '{file}' has names of columns and no rows. Add some.")
+    tell_merged(texts, separator)
     return _typed(library, texts)
+
+
+def _check_separator(file: Path, separator: str, where: str) -> None:
+    r"""Refuses a file whose first line has no separator, and another one."""
+    opened = gzip.open if file.suffix == ".gz" else open
+    with opened(file, "rt", encoding="utf-8-sig", errors="replace") as text:
+        first = text.readline(10_000).rstrip("\r\n")
+    other = next((one for one in ";\t|," if one in first and one != separator), None)
+    if separator not in first and other is not None:
+        key = "separator" if where == "table" else "data.separator"
+        raise UserError(
+            f"{where}: '{file}' has one column, {first!r}. If {other!r} stands between its cells, give {key}='{other}'."
+        )
 
 
 def _short(error: BaseException) -> str:
@@ -92,6 +114,11 @@ def _parquet(library: ModuleType, file: Path, where: str) -> "pd.DataFrame":
         frame: pd.DataFrame = library.read_parquet(file)
     except (ValueError, OSError, KeyError) as error:
         raise UserError(f"{where}: '{file}' cannot be read as a table ({_short(error)}).") from error
+    if frame.index.names != [None]:
+        say_once(
+            f"{where}: the index of '{file}', {', '.join(map(str, frame.index.names))}, is left out. If it is data, "
+            "write the table with frame.reset_index()."
+        )
     return frame
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from scoregen.errors import UserError, closest
 from scoregen.tables.column import KINDS, Column
+from scoregen.tables.doubts import doubt_objects, doubt_texts, tell_marks, tell_texts, tell_whole, typeable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +41,13 @@ def guess_column(values: "pd.Series", kind: str | None, form: str | None = None)
         UserError: values that the kind cannot have, or that no kind can.
     """
     key = _key(values.name)
+    try:
+        return _column(values, kind, form, key)
+    except UserError as error:
+        raise UserError(typeable(str(error), key)) from error
+
+
+def _column(values: "pd.Series", kind: str | None, form: str | None, key: str) -> Column:
     if kind is not None and kind not in KINDS:
         raise UserError(f"{key}: there is no kind of column '{kind}'. {closest(kind, KINDS)}")
     known = values.dropna()
@@ -77,16 +85,21 @@ def _guessed(known: "pd.Series", key: str) -> str:
     if _is_date(known):
         return "date"
     if not is_numeric(known):
+        doubt_objects(known, key)
+        doubt_texts(known, key)
         if different == len(known) > 20:
             raise UserError(
                 f"{key}: all {len(known):,} texts of the column are different, as names are, so that nothing can be "
                 f"learnt of them. Leave it out: {key}=drop; or give {key}=category."
             )
+        tell_texts(known, key)
         return "category"
     numbers = _numbers(known, key)
+    tell_marks(numbers, key)
     if different == 2 or (different <= _FEW and len(known) >= _OFTEN * different):
         return "category"
     if _whole(known, numbers):
+        tell_whole(known, key)
         return "integer"
     zeros = int((numbers == 0).sum())
     if numbers.min() > 0:

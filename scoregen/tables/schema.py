@@ -95,7 +95,8 @@ class Schema:
         Args:
             frame: has the columns that are modelled; others are ignored.
             seed: of the draws that make whole numbers continuous, and of the numbers where a zero-inflated column is
-                0; 0 for the rows of a training, whose draws no other rows should have. None: whole numbers as they are, and nan there.
+                0; 0: of the rows of a training, whose draws no other rows should have. None: whole numbers as they
+                are, and nan there.
 
         Raises:
             UserError: a column is missing, or has values that it cannot have.
@@ -235,7 +236,10 @@ def check_names(names: Sequence[object]) -> None:
     seen: set[str] = set()
     for name in names:
         if not isinstance(name, str | int) or isinstance(name, bool) or not str(name).strip():
-            raise UserError(f"data: names of columns must be texts or whole numbers, got {name!r}. Name each column.")
+            raise UserError(
+                f"data: names of columns must be texts or whole numbers, got {name!r}. Name each column; "
+                "an index that pandas wrote is left out by to_csv(FILE, index=False)."
+            )
         if str(name) in seen:
             raise UserError(f"data: the table has two columns '{name}'. Each needs a name of its own: rename one.")
         seen.add(str(name))
