@@ -14,7 +14,8 @@ from scoregen.parallel import gather, rank
 
 if TYPE_CHECKING:
     from scoregen.jobs.restore import Restore
-    from scoregen.restoration import Clean, Noise, Reading, Scene, Survey, Units
+    from scoregen.restoration import Clean, Noise, Reading, Scene, Units
+    from scoregen.restoration.survey import Survey
 
 T = TypeVar("T")
 _TOO_MANY = 0.5  # share of the valid pixels below the floor
@@ -64,7 +65,8 @@ def clean_of(job: "Restore", scenes: "Sequence[Scene]", found: Brightness, check
     Raises:
         UserError: one is missing, has another size, or is in other units.
     """
-    from scoregen.restoration import Clean, Reading, check_clean, open_clean, units_of
+    from scoregen.restoration import Clean, Reading, units_of
+    from scoregen.restoration.clean import check_clean, open_clean
 
     if job.clean is None:
         return None
@@ -94,7 +96,8 @@ def first_only(compute: Callable[[], T]) -> T:
 
 
 def _looked(job: "Restore", scenes: "Sequence[Scene]", top: float | None, offset: float) -> Brightness:
-    from scoregen.restoration import Reading, Survey, look, units_of
+    from scoregen.restoration import Reading, units_of
+    from scoregen.restoration.survey import Survey, look
 
     scale = None if job.scale == "auto" else job.scale
     units = [[units_of(p.dtype, job.unit, scale, job.floor, top or 1.0) for p in scene.planes] for scene in scenes]
@@ -139,7 +142,7 @@ def _scale(
     job: "Restore", survey: "Survey", noise: "Noise", ends: tuple[float, float] | None, units: "Units"
 ) -> tuple[float, list[str]]:
     r"""The factor of the scale, and what is to be told of it."""
-    from scoregen.restoration import check_scale
+    from scoregen.restoration.survey import check_scale
 
     if ends is None:
         if job.scale == "auto":

@@ -123,7 +123,7 @@ def check_recorded(
     scenes: "Sequence[Scene]", units: "list[list[Units]]", reading: "Reading", law: PixelObservation
 ) -> None:
     r"""Refuses values that a law in the numbers of the files cannot give."""
-    from scoregen.restoration import check_values
+    from scoregen.restoration.survey import check_values
 
     check_values(scenes, [[replace(one, scale=1.0) for one in own] for own in units], reading, law.check)
 
@@ -144,7 +144,7 @@ def law_of(job: "Restore", scenes: "Sequence[Scene]", noise: "Noise") -> PixelOb
 
 def chain(job: "Restore", tiled: Tiled, law: PixelObservation | None, units: "Units") -> SplitGibbs | None:
     r"""The chain of draws by the exact law of what was recorded, in the units of the training; None without one."""
-    from scoregen.restoration import on_observed
+    from scoregen.restoration.restorer import on_observed
 
     if law is None:
         return None

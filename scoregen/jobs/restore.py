@@ -94,17 +94,10 @@ class Restore(FastJob):
 
     def plan(self, out: Path) -> Plan:
         from scoregen import parallel
-        from scoregen.restoration import (
-            Estimate,
-            Reading,
-            Restorer,
-            Results,
-            Review,
-            Speckle,
-            changes,
-            open_scenes,
-            write_review,
-        )
+        from scoregen.restoration import Estimate, Reading, Restorer, Results, Speckle, open_scenes
+        from scoregen.restoration.opening import changes
+        from scoregen.restoration.page import write_review
+        from scoregen.restoration.review import Review
 
         scenes = open_scenes(str(self.images), self.max_pixels, self.layout)
         checkpoint = find_checkpoint(self.checkpoint)
@@ -195,7 +188,7 @@ class Restore(FastJob):
 
     def _bands(self, scenes: "Sequence[Scene]", tiled: Tiled) -> "list[list[Band]]":
         r"""The bands of each scene; draws, whose noise is that of the whole image, have one an image."""
-        from scoregen.restoration import Band, rows_of_bands
+        from scoregen.restoration.bands import Band, rows_of_bands
 
         found = []
         for i, scene in enumerate(scenes):

@@ -10,8 +10,8 @@ from PIL import Image
 
 from scoregen.errors import UserError
 from scoregen.metrics import ssim
-from scoregen.restoration import Clean, Reading, check_clean, open_clean, open_scenes, units_of
-from scoregen.restoration.clean import fidelity
+from scoregen.restoration import Clean, Reading, open_scenes, units_of
+from scoregen.restoration.clean import check_clean, fidelity, open_clean
 
 
 def images(folder: Path, **arrays: np.ndarray) -> Path:

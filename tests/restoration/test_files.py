@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from scoregen.errors import UserError
-from scoregen.restoration import Band, Results, changes, open_scenes
+from scoregen.restoration import Band, Results, open_scenes
+from scoregen.restoration.opening import changes
 from scoregen.restoration.scenes import Scene, interleaved
 from scoregen.restoration.tiff_segments import without_predictor
 

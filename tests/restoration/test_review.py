@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scoregen.restoration import Clean, Counts, Reading, Review, Speckle, open_scenes, units_of, write_review
+from scoregen.restoration import Clean, Counts, Reading, Speckle, open_scenes, units_of
+from scoregen.restoration.page import write_review
+from scoregen.restoration.review import Review
 
 LOOKS = 4
 
