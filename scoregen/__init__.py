@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from scoregen.jobs import (
         Certify,
         Compare,
+        Demo,
         Dual,
         Evaluate,
         Export,
@@ -29,6 +30,7 @@ __version__ = "0.2.0"
 __all__ = [
     "Certify",
     "Compare",
+    "Demo",
     "Dual",
     "Evaluate",
     "Export",

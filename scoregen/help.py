@@ -6,7 +6,7 @@ from scoregen.config import conf_dir
 
 JOBS = (
     *("train", "sample", "restore", "interpolate", "evaluate", "sweep", "smoothness", "certify", "predict", "compare"),
-    *("export", "fit_grid", "impute", "gallery"),
+    *("export", "fit_grid", "impute", "gallery", "demo"),
     *("dual", "targets"),
 )
 FLAGS = (

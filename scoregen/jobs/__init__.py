@@ -3,6 +3,7 @@ r"""Jobs: typed descriptions of work, each of which owns one folder."""
 from scoregen.jobs.base_classifier import Purify
 from scoregen.jobs.certify import Certify
 from scoregen.jobs.compare import Compare
+from scoregen.jobs.demo import Demo
 from scoregen.jobs.dual import Dual
 from scoregen.jobs.evaluate import Evaluate
 from scoregen.jobs.export import Export
@@ -23,6 +24,7 @@ from scoregen.jobs.train import Train
 __all__ = [
     "Certify",
     "Compare",
+    "Demo",
     "Dual",
     "Evaluate",
     "Export",
