@@ -52,12 +52,13 @@ test: $(STAMP) ## the tests, which are the specification
 test-lowest: $(LOWEST_STAMP) ## the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile -m 'not slow' -k 'not two_processes' $(FAST)
 
-lint: $(STAMP) ## format, lint, types, import contracts, lengths of paragraphs and sentences
+lint: $(STAMP) ## format, lint, types, import contracts, lengths of sentences, names in the guides
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy scoregen
 	$(BIN)/lint-imports
 	$(BIN)/python docs/english.py
+	$(BIN)/python docs/names.py
 
 docs: $(STAMP) ## the site of the documentation, docs/_build/index.html; every link inside it is checked
 	$(BIN)/python docs/generate.py

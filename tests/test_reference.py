@@ -40,6 +40,16 @@ def test_every_exported_name_has_an_entry_with_a_text(pages):
         assert not bare, f"scoregen.{package}: without a docstring: {bare}"
 
 
+def test_every_exported_name_is_in_the_reference_and_nine_of_ten_in_a_guide(capsys):
+    assert script("names").main() == 0, capsys.readouterr().out
+
+
+def test_a_name_counts_where_it_is_code(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("Folder in a sentence.\n\n## Heun\n\n`Karras(rho=7)` and\n\n    RK4 in a block\n\n```\nVP\n```\n")
+    assert script("names").missing({"Folder", "Heun", "Karras", "RK4", "VP", "EDM"}, [page]) == ["EDM", "Folder"]
+
+
 @pytest.mark.parametrize(
     ("text", "paragraphs", "longest"),
     [
