@@ -85,8 +85,11 @@ class RowSampler:
     def _given(self, known: "Tensor | None") -> Any:
         if known is None or bool(known.isnan().all()):
             return self.denoiser
-        from scoregen.models import Inpainting, PiGDM
+        from scoregen.models import Inpainting, PiGDM, TableDenoiser
+        from scoregen.models.table_conditions import GivenCells
 
+        if isinstance(self.denoiser, TableDenoiser):
+            return GivenCells(self.denoiser, known)
         return PiGDM(self.denoiser, Inpainting(known.nan_to_num(0.0), ~known.isnan()))
 
     def sample(self, indices: Sequence[int], seed: int, condition: Mapping[str, Value] | None = None) -> "Tensor":

@@ -9,6 +9,7 @@ from torch import nn
 
 from scoregen.losses import TableScoreMatching
 from scoregen.models import Inpainting, PiGDM, TableDenoiser, TableMLP
+from scoregen.models.table_conditions import GivenCells
 from scoregen.samplers import ExponentialABM
 from scoregen.sde import EDM
 
@@ -99,12 +100,63 @@ def test_categories_and_shares_of_samples_are_those_of_the_law():
         assert chosen.var().item() == pytest.approx(VAR, rel=0.15)
 
 
-def test_a_category_that_is_given_conditions_the_number():
-    known = torch.tensor([[math.nan, 0.0, 1.0]], dtype=torch.float64)
-    given = PiGDM(truth(), Inpainting(known.nan_to_num(0.0), ~known.isnan()))
-    x = ExponentialABM(36)(given, (1000, 3), generator=torch.Generator().manual_seed(0))
-    assert (x[:, 1:].argmax(1) == 1).all()
-    assert x[:, 0].mean().item() == pytest.approx(MEAN[1].item(), abs=0.05)
+@pytest.mark.parametrize("s", [0.05, 0.5, 5.0, 50.0])
+def test_a_category_that_is_given_leaves_the_law_of_its_rows(s):
+    r"""Exactly: E[number | u, c] is that of N(MEAN[c], VAR), whatever the noisy category is."""
+    u = rows(200) + s * torch.randn(200, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    hot = torch.eye(2, dtype=torch.float64)
+    for c in range(2):
+        known = torch.cat([torch.full((1,), math.nan, dtype=torch.float64), hot[c]])[None]
+        found = GivenCells(truth(), known)(u, torch.tensor(s, dtype=torch.float64))
+        right = MEAN[c] + VAR / (VAR + s**2) * (u[:, 0] - MEAN[c])
+        torch.testing.assert_close(found, torch.cat([right[:, None], hot[c].expand(200, 2)], 1), rtol=0, atol=1e-10)
+
+
+def test_cells_that_are_lost_at_random_are_imputed_by_the_law_of_the_table():
+    r"""Numbers of half of the rows are lost; the table that is filled in has the moments of the complete one."""
+    whole, lost = rows(6000), torch.rand(6000, generator=torch.Generator().manual_seed(1)) < 0.5
+    known = whole.masked_fill(torch.stack([lost, lost & False, lost & False], 1), math.nan)[lost]
+    drawn = ExponentialABM(36)(
+        GivenCells(truth(), known), (len(known), 3), generator=torch.Generator().manual_seed(2)
+    ).double()
+    filled = whole.clone()
+    filled[lost] = torch.where(known.isnan(), drawn, known)
+    assert torch.equal(filled[:, 1:], whole[:, 1:])
+    for c in range(2):
+        chosen = filled[filled[:, 1 + c] == 1, 0]
+        error = math.sqrt(VAR / len(chosen))
+        assert chosen.mean().item() == pytest.approx(MEAN[c].item(), abs=4 * error)  # 6 in 10^5
+        assert chosen.var().item() == pytest.approx(VAR, rel=0.1)
+
+
+def test_numbers_that_are_given_pull_as_pi_gdm():
+    known = torch.tensor([[0.3, math.nan, math.nan]], dtype=torch.float64)
+    u = rows(5) + 0.5
+    other = PiGDM(truth(), Inpainting(known.nan_to_num(0.0), ~known.isnan()))
+    torch.testing.assert_close(GivenCells(truth(), known)(u, 0.5), other(u, 0.5))
+    both = GivenCells(truth(), torch.tensor([[0.3, 0.0, 1.0]], dtype=torch.float64))
+    assert torch.autograd.gradcheck(lambda v: both(v, 0.5), u.requires_grad_())
+
+
+class Normal(TableDenoiser):
+    r"""The denoiser of two normal columns of variance 1/4 and a correlation, in closed form."""
+
+    def __init__(self, rho: float) -> None:
+        super().__init__(TableMLP((2,), width=8, depth=1).double(), EDM(0.002, 80.0), 2, [])
+        self.covariance = 0.25 * torch.tensor([[1, rho], [rho, 1]], dtype=torch.float64)
+
+    def parts(self, u, s, label=None):
+        noise = float(torch.as_tensor(s).flatten()[0]) ** 2 * torch.eye(2, dtype=torch.float64)
+        return u @ self.covariance @ torch.linalg.inv(self.covariance + noise), []
+
+
+@pytest.mark.parametrize("rho, mean, deviation", [(0.0, 0.0, 0.5), (0.6, 0.576, 0.404), (0.95, 0.887, 0.188)])
+def test_a_number_that_is_given_conditions_another_as_the_docs_say(rho, mean, deviation):
+    r"""Given two deviations; right are rho and sqrt(1 - rho^2)/2, which it is without a correlation."""
+    known = torch.tensor([[1.0, math.nan]], dtype=torch.float64)
+    x = ExponentialABM(100)(GivenCells(Normal(rho), known), (20_000, 2), generator=torch.Generator().manual_seed(0))
+    assert x[:, 1].mean().item() == pytest.approx(mean, abs=0.015)
+    assert x[:, 1].std().item() == pytest.approx(deviation, abs=0.01)
 
 
 class Pair(nn.Module):
