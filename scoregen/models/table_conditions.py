@@ -29,6 +29,8 @@ class GivenCells(DenoiserWrapper):
         known: the values, one-hots for categories, (B, D) or (1, D), nan where they are not known.
     """
 
+    denoiser: TableDenoiser
+
     def __init__(self, denoiser: TableDenoiser, known: Tensor) -> None:
         super().__init__(denoiser)
         numbers = torch.arange(known.shape[1], device=known.device) < denoiser.numbers
