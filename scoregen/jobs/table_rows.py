@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scoregen.errors import UserError
 from scoregen.tables import Schema
-from scoregen.tables.column import Value
+from scoregen.tables.column import LOGARITHMIC, Column, Value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,9 +132,24 @@ class RowSampler:
             for column in named:
                 missing = gaps.index[gaps[column.name]]
                 if len(missing):
-                    filled.loc[missing, column.name] = made.loc[missing, column.name]
+                    filled[column.name] = _filled(filled[column.name], made[column.name], missing, column)
             found.append(filled)
         return found
+
+
+def _filled(own: "pd.Series", made: "pd.Series", missing: "pd.Index", column: Column) -> "pd.Series":
+    r"""A column with values in its missing cells, of a type that has both."""
+    from pandas.api import types
+
+    if len(missing) == len(own):
+        return made.reindex(own.index)
+    if column.kind in ("real", *LOGARITHMIC) and types.is_integer_dtype(own):
+        own = own.astype("float64")
+    elif column.kind == "category" and not types.is_numeric_dtype(made) and types.is_numeric_dtype(own):
+        own = own.map(str, na_action="ignore").astype(object)
+    own = own.copy()
+    own.loc[missing] = made.loc[missing]
+    return own
 
 
 def spread(frames: "Sequence[pd.DataFrame]", before: "pd.DataFrame") -> "pd.DataFrame":

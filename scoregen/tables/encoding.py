@@ -127,6 +127,8 @@ def _from_origin(values: "pd.Series", column: Column, missing: np.ndarray, numbe
 def _days(values: "pd.Series", column: Column, missing: np.ndarray) -> np.ndarray:
     from pandas.api import types
 
+    if missing.all():
+        return np.full(len(values), np.nan)
     if not types.is_datetime64_any_dtype(values):
         raise UserError(f"{column.name}: must hold dates, got values of type {values.dtype}. Give pandas' dates.")
     moments = nanoseconds(values)
@@ -138,6 +140,10 @@ def _codes(values: "pd.Series", column: Column, missing: np.ndarray) -> np.ndarr
 
     known = pd.Index(list(column.categories), dtype=object)
     codes: np.ndarray = known.get_indexer(pd.Index([plain_value(v) for v in values], dtype=object))
+    if (written := {str(value): k for k, value in enumerate(known)}) and len(written) == len(known):
+        # a file with a part of the categories may hold 1 where the training has the text '1'
+        alike = [written.get(str(plain_value(value)), -1) for value in values[codes < 0]]
+        codes[codes < 0] = alike
     codes[missing] = -1
     unknown = (codes < 0) & ~missing
     if unknown.any():

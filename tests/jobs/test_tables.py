@@ -133,6 +133,26 @@ def test_missing_cells_are_filled_in_and_the_others_stay(run, tmp_path):
     assert (spread.notna() == before.isna()).to_numpy().all() and spread["size"].max() > 0
 
 
+def test_a_file_with_few_values_is_filled_in_by_the_kinds_of_the_training(tmp_path):
+    r"""Whole numbers in a column of numbers, a column that is all empty, and 1 for the category '1'."""
+    draws, n = np.random.default_rng(0), 40
+    frame = pd.DataFrame({"x": draws.normal(size=n), "day": pd.date_range("2024-01-01", periods=n)})
+    others = {"k": draws.choice(["1", "2", "x"], n), "y": draws.normal(size=n), "c": draws.integers(0, 99, n)}
+    frame = frame.assign(**others)
+    model = scoregen.TableModel(steps=1, width=8, depth=1, columns={"c": "integer"}).fit(frame)
+    checkpoint = model.save(tmp_path / "model")
+    (tmp_path / "gaps.csv").write_text("x,day,k,y,c\n2,,1,,3\n,,2,,\n1,,,,5\n")
+    out = tmp_path / "out"
+    given = [f"checkpoint={checkpoint}", f"table={tmp_path / 'gaps.csv'}", "draws=2", "sampler.steps=3"]
+    assert command("impute", *given, f"out={out}") == 0
+    found = pd.read_csv(out / "imputed" / "0.csv", dtype={"k": str}, parse_dates=["day"])
+    assert not found.isna().to_numpy().any() and list(found) == list(frame)
+    assert found["x"][[0, 2]].tolist() == [2, 1] and found["k"][:2].tolist() == ["1", "2"]
+    assert found["c"][[0, 2]].tolist() == [3, 5] and found["k"].isin(["1", "2", "x"]).all()
+    spread = pd.read_csv(out / "spread.csv", skip_blank_lines=False)
+    assert spread.notna().to_numpy().tolist() == pd.read_csv(tmp_path / "gaps.csv").isna().to_numpy().tolist()
+
+
 def test_a_resumed_training_has_the_same_weights(run, tmp_path):
     from runs import assert_same_run
     from tiny import Kill
