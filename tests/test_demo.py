@@ -69,6 +69,7 @@ def test_samples_are_those_of_the_command_that_the_page_shows(both, tmp_path, la
     job = repeated(found.command, tmp_path / "job")
     assert found.pictures[0].read_bytes() == (job / "grid.png").read_bytes()
     assert "sampler.steps=3" in found.command and "seed=5" in found.command
+    assert (f"label={label['label']}" in found.command) == (label["label"] != "none")
     assert found.text.startswith(f"{3 * int(label.get('guidance', 1))} network calls an image.")
 
 
@@ -108,12 +109,12 @@ def _quoted(path: Path) -> str:
 
 def test_a_certificate_is_that_of_the_smoothed_classifier(runs, both):
     given = {"alpha": 0.01, "method": "fixed", "seed": 7}
-    found = both.certify(f"{runs}/picture.png", 0.25, 500, n0=50, **given)
+    found = both.certify(f"{runs}/picture.png", 4.0, 500, n0=50, **given)
     x = torch.from_numpy(np.array(Image.open(runs / "picture.png"))).float()[None, None] / 255
-    g = SmoothedClassifier(scoregen.load(f"{runs}/classifier"), Gaussian(0.25), 10)
+    g = SmoothedClassifier(scoregen.load(f"{runs}/classifier"), Gaussian(4.0), 10)
     draws = torch.Generator().manual_seed(7)
     (expected,) = g.certify(x, 500, alpha=0.01, n0=50, method="fixed", generator=draws)
-    assert found.certificate == expected
+    assert found.certificate == expected and (expected.counts > 0).sum() > 1  # so that the seed counts
     assert f"alpha = {expected.alpha:g}" in found.text
     assert found.seen and found.votes and found.curve
 
@@ -223,6 +224,11 @@ def test_values_out_of_range_are_refused(runs, both, tmp_path):
             "sampler: sampler must be determ",
         ),
         (lambda: both.certify(f"{runs}/picture.png", 0.25, 200_000, alpha=0.1, method="fixed", seed=0), "n must lie"),
+        (
+            lambda: both.certify(f"{runs}/picture.png", 0.25, 200, alpha=0.1, method="fixed", seed=2**64),
+            "seed must lie",
+        ),
+        (lambda: both.certify(f"{runs}/picture.png", 0, 200, alpha=0.1, method="fixed", seed=0), "sigma must be > 0"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()

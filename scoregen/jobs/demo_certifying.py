@@ -85,6 +85,7 @@ class Certifying:
 
         whole(1, n=n)
         inside(1, MOST_DRAWS, n=n)
+        inside(0, 2**63 - 1, seed=seed)  # those of torch
         noise, (x, told) = Gaussian(sigma), self.read(file)
         with user_errors():
             check_told(self.classifier, noise)
