@@ -15,9 +15,10 @@ from tiny import DIGITS, TOY, command, job, train
 import scoregen
 from scoregen.errors import UserError
 from scoregen.jobs.demo_certifying import Certifying, curve_png, escaped, in_words, share, votes_png
-from scoregen.jobs.demo_page import Folders, answering, imported, launch, page
+from scoregen.jobs.demo_page import imported, launch, page
 from scoregen.jobs.demo_sampling import _told
 from scoregen.jobs.demo_sampling import command as spoken
+from scoregen.jobs.demo_tabs import Folders, answering
 from scoregen.smoothing import Gaussian, SmoothedClassifier
 
 
