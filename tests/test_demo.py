@@ -248,7 +248,7 @@ def test_keys_that_say_nothing_are_refused(runs, monkeypatch):
 
 def test_without_gradio_the_message_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
-    with pytest.raises(UserError, match=r"demo: needs gradio .*pip install 'scoregen\[demo\]'"):
+    with pytest.raises(UserError, match=r"the page needs gradio .*pip install 'scoregen\[demo\]'"):
         imported()
 
 
@@ -342,7 +342,7 @@ def test_a_dry_run_says_what_the_page_would_have_and_writes_nothing(gr, runs, tm
     assert "0.0.0.0 lets other machines in" in said and not [*tmp_path.iterdir()]
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert command("demo", f"checkpoint='{_quoted(runs)}/digits'") == 1
-    assert "serves one page from one process" in capsys.readouterr().err
+    assert "the page is served from one process" in capsys.readouterr().err
 
 
 def test_names_stay_as_they_are_in_markdown():

@@ -63,7 +63,7 @@ class Demo(FastJob):
 
         gr = imported()
         if parallel.world_size() > 1:
-            raise UserError("demo: serves one page from one process. Start it without torchrun or accelerate.")
+            raise UserError("the page is served from one process. Start it without torchrun or accelerate.")
         tabs = self.tabs()
         absent = [f"no tab {name}: {why}" for name, why in tabs.absent().items()]
         open_to = [] if self.server_name in _HERE else [f"server_name: {self.server_name} lets other machines in"]

@@ -68,7 +68,7 @@ def imported() -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise UserError(f"demo: needs gradio ({error}). Install it: pip install 'scoregen[demo]'.") from error
+        raise UserError(f"the page needs gradio ({error}). Install it: pip install 'scoregen[demo]'.") from error
     return gradio
 
 
