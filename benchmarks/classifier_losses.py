@@ -118,8 +118,8 @@ def trained(name: str, seed: int, steps: int, options: argparse.Namespace) -> tu
         ]
         argv = ["+experiment=classifier/base", f"loss={kind}", *given, *settings, *data, f"hydra.run.dir={run}"]
         spent.write_text(str(command("train", *argv)))
-    out = run / "certified"
-    settings = [f"noise.sigma={SIGMA}", "method=fixed", "n=1000", f"max_inputs={options.inputs}", "precision=bf16"]
+    out = run / f"certified_{options.inputs}"
+    settings = [f"noise.sigma={SIGMA}", "method=fixed", "n=1000", f"max_inputs={options.inputs}"]
     command("certify", f"checkpoint={run}", *data, *settings, f"out={out}")
     return results.load(out), float(spent.read_text())
 
