@@ -99,9 +99,9 @@ class Restore(FastJob):
         from scoregen.restoration.page import write_review
         from scoregen.restoration.review import Review
 
+        source = self._source(out)
         scenes = open_scenes(str(self.images), self.max_pixels, self.layout)
         checkpoint = find_checkpoint(self.checkpoint)
-        source = self._source(out)
         tiled = self._tiled(self.loaded(checkpoint, self.weights), image_shape(checkpoint))
         self._check_scenes(scenes, tiled)
         offset = 0.0 if of_counts(self) else logarithm(tiled.sde, "despeckling", "").offset

@@ -101,7 +101,15 @@ def test_no_class_is_excused_without_need(kind):
     assert all(unconfigured(found[name], kind.group) for name in kind.without)
 
 
-FILLED = {"channels": 1, "features": 4, "looks": 4.0, "gain": 1.0}  # by the data, or the job
+FILLED = {
+    "channels": 1,
+    "features": 4,
+    "looks": 4.0,
+    "gain": 1.0,
+    "step": 0.1,
+    "low": 0.0,
+    "high": 1.0,
+}  # by data or job
 IN_FILES = {"data", "features", "loss"}  # groups with keys that have no default
 
 
