@@ -13,7 +13,8 @@ FAST := tests/sde tests/models tests/data tests/metrics tests/laws tests/restora
 	tests/losses/test_speckle_split.py $(addprefix tests/samplers/test_,ddim.py despeckle.py exponential.py scheduler.py \
 	scheduler_pipelines.py) $(addprefix tests/smoothing/test_,bounds.py enumeration.py) \
 	tests/training/test_loggers.py tests/jobs/test_job.py tests/jobs/test_overrides.py \
-	$(filter-out tests/test_faults.py tests/test_lock.py tests/test_queues.py tests/test_readme.py,$(wildcard tests/test_*.py))
+	$(filter-out $(patsubst %,tests/test_%.py,faults lock queues readme demo notebooks benchmark_page troubleshooting), \
+	$(wildcard tests/test_*.py))
 # The tests start some seventy processes; each would compile the package anew where byte code is not kept
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -31,7 +32,7 @@ define install
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 		{ echo "Python 3.11 to 3.13 is needed, '$(PYTHON)' is $$($(PYTHON) --version); use make PYTHON=python3.12"; exit 1; }
 	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
-	$(1)/bin/python -m pip install --quiet --constraint $(2) --editable '.[$(3)]'
+	$(1)/bin/python -m pip install --quiet --no-compile --constraint $(2) --editable '.[$(3)]'
 	@touch $@
 endef
 
