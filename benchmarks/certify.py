@@ -31,6 +31,7 @@ from scoregen.smoothing.attack import attack
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.methods import Tally
 from scoregen.smoothing.sequential import Ladder
+from scoregen.training.precision import bf16_is_native
 
 SIGMA, ALPHA, N0 = 0.5, 0.001, 100
 BF16 = torch.bfloat16
@@ -53,7 +54,7 @@ def trained(data: MNIST, steps: int) -> nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     for _ in range(steps):
         x, label = data.train.in_units(torch.randint(len(data.train), (128,)))
-        with torch.autocast("cpu", BF16):
+        with torch.autocast("cpu", BF16, enabled=bf16_is_native()):
             loss = nn.functional.cross_entropy(model(x + SIGMA * torch.randn_like(x)), label)
         optimizer.zero_grad()
         loss.backward()
@@ -122,7 +123,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def speed(model: nn.Module, x: Tensor, n: int, rounds: int, peers: bool = True) -> Iterator[str]:
-    r"""Least time of several rounds, in which all take turns."""
+    r"""Least time of several rounds, in which all take turns; bfloat16 where the processor computes in it."""
     wide = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     others = {
         "ART, batch 1000": lambda: art(wide, x, n, 1000),
@@ -130,12 +131,12 @@ def speed(model: nn.Module, x: Tensor, n: int, rounds: int, peers: bool = True) 
         "Cohen's loop, batch 1000": lambda: cohen(wide, x, n, 1000),
         "Cohen's loop, batch 128": lambda: cohen(wide, x, n, 128),
     }
-    works = (others if peers else {}) | {
-        "bare forward passes, batch 128, float32": lambda: bare(model, x, n, 128, None),
-        "scoregen, batch 128, float32": lambda: engine(model, x, n, 128, None),
-        "bare forward passes, batch 128, bfloat16": lambda: bare(model, x, n, 128, BF16),
-        "scoregen, batch 128, bfloat16": lambda: engine(model, x, n, 128, BF16),
-    }
+    works, kinds = others if peers else {}, {"float32": None} | ({"bfloat16": BF16} if bf16_is_native() else {})
+    for name, precision in kinds.items():
+        works |= {
+            f"bare forward passes, batch 128, {name}": lambda p=precision: bare(model, x, n, 128, p),
+            f"scoregen, batch 128, {name}": lambda p=precision: engine(model, x, n, 128, p),
+        }
     best = dict.fromkeys(works, float("inf"))
     for _ in range(rounds):
         for name, work in works.items():
