@@ -1,7 +1,7 @@
 r"""Errors that name the value, the rule and the closest right name."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -40,6 +40,12 @@ def closest(name: str, choices: Iterable[str]) -> str:
     if match:
         return f"Did you mean '{match[0]}'?"
     return f"Choices: {', '.join(choices)}." if choices else ""
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    r"""The first names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def absent(path: Path | str) -> str:

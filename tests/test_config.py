@@ -14,7 +14,7 @@ from tiny import COMMON, DIGITS, TOY, compose, job, numbers, train
 from scoregen import load, sde
 from scoregen.config import build, conf_dir, locate, typed
 from scoregen.description import option
-from scoregen.errors import UserError, absent, closest
+from scoregen.errors import UserError, absent, closest, listed
 from scoregen.losses import DenoisingScoreMatching
 from scoregen.rng import generators
 
@@ -254,3 +254,8 @@ def test_every_experiment_composes(name):
         config = compose(*shlex.split(command))
         for group in ("sde", "loss", "sampler", "trainer"):
             build(config[group], where=group)
+
+
+def test_names_beyond_the_first_are_counted():
+    names = [str(k) for k in range(6)]
+    assert [listed(names[:n]) for n in (0, 1, 5, 6)] == ["", "0", "0, 1, 2, 3, 4", "0, 1, 2, 3, 4 and 1 more"]

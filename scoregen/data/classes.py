@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scoregen.data.index import Files
 from scoregen.data.parts import FOLDERS, NAMES, Name
-from scoregen.errors import UserError
+from scoregen.errors import UserError, listed
 from scoregen.parallel import say_once
 
 
@@ -41,6 +41,15 @@ class Classes:
         r"""The names of the classes, in the order of the parts of their paths."""
         return tuple(sorted({name for name in self._of_folder if name}, key=lambda name: name.split("/")))
 
+    @property
+    def unlearned(self) -> list[str]:
+        r"""The names of the classes that the training part has no files of."""
+        if not self.parts:
+            return []
+        tops = [folder.partition("/")[0] for folder in self.folders]
+        train = {name for top, name in zip(tops, self._of_folder, strict=True) if top in self.parts["train"]}
+        return [name for name in self.names if name not in train]
+
     def label(self, places: Tensor) -> Tensor | None:
         r"""The classes of some files, by number; None where there are none."""
         if not self.names:
@@ -61,15 +70,11 @@ class Classes:
 
 def tell_unlearned(classes: Classes) -> None:
     r"""Says which classes the test part or the validation part has, and the training part has not."""
-    train = classes.part("train")
-    if not classes.parts or not classes.names or train is None or (label := classes.label(train)) is None:
-        return
-    missing = sorted(set(range(len(classes.names))) - set(label.tolist()))
-    if missing:
-        names = ", ".join(f"'{classes.names[k]}'" for k in missing[:5])
+    if missing := classes.unlearned:
+        names = listed([f"'{name}'" for name in missing])
         say_once(
             f"data.path: {len(missing):,} of {len(classes.names):,} classes have no training pictures, so they are not "
-            f"learned: {names}{', ...' if missing[5:] else ''}."
+            f"learned: {names}."
         )
 
 

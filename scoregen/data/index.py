@@ -18,14 +18,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from scoregen.errors import UserError
+from scoregen.errors import UserError, listed
 from scoregen.parallel import say_once
 from scoregen.storage import write_atomically
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 TEXTS = (".txt", ".jsonl", ".json", ".csv", ".md")  # beside images they say something about them
 _MANY = 10_000  # files from which on an index is kept
-_NAMED = 5  # folders of a message
 _SETTLED = 10**10  # nanoseconds after which the time of change of a folder tells every later change
 
 
@@ -98,9 +97,8 @@ def files_of(folder: Path, suffixes: Collection[str], where: str = "data.path", 
     if others:
         say_once(f"{where}: files under '{folder}' that are no {kind} ({', '.join(suffixes)}) are left out: {found}.")
     if empty:
-        more = f" and {len(empty) - _NAMED:,} more" if len(empty) > _NAMED else ""
-        names = ", ".join(f"'{name}'" for name in empty[:_NAMED])
-        say_once(f"{where}: folders under '{folder}' without {kind} are left out: {names}{more}.")
+        names = listed([f"'{name}'" for name in empty])
+        say_once(f"{where}: folders under '{folder}' without {kind} are left out: {names}.")
     return files
 
 

@@ -102,11 +102,14 @@ class Dual(CertifyingJob):
 
 def _names(experts: list[str]) -> list[str]:
     r"""The names of the classes of the experts, which answer for one another; none where they are not known."""
-    known = {path: found for path in experts if (found := names_of(path))}
-    for path, found in known.items():
-        if found != (first := next(iter(known.values()))):
+    (place, first), *others = [(path, found) for path in experts if (found := names_of(path))] or [("", [])]
+    for path, found in others:
+        if found != first:
+            k = next((k for k, pair in enumerate(zip(first, found, strict=False)) if pair[0] != pair[1]), None)
+            here, there = (len(first), len(found)) if k is None else (first[k], found[k])
+            what = "their number" if k is None else f"class {k}"
             raise UserError(
-                f"experts: must have the same classes in the same order, got {', '.join(first[:4])} of "
-                f"'{next(iter(known))}' and {', '.join(found[:4])} of '{path}'. Train them on the same data."
+                f"experts: must have the same classes in the same order, got {here} of '{place}' and {there} of "
+                f"'{path}' as {what}. Train them on the same data."
             )
-    return next(iter(known.values()), [])
+    return first

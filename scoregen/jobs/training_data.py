@@ -2,8 +2,8 @@ r"""Whether data are those that a classifier knows: its units, and the order of 
 
 from collections.abc import Sequence
 
-from scoregen.data import Source
-from scoregen.errors import UserError
+from scoregen.data import Source, identity
+from scoregen.errors import UserError, listed
 from scoregen.jobs.conditioning import find_checkpoint, known_of
 
 
@@ -19,9 +19,10 @@ def check_units(checkpoint: str, source: Source) -> None:
     from scoregen.loading import describe
 
     place = find_checkpoint(checkpoint)
-    if describe(place).get("dataset") is None:
+    config = describe(place)
+    if config.get("dataset") is None:
         return
-    trained, found = known_of(place).range, source.range
+    trained, found = identity.known(config, f"'{place}'").range, source.range
     if trained is not None and found is not None and trained != found:
         raise UserError(
             f"data.range: the classifier of '{checkpoint}' was trained on values in {list(trained)}, {source.name} has "
@@ -52,13 +53,9 @@ def check_names(known: Sequence[str], source: Source) -> list[str]:
         name, here, other = moved[0]
         raise UserError(
             f"data: '{name}' is class {here} of {source.name}, but class {other} of the classifier, so right answers "
-            f"would count as wrong: {source.name} has {_listed(have)}, the classifier {_listed(known)}. Give the "
+            f"would count as wrong: {source.name} has {listed(have)}, the classifier {listed(known)}. Give the "
             "training data as data.path=FOLDER and these as data.test=FOLDER, which finds classes by their names."
         )
     return [
-        f"classes: by number, as their names differ: {source.name} has {_listed(have)}, the classifier {_listed(known)}"
+        f"classes: by number, as their names differ: {source.name} has {listed(have)}, the classifier {listed(known)}"
     ]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f", ... ({len(names)})" if len(names) > 4 else "")

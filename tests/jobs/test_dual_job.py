@@ -202,7 +202,10 @@ def test_a_header_that_spends_alpha_twice_is_refused(certified, tmp_path):
 def test_experts_with_other_orders_of_classes_are_refused(tmp_path, monkeypatch):
     names = {"A": list("0123456789"), "B": list("9876543210")}
     monkeypatch.setattr("scoregen.jobs.dual.names_of", names.get)
-    with pytest.raises(UserError, match=r"same classes in the same order, got 0, 1, 2, 3 of 'A' and 9, 8, 7, 6 of 'B'"):
+    with pytest.raises(UserError, match=r"same classes in the same order, got 0 of 'A' and 9 of 'B' as class 0"):
+        dual(tmp_path / "out")
+    names["B"] = list("012345678")
+    with pytest.raises(UserError, match=r"same classes in the same order, got 10 of 'A' and 9 of 'B' as their number"):
         dual(tmp_path / "out")
 
 
