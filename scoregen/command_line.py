@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from scoregen.allocator import keep_freed_memory
 from scoregen.config import build, conf_dir, typed
 from scoregen.errors import Interrupted, UserError, closest
 from scoregen.help import JOBS, help_of, list_of_jobs, options_of
@@ -61,6 +62,7 @@ def run_job(job: str, argv: Sequence[str] | None = None) -> None:
     if "--help" in overrides or "-h" in overrides:
         print(help_of(job))
         return
+    keep_freed_memory()
     full = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and the message below is the only one
     failures: list[Exception] = []
