@@ -170,7 +170,8 @@ class Engine:
             drawn = ahead(pool, draw, groups) if source.type == "cpu" else ([draw(c) for c in g] for g in groups)
             for group, noisy in zip(groups, drawn, strict=True):
                 rows = torch.tensor([row for row, _, size in group for _ in range(size)])
-                yield torch.cat(noisy).to(device), rows.to(device)
+                whole = noisy[0] if len(noisy) == 1 else torch.cat(noisy)
+                yield whole.to(device), rows.to(device)
 
 
 def noise_source(device: torch.device) -> torch.device:
