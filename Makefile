@@ -65,12 +65,9 @@ docs: $(STAMP) ## the site of the documentation, docs/_build/index.html; every l
 	$(BIN)/python docs/generate.py
 	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
 
-bench: $(STAMP) ## speed and quality beside peers; with DATA=FOLDER (of MNIST) also certification
+bench: $(STAMP) ## a page of speed and quality beside peers; with DATA=FOLDER (of MNIST) also certification
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	for name in training solvers likelihood conditioning consistency smoothness; do \
-		echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
-	test ! -d "$(DATA)" || for part in speed ladder attack; do \
-		echo "== certify, $$part"; $(BIN)/python benchmarks/certify.py --data "$(DATA)" --part $$part || exit 1; done
+	$(BIN)/python benchmarks/bench.py $(if $(wildcard $(DATA)),--data "$(DATA)")
 
 faults: $(STAMP) ## kills, doubles, fills and damages jobs; prints what was lost (under 30 minutes on 2 cores)
 	$(BIN)/python benchmarks/faults.py

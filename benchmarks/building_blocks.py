@@ -212,26 +212,26 @@ def split(seed: int, flat: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return x[order[360:]], label[order[360:]], x[order[:360]], label[order[:360]]
 
 
-def table(part: Part, seeds: Sequence[int]) -> str:
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in part.variants}
-    times: dict[str, list[float]] = {name: [] for name in part.variants}
+def table(name: str, part: Part, seeds: Sequence[int]) -> str:
+    found: dict[str, list[dict[str, float]]] = {variant: [] for variant in part.variants}
+    times: dict[str, list[float]] = {variant: [] for variant in part.variants}
     for seed in seeds:
         x, label, others, truth = split(seed, part.flat)
-        runs = {name: Run(part, variant, seed) for name, variant in part.variants.items()}
+        runs = {variant: Run(part, settings, seed) for variant, settings in part.variants.items()}
         for number in range(part.steps):
             for run in runs.values():
                 run.step(number, x, label)
-        for name, run in runs.items():
-            found[name].append(part.measure(run.model.eval(), others, truth))
-            times[name] += run.seconds[5:]
-    milliseconds = {name: 1e3 * statistics.median(spent) for name, spent in times.items()}
+        for variant, run in runs.items():
+            found[variant].append(part.measure(run.model.eval(), others, truth))
+            times[variant] += run.seconds[5:]
+    milliseconds = {variant: 1e3 * statistics.median(spent) for variant, spent in times.items()}
     first = next(iter(part.variants))
     names = list(found[first][0])
-    lines = [f"| {part.network.__name__} | {' | '.join(names)} | ms a step | ratio |", "|---" * (len(names) + 3) + "|"]
-    for name, rows in found.items():
+    lines = [f"| {name} | {' | '.join(names)} | ms a step | ratio |", "|---" * (len(names) + 3) + "|"]
+    for variant, rows in found.items():
         cells = [cell([row[key] for row in rows]) for key in names]
-        ratio = milliseconds[name] / milliseconds[first]
-        lines.append(f"| {name} | {' | '.join(cells)} | {milliseconds[name]:.1f} | {ratio:.2f} |")
+        ratio = milliseconds[variant] / milliseconds[first]
+        lines.append(f"| {variant} | {' | '.join(cells)} | {milliseconds[variant]:.1f} | {ratio:.2f} |")
     return "\n".join(lines)
 
 
@@ -247,7 +247,8 @@ def main() -> None:
     options = parser.parse_args()
     for name, part in PARTS.items():
         if options.part in (name, "all"):
-            print(f"\n{name}, mean and standard deviation over seeds {options.seeds}\n\n{table(part, options.seeds)}")
+            print(f"\n{name}, mean and standard deviation over seeds {options.seeds}\n")
+            print(table(name, part, options.seeds))
 
 
 if __name__ == "__main__":
