@@ -102,10 +102,9 @@ def istd(
 ) -> Smoothness:
     r"""Interpolation standard deviation and the numbers without which it means little.
 
-        Choices: pixels in the units of the data (images: [0, 1]), neither clamped nor rounded for the distances,
-        clamped and rounded to 8 bits for the Frechet distances; Euclidean norm over all pixels and channels; `points`
-        equidistant weights of slerp, ends included; standard deviation with ddof 0 in each path, then the mean over
-        pairs.
+        Distances are Euclidean, over all pixels and channels in the units of the data, neither clamped nor rounded;
+        for the Frechet distances images are clamped and rounded to 8 bits. A path has `points` equidistant weights,
+        ends included. Its standard deviation has ddof 0; the result is the mean over pairs.
 
         The noises of pair i depend on (seed, i) alone, so that all models see the same ones. The sampler and
         its steps are those of `generate`; the paper uses DDIM with 50.
@@ -127,35 +126,88 @@ def istd(
     """
     whole(2, pairs=pairs)
     whole(3, points=points)
-    shape, parts = tuple(data[:1][0].shape[1:]) if shape is None else tuple(shape), {}
-    for first in progress(shard(range(0, pairs, batch_size)), description="paths", unit="batch"):
-        a, b = noise_pairs(min(batch_size, pairs - first), shape, seed, first, dtype=dtype, device=device)
+    shape = tuple(data[:1][0].shape[1:]) if shape is None else tuple(shape)
+    walked = _walk(generate, _Noises(shape, pairs, batch_size, seed, dtype, device), points, blend)
+    features = _Features(Pixels() if extractor is None else extractor, data, data_range)
+    return _smoothness(
+        walked, features, {"points": points, "path": getattr(blend, "__name__", str(blend)), "seed": seed}
+    )
+
+
+@dataclass(frozen=True)
+class _Noises:
+    r"""The ends of all paths, `batch_size` pairs at a time."""
+
+    shape: tuple[int, ...]
+    pairs: int
+    batch_size: int
+    seed: int
+    dtype: torch.dtype | None
+    device: torch.device | str | None
+
+    def batch(self, first: int) -> tuple[Tensor, Tensor]:
+        r"""The two noises (B, *S) of the batch that begins with pair `first`."""
+        size = min(self.batch_size, self.pairs - first)
+        return noise_pairs(size, self.shape, self.seed, first, dtype=self.dtype, device=self.device)
+
+
+@dataclass(frozen=True)
+class _Walked:
+    r"""What is kept of all paths: steps (points - 1, N), ends apart (N,), midpoints (N, *S), end images (2, N, *S)."""
+
+    steps: Tensor
+    distances: Tensor
+    midpoints: Tensor
+    ends: Tensor
+
+
+@dataclass(frozen=True)
+class _Features:
+    r"""Frechet distances to the data."""
+
+    extractor: FeatureExtractor
+    data: Dataset
+    data_range: Range | None
+
+    def distances(self, *images: Tensor) -> list[float]:
+        r"""Of each set of images to the data."""
+        real = reference_features(self.data, self.extractor, data_range=self.data_range)
+        measured = (extract_features(self.extractor, Measured(some, self.data_range)) for some in images)
+        return [frechet_distance(found, real) for found in measured]
+
+
+def _walk(generate: Generate, noises: _Noises, points: int, blend: Blend) -> _Walked:
+    r"""Goes along every path; the processes share the batches."""
+    parts = {}
+    for first in progress(shard(range(0, noises.pairs, noises.batch_size)), description="paths", unit="batch"):
+        a, b = noises.batch(first)
         images = path_images(generate, a, b, points, blend).cpu()
         middle = generate(blend(a, b, 0.5)).cpu() if points % 2 == 0 else images[points // 2]
         parts[first] = (steps_of(images), _distance(images[0], images[-1]), middle, images[[0, -1]])
         end_if_asked()
     found = {first: part for some in gather(parts) for first, part in some.items()}
-    steps, ends, middle, both = (torch.cat(x, dim=d) for x, d in zip(_sorted(found), (1, 0, 0, 1), strict=True))
-    extractor = Pixels() if extractor is None else extractor
+    return _Walked(*(torch.cat(x, dim=d) for x, d in zip(_sorted(found), (1, 0, 0, 1), strict=True)))
+
+
+def _smoothness(walked: _Walked, features: _Features, settings: dict[str, Any]) -> Smoothness:
+    r"""The numbers of the paths, with everything that they depend on."""
+    frechet, frechet_ends = features.distances(walked.midpoints, walked.ends[0])
     protocol = {
-        "pairs": pairs,
-        "points": points,
-        "path": getattr(blend, "__name__", str(blend)),
+        "pairs": len(walked.midpoints),
+        **settings,
         "weights": "equidistant, ends included",
         "pixels": "units of the data, not clamped",
         "distance": "Euclidean",
         "std": "ddof 0, mean over pairs",
-        "seed": seed,
-        "features": extractor.name,
-        "midpoint_images": len(middle),
+        "features": features.extractor.name,
+        "midpoint_images": len(walked.midpoints),
     }
-    real = reference_features(data, extractor, data_range=data_range)
     return Smoothness(
-        **path_numbers(steps),
-        distance=ends.mean().item(),
-        frechet=frechet_distance(extract_features(extractor, Measured(middle, data_range)), real),
-        frechet_ends=frechet_distance(extract_features(extractor, Measured(both[0], data_range)), real),
-        midpoints=middle,
+        **path_numbers(walked.steps),
+        distance=walked.distances.mean().item(),
+        frechet=frechet,
+        frechet_ends=frechet_ends,
+        midpoints=walked.midpoints,
         protocol=protocol,
     )
 

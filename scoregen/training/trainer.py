@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -37,6 +37,9 @@ from scoregen.training.settings import Settings
 from scoregen.training.shard_keeper import restore
 from scoregen.training.sharding import check_sharding, is_sharded, shard_model
 from scoregen.training.speed import compiler_of, matmul_precision, speed_up
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,43 @@ class Trainer(Settings):
             Interrupted: a signal or `max_hours` ended it, after a checkpoint.
         """
         self.check(model, loss)
-        accelerator = make_accelerator(mixed_precision(self.precision), self.ddp)
-        speed_up(model, loss, self, accelerator.device)
-        loss.begin(model)
-        if self.sharding is not None and world_size() > 1:
-            shard_model(model, self.sharding, accelerator.device)
-        loss.to(accelerator.device)
+        parts = self._parts(
+            model,
+            loss,
+            source=source,
+            folder=folder,
+            config=config,
+            start=start,
+            loggers=loggers,
+            hooks=hooks,
+            seed=seed,
+        )
+        _begin_powers(parts, start)
+        self._run(parts, start)
+        return parts.ema
+
+    def _parts(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        *,
+        source: Source,
+        folder: Path,
+        config: Config,
+        start: Path | None,
+        loggers: Sequence[Logger],
+        hooks: Sequence[Hook],
+        seed: int,
+    ) -> Parts:
+        r"""Everything that a training consists of, in the state of the checkpoint `start` if there is one."""
+        accelerator = self._place(model, loss)
         optimizer = self.make_optimizer(model, loss)
         rates = [group["lr"] * group.get("rate", 1.0) for group in optimizer.param_groups]
         ema = EMA(model, self.ema_halflife, self.ema_warmup)
         powers = None if self.ema_snapshots is None else PowerAverages(ema)
         if start is not None:
             restore_scale(accelerator, checkpoint.read_state(start))
-        parts = Parts(
+        return Parts(
             settings=self,
             seed=seed,
             accelerator=accelerator,
@@ -107,16 +134,24 @@ class Trainer(Settings):
             loggers=loggers,
             hooks=hooks,
         )
-        if powers is not None:
-            if start is not None:
-                powers.load(start / POWERS)
-            if rank() == 0:
-                begin_snapshots(folder, parts.progress.step)
+
+    def _place(self, model: nn.Module, loss: Loss) -> "Accelerator":
+        r"""Puts model and loss on the device, compiled or cut into shards if the settings say so."""
+        accelerator = make_accelerator(mixed_precision(self.precision), self.ddp)
+        speed_up(model, loss, self, accelerator.device)
+        loss.begin(model)
+        if self.sharding is not None and world_size() > 1:
+            shard_model(model, self.sharding, accelerator.device)
+        loss.to(accelerator.device)
+        return accelerator
+
+    def _run(self, parts: Parts, start: Path | None) -> None:
+        r"""Opens loggers, signals, mirror and profile, and runs the loop between them."""
         with ExitStack() as opened:
-            opened.enter_context(matmul_precision(self.matmul, accelerator.device))
+            opened.enter_context(matmul_precision(self.matmul, parts.accelerator.device))
             ending = opened.enter_context(Ending(self.max_hours, self.timeout))
-            for logger in loggers:
-                logger.open(folder, config, parts.progress.step)
+            for logger in parts.loggers:
+                logger.open(parts.folder, parts.config, parts.progress.step)
                 opened.callback(logger.close)
             say_room(parts)
             loop = Loop(parts, ending)
@@ -125,7 +160,6 @@ class Trainer(Settings):
             loop.mirror.update()  # what an earlier part of the run could not
             opened.enter_context(loop.profile)
             loop.run()
-        return ema
 
     def settled(self, node: Mapping[str, Any]) -> dict[str, Any]:
         r"""Its node with the precision that was chosen, which a run keeps on other hardware."""
@@ -176,6 +210,16 @@ class Trainer(Settings):
             if parameters:
                 groups.append({"params": parameters, "rate": self.layer_decay**depth})
         return _multiplicative_refused(make([*groups, *beside]), own)
+
+
+def _begin_powers(parts: Parts, start: Path | None) -> None:
+    r"""The averages of further lengths continue from the checkpoint; their snapshots of later steps are dropped."""
+    if parts.powers is None:
+        return
+    if start is not None:
+        parts.powers.load(start / POWERS)
+    if rank() == 0:
+        begin_snapshots(parts.folder, parts.progress.step)
 
 
 def _multiplicative_refused(optimizer: torch.optim.Optimizer, own: list[nn.Parameter]) -> torch.optim.Optimizer:
