@@ -15,10 +15,12 @@ class Compare(Job):
 
     Args:
         runs: folders of the job certify, of the same data and norm.
+        names: of the curves and columns, one for each run; those of the folders unless given.
     """
 
     known: ClassVar = ("table.md", "curve.png", "certificates.jsonl")
     runs: list[str]
+    names: list[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -26,6 +28,7 @@ class Compare(Job):
             raise UserError("runs: must not be empty. Give runs=[outputs/certify/A,outputs/certify/B].")
         if len({Path(run).resolve() for run in self.runs}) < len(self.runs):
             raise UserError(f"runs: must name different folders, got {', '.join(self.runs)}.")
+        _check_names(self.names, self.runs)
 
     def plan(self, out: Path) -> Plan:
         from scoregen.smoothing.report import names_of
@@ -34,8 +37,20 @@ class Compare(Job):
         with user_errors():
             found = {Path(run): load(run) for run in self.runs}
             _check_comparable(found)
-            runs = names_of(found)
+            runs = names_of(found) if self.names is None else dict(zip(self.names, found.values(), strict=True))
         return Plan(lambda: _write(runs, out))
+
+
+def _check_names(names: list[str] | None, runs: list[str]) -> None:
+    if names is None:
+        return
+    if len(names) != len(runs):
+        raise UserError(f"names: must be one for each of the {len(runs)} runs, got {len(names)}. Give names=[A,B,...].")
+    for name in names:
+        if not name.strip() or name.startswith("_") or "|" in name or not name.isprintable():
+            raise UserError(f"names: must be texts of one line without '|' that do not begin with '_', got {name!r}.")
+    if len(set(names)) < len(names):
+        raise UserError(f"names: must be different, got {', '.join(names)}.")
 
 
 def _check_comparable(found: dict[Path, Any]) -> None:
