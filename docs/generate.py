@@ -8,7 +8,7 @@ parsed by griffe; the networks and samplers are not imported.
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import griffe
@@ -113,16 +113,38 @@ def _text(target: griffe.Object) -> Iterator[str]:
         elif isinstance(section, griffe.DocstringSectionParameters | griffe.DocstringSectionAttributes):
             title = "Arguments" if isinstance(section, griffe.DocstringSectionParameters) else "Attributes"
             yield f"*{title}*"
-            yield "\n".join(f"- `{item.name}`: {_line(item.description)}" for item in section.value)
+            yield _entries([(item.name, item.description) for item in section.value], _names(target).__contains__)
         elif isinstance(section, griffe.DocstringSectionRaises):
             yield "*Raises*"
-            yield "\n".join(f"- `{item.annotation}`: {_line(item.description)}" for item in section.value)
+            found = [(str(item.annotation), item.description) for item in section.value]
+            yield _entries(found, lambda name: name.endswith(("Error", "Interrupted")))
         elif isinstance(section, griffe.DocstringSectionReturns | griffe.DocstringSectionYields):
             yield f"*Returns* {_line(' '.join(item.description for item in section.value))}"
         elif isinstance(section, griffe.DocstringSectionAdmonition):
-            yield f"*{section.title}* {_line(section.value.description)}"
+            title = section.value.kind.capitalize()  # of two lines, the first of which griffe takes for a title
+            yield f"{title}: {_line(f'{section.title} {section.value.description}')}"
         else:
             raise TypeError(f"{target.path}: a section of the kind {section.kind} has no form here. Add one to _text.")
+
+
+def _names(target: griffe.Object) -> set[str]:
+    r"""Arguments and attributes that a docstring may describe."""
+    given = target.parameters if isinstance(target, griffe.Function | griffe.Class) else []
+    return {parameter.name.lstrip("*") for parameter in given} | set(target.members)
+
+
+def _entries(described: list[tuple[str, str]], known: Callable[[str], bool]) -> str:
+    r"""A list with an entry for each name, also where a line of the docstring goes on with "... name: text"."""
+    entries: list[tuple[str, str]] = []
+    for name, text in described:
+        entries.append((name, ""))
+        for part in re.split(r"(?<=[.;?])\s+(?=(?:\w+, )*\w+: )", text):
+            names, colon, rest = part.partition(": ")
+            if colon and all(map(known, names.split(", "))) and entries[-1][1]:
+                entries.append((names, rest))
+            else:
+                entries[-1] = (entries[-1][0], f"{entries[-1][1]} {part}".strip())
+    return "\n".join(f"- `{'`, `'.join(name.split(', '))}`: {_line(text)}" for name, text in entries)
 
 
 def _paragraph(text: str) -> str:

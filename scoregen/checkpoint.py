@@ -72,7 +72,7 @@ class Contents:
     r"""What a checkpoint holds besides text.
 
     Args:
-        weights: of the model, with the moments of the data and the state of the loss.
+        weights: weights of the model, with the moments of the data and the state of the loss.
         averages: of what is trained. optimizer: its tensors. scalars: its plain data.
         powers: averages of the tracked lengths; None for a run that keeps none.
     """

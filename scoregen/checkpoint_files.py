@@ -83,7 +83,7 @@ def verify(folder: Path, names: Iterable[str] | None = None) -> None:
     r"""Compares files of a checkpoint with the digests in its state.json.
 
     Args:
-        folder: the checkpoint. names: of files; None: all that a checkpoint of its kind has.
+        folder: the checkpoint. names: names of files; None: all that a checkpoint of its kind has.
 
     Raises:
         UserError: one of them is missing or is not what was written.

@@ -82,7 +82,7 @@ def image_png(image: Tensor, enlarge: bool = False, data_range: Range = UNIT) ->
 
     Args:
         enlarge: by a whole factor, to about 900 pixels.
-        data_range: of the units of the image.
+        data_range: range of the units of the image.
     """
     from PIL import Image
 

@@ -62,7 +62,7 @@ class Source(ABC):
         range: the lowest and the highest value that the units of the data allow: (0.0, 1.0) for images unless stated
             otherwise, (0.0, inf) for strictly positive measurements; None for unbounded vectors.
         num_classes: number of classes, None where labels are missing or are no classes (captions).
-        class_names: of the classes, or None where they are numbers.
+        class_names: names of the classes, or None where they are numbers.
         max_corrupt: share of the samples that a training skips where they are damaged; 0 for data in memory.
 
     Raises:

@@ -19,7 +19,7 @@ class Batches:
         batch: global batch size B.
         accumulate: micro-batches a step.
         rank, world: this process and their number.
-        seed: of the orders.
+        seed: seed of the orders.
         start, stop: steps.
     """
 

@@ -32,7 +32,7 @@ class CaptionedFolder(Source):
         path: the folder; without metadata.jsonl it is searched recursively.
         size: pictures are resized (shorter side) and cropped to size x size.
         augmentation: applied to training batches.
-        max_pixels: that a picture may have, in its file and once it is resized.
+        max_pixels: largest number of pixels that a picture may have, in its file and once it is resized.
         max_corrupt: share of the pictures that a training skips where they are damaged.
         test, validation: as of `Source`.
 

@@ -33,7 +33,7 @@ class Folder(Source):
         channels: 1 or 3, that they are converted to; None for that of the files.
         range: what 0 and full scale stand for in pictures of 8 and 16 bits, and where floats lie; None: [0, 1].
         augmentation: applied to training batches.
-        max_pixels: that a picture may have, in its file and once it is resized.
+        max_pixels: largest number of pixels that a picture may have, in its file and once it is resized.
         max_corrupt: share of the pictures that a training skips where they are damaged.
         test, validation: as `Source`.
 

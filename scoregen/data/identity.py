@@ -43,7 +43,7 @@ def of_files(folder: Path, names: Iterable[str], count: int) -> Entries:
 
     Args:
         folder: that they are in.
-        names: of the files in it, in an order that does not depend on where the folder lies. count: of the names.
+        names: names of the files in it, in an order that does not depend on where the folder lies. count: of the names.
     """
     read, blocks = min(count, _MOST_READ), max(_SMALL // _BLOCK, _BUDGET // _BLOCK // max(1, count))
     for k, name in enumerate(names):

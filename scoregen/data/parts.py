@@ -106,7 +106,7 @@ def divide(sizes: Mapping[Name, int], test: Held, validation: Held, seed: int = 
         sizes: of what is stored as each part: "train" (all of the data, where they have no parts), and "test" and
             "validation" where the data have such a part, or a path names it.
         test, validation: the choices.
-        seed: of the permutation.
+        seed: seed of the permutation.
 
     Raises:
         UserError: a choice that leaves no sample for training.

@@ -24,7 +24,7 @@ def read_all(source: Source, names: Sequence[Name] = NAMES) -> str:
         Data in memory were read when they were loaded.
 
     Args:
-        source: whose parts. names: of the parts.
+        source: whose parts. names: names of the parts.
 
     Returns:
         What was read, in a line.

@@ -17,7 +17,7 @@ class PositiveTable(Source):
         matter; skewness and correlations do not change. A tenth of the rows is held out.
 
     Args:
-        seed: of the split.
+        seed: seed of the split.
         test, validation: as of `Source`.
 
     Attributes:
@@ -53,7 +53,7 @@ class BreastCancer(PositiveTable):
     r"""Wisconsin breast cancer: 569 cell images, 24 of their 30 measurements (those without zeros), two classes.
 
     Args:
-        seed: of the split.
+        seed: seed of the split.
 
     Reference: Street, Wolberg, Mangasarian (1993); `sklearn.datasets.load_breast_cancer`.
     """
@@ -70,7 +70,7 @@ class Wine(PositiveTable):
     r"""Chemical analyses of 178 wines: 13 measurements, three growers.
 
     Args:
-        seed: of the split.
+        seed: seed of the split.
 
     Reference: Aeberhard & Forina (1992); `sklearn.datasets.load_wine`.
     """

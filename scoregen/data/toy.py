@@ -15,7 +15,7 @@ class Toy2D(Source):
     Args:
         n: number of points, >= 10; a tenth is the test part.
         noise: standard deviation of the noise around the circles, >= 0.
-        seed: of the points.
+        seed: seed of the points.
         test, validation: as of `Source`.
 
     Raises:

@@ -24,7 +24,7 @@ class Purify:
             pixels, and its clean image is enlarged again. None: they have one size.
         null_label: of a class-conditional network of diffusers: its class for "no label", which it is told.
         votes: purifications of each noisy input; the majority counts.
-        seed: of a stochastic sampler.
+        seed: seed of a stochastic sampler.
     """
 
     checkpoint: str | None = None

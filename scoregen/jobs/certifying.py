@@ -28,12 +28,12 @@ class SmoothingJob(FastJob):
 
     Args:
         data: its test part is used.
-        noise: of the smoothing. seed: of its draws.
+        noise: of the smoothing. seed: seed of its draws.
         n: draws for an input. alpha: failure probability for each input.
         batch_size: draws in a forward pass; None: 128 on a CPU, 1024 elsewhere; does not change the noise.
         precision: "bf16" or "fp16": of the forward pass; then it is that rounded classifier which is smoothed.
         strict: noise in float64; False is faster and no proof against a hostile classifier.
-        purify: a denoiser before the classifier. sampler: of the denoiser.
+        purify: a denoiser before the classifier. sampler: sampler of the denoiser.
 
     Attributes:
         needs_labels: whether the data must have labels.

@@ -46,7 +46,7 @@ def labels_of(label: Label, n: int, model: Any, seed: int, names: Sequence[str] 
     Args:
         label: one for all, a list that is repeated, "all" (the classes in turn) or "random" (drawn for each sample); a
             class by its number or its name.
-        n: number of samples. model: it knows the classes. seed: of random labels. names: of the classes.
+        n: number of samples. model: it knows the classes. seed: seed of random labels. names: names of the classes.
 
     Raises:
         UserError: labels that the model does not have.

@@ -27,11 +27,11 @@ class Demo(FastJob):
     Args:
         checkpoint: a denoiser or a classifier: a checkpoint, or a run folder. weights: "ema", "model" or "ema:LENGTH".
         null_label: as in the job sample.
-        classifier: to certify with: a run folder, or as in the job certify. classifier_weights, classifier_input: of
-            one from elsewhere, as there.
-        server_name: address that the page is bound to; "0.0.0.0" for every one of this machine.
-        server_port: of the page; None: the first free one from 7860.
-        share: makes a public link, through servers of gradio. inbrowser: opens a browser.
+        classifier: classifier that certifies uploads: a run folder, or a source as in the job certify.
+        classifier_weights, classifier_input: weights and input of a classifier from elsewhere, as in the job certify.
+        server_name: address to which the page is bound; "0.0.0.0" for every address of this machine.
+        server_port: port of the page; None: the first free one from 7860.
+        share: whether the page gets a public link, through servers of gradio. inbrowser: whether a browser is opened.
     """
 
     checkpoint: str | None = None

@@ -56,7 +56,7 @@ class Certifying:
     Args:
         classifier: of inputs (B, *S). shape: (*S) of its inputs; None where any picture will do. channels: of them,
             where only these are known. range: of their units. names: of its classes, or None.
-        sigma: of the noise that it is told; None for one that is not told.
+        sigma: standard deviation of the noise that it is told; None for one that is not told.
     """
 
     classifier: Any
@@ -72,7 +72,7 @@ class Certifying:
         r"""The certificate of an upload under Gaussian noise.
 
         Args:
-            file: of it. sigma: of the noise, in units of the data. others: as in the job certify.
+            file: of it. sigma: standard deviation of the noise, in units of the data. others: as in the job certify.
 
         Raises:
             UserError, ValueError: what the job refuses, or too many draws for a page.

@@ -48,7 +48,7 @@ class Drawing:
     r"""A denoiser behind the tabs for samples and interpolations.
 
     Args:
-        demo: names the checkpoint. model: that was loaded from it. shape: of a sample. known: of the data.
+        demo: names the checkpoint. model: that was loaded from it. shape: shape of a sample. known: of the data.
     """
 
     demo: "Demo"

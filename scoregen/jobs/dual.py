@@ -20,7 +20,7 @@ class Dual(CertifyingJob):
     Args:
         selector: a checkpoint, or a run folder: its classes are the places of the experts.
         experts: checkpoints or run folders, one for each of `sigmas`; behind `purify` also one for all.
-        sigmas: of the experts' noise, increasing; all else of it is as `noise`, the selector's.
+        sigmas: standard deviations of the experts' noise, increasing; in all else it is like `noise`, the selector's.
         weights: "ema" or "model", of all of them.
         n_selector: draws of the selector for an input; None: n.
         max_radius: None: twice the selector's sigma. step: None: half of the smallest sigma.

@@ -35,11 +35,12 @@ class Evaluate(Measuring):
         data: its training part is the reference, its test part gives the floor.
         features: what distances are taken in. metrics: what is measured and how.
         cache: folder for the features of the data, by hash; None to compute them anew.
-        dimension: local dimension of the test part by noise level. memorisation: whether the checkpoint's residual
-            tells training points from others, by noise level. information: of the labels, in nats, by noise level. Of
-            500 points of a part, evenly spread; with curves.
-        target: of a table (data=table): the column that a model predicts which is trained on the samples; None for the
-            last one. Of a table samples may be a .csv or .parquet file; features and cache mean nothing.
+        dimension: measure the local dimension of the test part, by noise level.
+        memorisation: measure whether the checkpoint's residual tells training points from others, by noise level.
+        information: measure what the labels tell of the data, in nats, by noise level. These three use 500 points of
+            a part, evenly spread, and draw curves.
+        target: for a table (data=table) the column that a random forest, trained on the samples, predicts; None for
+            the last one. For a table, samples may be a .csv or .parquet file, and features and cache are not used.
     """
 
     known: ClassVar = ("metrics.json", "report.html", "dimension.png", "memorisation.png", "information.png")

@@ -34,9 +34,9 @@ class FitGrid(FastJob):
         sampler: deterministic; its steps are the number of levels, its grid is what they begin with.
         n: starts of the fit, and of each of the two sets on which the levels have to be better.
         batch_size: starts a process works on at once.
-        seed: of the starts.
+        seed: seed of the starts.
         start: noise ratio from which samples will start, as a purification does; None: that of the process.
-        evaluations: of the sampler, for each level that is free. reference: steps of the fine solution.
+        evaluations: runs of the sampler for each level that is fitted. reference: steps of the fine solution.
         label, guidance, null_label, precision: as in the job sample.
     """
 

@@ -40,11 +40,11 @@ class Gallery(FastJob):
 
     Args:
         checkpoint: a run folder, or a checkpoint; `run=` on the command line.
-        beside: a second one, of the other kind of process. weights: of both.
-        data: of the training; None: those that the run names, if they are of scoregen.data and lie on this machine.
-        sampler: of the plain grids; of a consistency model one call.
-        samplers: options of the group sampler that are compared. calls: network calls of each.
-        n: samples of a grid and of each distance, >= 10. seed: of the samples.
+        beside: a second run, of the other kind of process. weights: those of both.
+        data: those of the training; None: those that the run names, if scoregen.data has their class and they are here.
+        sampler: makes the plain grids; a consistency model makes them in one call.
+        samplers: options of the group sampler that are compared. calls: numbers of network calls for each of them.
+        n: number of samples in a grid and for each distance, >= 10. seed: seed of the samples.
     """
 
     known: ClassVar = ("gallery.html", "quality.png")

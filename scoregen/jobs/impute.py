@@ -23,7 +23,7 @@ class Impute(FastJob):
         table: a .csv or .parquet file with the columns of the training table. separator: between cells of a text file.
         draws: copies of the table, each filled in anew.
         sampler: how noise becomes rows.
-        format: of the copies, "csv" or "parquet".
+        format: format of the copies, "csv" or "parquet".
         batch_size: rows a process fills in at once; does not change them.
         seed: row k of draw m depends on the seed, k and m alone.
     """

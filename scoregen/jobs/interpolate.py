@@ -30,14 +30,14 @@ class Interpolate(FastJob):
     Args:
         checkpoint: a checkpoint, or a run folder (its last one). weights: "ema", "model" or "ema:LENGTH".
         between: two seeds, or two files of images.
-        sampler: of seeds; deterministic.
+        sampler: makes the images of a path between seeds; must be deterministic.
         frames: images of the path, ends included, >= 2.
         blend: "slerp" (along the sphere) or "linear" (variance-preserving).
         constant_speed: weights at which the images change evenly, instead of equidistant ones; for seeds.
-        duration: of a frame of the GIF, seconds, .01 to 600.
+        duration: duration of a frame of the GIF, seconds, .01 to 600.
         label: None, one label, a list or "all": a row for each. guidance: scale; 1 is none.
         null_label: as in the job sample.
-        seed: of label=random.
+        seed: seed of the labels with label=random.
     """
 
     known: ClassVar = ("strip.png", "path.gif", "frames.npz", "images", "parts")

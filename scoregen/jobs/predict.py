@@ -23,7 +23,7 @@ class Predict(OneClassifierJob):
         data: its test part is predicted; the root in conf/ asks for all of the data (data.test=all).
         method: "sequential" looks after 32, 64, 128, ... draws, "fixed" after all n.
         n: draws for an input (sequential: at most).
-        class_names: of the classes; None: those of the checkpoint or of transformers, where they are known.
+        class_names: names of the classes; None: those of the checkpoint or of transformers, where they are known.
         **others: of `OneClassifierJob`.
     """
 

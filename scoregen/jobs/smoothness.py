@@ -27,9 +27,10 @@ class Smoothness(FastJob):
         checkpoint: a checkpoint, or a run folder (its last one). weights: "ema", "model" or "ema:LENGTH".
         sampler: deterministic.
         data: its training part gives distances their scale, its test part is encoded and decoded.
-        features: of perceptual distances.
-        pairs: of noises, >= 2; pair i depends on the seed and i alone. points: images on a path, ends included, >= 3.
-        batch_size: pairs a process works on at once; does not change the numbers. seed: of the noises.
+        features: in which perceptual distances are taken.
+        pairs: number of pairs of noises, >= 2; pair i depends only on the seed and i.
+        points: images on a path, ends included, >= 3.
+        batch_size: pairs a process works on at once; does not change the numbers. seed: seed of the noises.
         label: one class for all, by number or name, or None.
         inversion: held-out images encoded and decoded; 0 for none.
     """

@@ -30,9 +30,9 @@ class TableModel:
 
     Args:
         columns: kinds of columns by their names, where the guess is not right (`scoregen.tables.KINDS`).
-        steps: of training; None: 2.5 times the number of rows less 150, from 200 to 4000.
+        steps: number of steps of training; None: 2.5 times the number of rows less 150, from 200 to 4000.
         batch_size: rows a step.
-        seed: of the training.
+        seed: seed of the training.
         width, depth, dropout: of the network, `scoregen.models.TableMLP`.
         folder: run folder of the training; None: one that is deleted with the model.
 
@@ -149,7 +149,7 @@ class TableModel:
         Args:
             n: rows; row k depends on the seed and k alone.
             condition: values of columns that all rows have: {"species": "cat", "dose": 2.5}.
-            seed: of the rows. sampler: as of the job sample. batch_size: rows at once.
+            seed: seed of the rows. sampler: as of the job sample. batch_size: rows at once.
 
         Raises:
             UserError: an unknown column or value.
@@ -197,7 +197,7 @@ class TableModel:
         r"""Copies of a table whose missing cells are filled in, each by draws of its own; `spread` compares them.
 
         Args:
-            frame: with the columns of the table. draws: copies. seed: of the draws.
+            frame: with the columns of the table. draws: copies. seed: seed of the draws.
             sampler: as of the job sample. batch_size: rows at once.
 
         Raises:

@@ -63,8 +63,8 @@ class AbstractConsistency(Loss):
 
     Args:
         noise_levels: law of s; log-normal with mean -1.1 and std 2 of log s unless given.
-        gap: gives r.
-        c: of the pseudo-Huber distance, >= 0; 0 is the norm itself (images), .03 suits vectors.
+        gap: how far r is below s, by stage of the training.
+        c: constant c of the pseudo-Huber distance, >= 0; 0 is the norm itself (images), .03 suits vectors.
         label_dropout: probability of training a sample without its label.
 
     Raises:
@@ -162,8 +162,8 @@ class ConsistencyTuning(AbstractConsistency):
 
     Args:
         noise_levels: law of s; log-normal with mean -1.1 and std 2 of log s unless given.
-        gap: gives r.
-        c: of the pseudo-Huber distance, >= 0; 0 is the norm itself (images), .03 suits vectors.
+        gap: how far r is below s, by stage of the training.
+        c: constant c of the pseudo-Huber distance, >= 0; 0 is the norm itself (images), .03 suits vectors.
         label_dropout: probability of training a sample without its label.
 
     Raises:
@@ -184,8 +184,8 @@ class ConsistencyDistillation(AbstractConsistency):
     Args:
         teacher: a denoiser of the same data in the same chart; it is not trained, and not saved.
         noise_levels: law of s; log-normal with mean -1.1 and std 2 of log s unless given.
-        gap: gives r.
-        c: of the pseudo-Huber distance, >= 0; 0 is the norm itself (images), .03 suits vectors.
+        gap: how far r is below s, by stage of the training.
+        c: constant c of the pseudo-Huber distance, >= 0; 0 is the norm itself (images), .03 suits vectors.
         label_dropout: probability of training a sample without its label.
 
     Raises:

@@ -27,7 +27,7 @@ class LogNormal(NoiseLevels):
     r"""log s ~ N(mean, std^2), clipped to the range of the process.
 
     Args:
-        mean: of log s (P_mean). std: of log s (P_std), > 0.
+        mean: mean of log s (P_mean). std: standard deviation of log s (P_std), > 0.
 
     Reference: Karras et al. (2022), arXiv 2206.00364, table 1.
     """

@@ -46,7 +46,7 @@ class SpeckleSplit(Splitting):
         1/2, and the network learns half a look alone.
 
     Args:
-        looks: of the training images, L > 0; 1 for complex ones.
+        looks: looks of the training images, L > 0; 1 for complex ones.
         split: smallest and largest fraction of the looks that goes to the target. Narrow ones learn the looks of the
             data best; [0.1, 0.9] learns a tenth of them too.
         power: 0 counts errors in chart coordinates, 1 in intensities, as `DataUnitMatching`. high: as there.

@@ -26,7 +26,7 @@ class Associations:
     r"""The association matrix of a table.
 
     Args:
-        names: of the columns. values: (D, D), symmetric, 1 on the diagonal.
+        names: names of the columns. values: (D, D), symmetric, 1 on the diagonal.
     """
 
     names: list[str]

@@ -35,8 +35,8 @@ def frechet_interval(
     Args:
         generated: (N, D); reference: (M, D) or moments.
         resamples: R >= 2, shared between the processes, each at the cost of a Frechet distance.
-        level: of the interval, in (0, 1).
-        seed: of the resampling.
+        level: level of the interval, in (0, 1).
+        seed: seed of the resampling.
 
     Reference: Efron, Tibshirani (1993), "An introduction to the bootstrap", chapters 10 and 13.
     """

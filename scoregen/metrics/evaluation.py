@@ -36,8 +36,8 @@ def evaluate(
         generated: (N, C, H, W), uint8, or float in the units of the data; or vectors (N, D) with `Pixels`.
         source: the data set; its training part is the reference, its test part gives the floor.
             Both are read a batch at a time.
-        extractor: of the features.
-        settings: of the measurement; the defaults of `Settings` unless given.
+        extractor: extractor of the features.
+        settings: settings of the measurement; the defaults of `Settings` unless given.
         cache: folder for the features of the data, or None.
         device: where the extractor runs.
         protocol: origin of the samples (sampler, calls, seed), added to the report.

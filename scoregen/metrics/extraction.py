@@ -22,7 +22,7 @@ class Measured:
 
     Args:
         samples: (N, *S) uint8 or in the units of the data; or a part of a data set, which is never read as a whole.
-        data_range: of the units.
+        data_range: range of the units.
         uint8: round images to 8 bits, as a file does.
     """
 
@@ -50,7 +50,7 @@ def extract_features(
     r"""Features of many images, batch by batch, shared between the processes.
 
     Args:
-        extractor: of the features.
+        extractor: extractor of the features.
         images: (N, C, H, W), float in [0, 1] or uint8; or samples that are read a batch at a time.
         batch_size: images at a time.
         device: where the extractor runs.

@@ -94,9 +94,9 @@ class RandomConvolution(FeatureExtractor):
     r"""Features of an untrained convolutional network, the same on every machine; for tests, since it needs no weights.
 
     Args:
-        channels: of the images.
+        channels: channels of the images.
         features: their number D.
-        seed: of the weights.
+        seed: seed of the weights.
         resize: as `FeatureExtractor`.
     """
 

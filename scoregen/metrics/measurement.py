@@ -36,7 +36,7 @@ class Settings:
         alpha: share of images that memorisation flags by chance.
         uint8: round images to 8 bits, as a file does, before features are taken.
         batch_size: images at a time.
-        seed: of the subset and the resampling.
+        seed: seed of the subset and the resampling.
     """
 
     bootstrap: int = 100

@@ -44,7 +44,7 @@ class Reconstruction:
     r"""Errors of decode(encode(x)) against x, means over images, pixels as fractions of their range.
 
     Attributes:
-        solver: name and steps. calls: of the network, both ways.
+        solver: name and steps. calls: number of calls of the network, both ways.
         mse: mean squared error; psnr: of each image, in dB, then the mean; ssim: structural similarity.
     """
 
@@ -71,7 +71,7 @@ def reconstruction_error(
         x: images (B, C, H, W) in the units of the data.
         steps: of DDIM in log s, each way, unless a solver is given.
         solver: any solver of the probability-flow ODE, or jumps of a flow map. label: (B,) or None, for both ways.
-        data_range: of the units; errors are those of fractions of it.
+        data_range: range of the units; errors are those of fractions of it.
     """
     solver = DDIMInversion(steps) if solver is None else solver
     counted = _Counted(denoiser)
@@ -108,7 +108,7 @@ def ssim(a: Tensor, b: Tensor, sigma: float = 1.5, window: int = 11) -> Tensor:
         Only windows inside the image count. A window larger than the image shrinks to the largest odd side that fits.
 
     Args:
-        a, b: (B, C, H, W). sigma: of the window, pixels. window: its side, odd.
+        a, b: (B, C, H, W). sigma: standard deviation of the window, pixels. window: its side, odd.
 
     Reference: Wang et al. (2004), equation 13.
     """

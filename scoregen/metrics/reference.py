@@ -31,7 +31,7 @@ def reference_features(
         extractor: its hash is part of the file's name.
         cache: folder of the files; None: always computed.
         uint8: round images to 8 bits first, as generated ones are.
-        data_range: of the units of images.
+        data_range: range of the units of images.
         batch_size, device: as `extract_features`.
     """
     images = Measured(data, data_range, uint8)

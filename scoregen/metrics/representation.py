@@ -106,7 +106,7 @@ def along_trajectory(
     Args:
         model: of the representation. train, test: labelled data.
         times: increasing, > 0; the lowest is the reference.
-        n: images of each part. seed: of the noise.
+        n: images of each part. seed: seed of the noise.
 
     Raises:
         ValueError: times that do not increase from above 0, or data without labels.

@@ -114,10 +114,10 @@ def istd(
             decoder.
         data: the reference of the Frechet distances. shape: S of the noise; that of the data unless given.
         pairs: number of paths. points: images on each, >= 3.
-        seed: of the noises. blend: of two noises.
-        extractor: of the features for the Frechet distances; pixels unless given.
-        batch_size: pairs at a time. dtype, device: of the noise.
-        data_range: of the units of images, which become 8 bits for the Frechet distances.
+        seed: seed of the noises. blend: of two noises.
+        extractor: extractor of the features for the Frechet distances; pixels unless given.
+        batch_size: pairs at a time. dtype, device: dtype and device of the noise.
+        data_range: range of the units of images, which become 8 bits for the Frechet distances.
 
     Raises:
         ValueError: fewer than 2 pairs or 3 points.

@@ -16,7 +16,7 @@ class Point:
     r"""One evaluation of a sweep.
 
     Args:
-        sampler: its name. steps: of the sampler. calls: of the network, for each image.
+        sampler: its name. steps: number of steps of the sampler. calls: number of calls of the network, for each image.
         frechet: the Frechet distance.
     """
 

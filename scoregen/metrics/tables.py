@@ -47,7 +47,7 @@ def evaluate_table(
     Args:
         synthetic: rows of a model. training: the rows that it was trained on. held_out: rows that it was not trained
             on, for the floor and the usefulness; None without them.
-        kinds: of the columns by name, as of `scoregen.tables.Column`; constant and dropped ones are not measured.
+        kinds: kinds of the columns by name, as of `scoregen.tables.Column`; constant and dropped ones are not measured.
         settings: subset (rows in the numbers of quadratic cost), alpha and seed count.
         target: the column that is predicted; None for the last one that is no date.
         protocol: origin of the rows, added to the report.

@@ -51,7 +51,7 @@ def usefulness(
         synthetic: as many rows as training has are used, the first ones.
         training, held_out: real rows.
         target: the column to be predicted; by default as `choose_target` says.
-        seed: of the forests.
+        seed: seed of the forests.
 
     Raises:
         ValueError: no such target, or a table has no row with a value of it.

@@ -67,7 +67,7 @@ class DiffusersNetwork(TimestepNetwork):
     Args:
         kind: the class, UNet2DModel or DiTTransformer2DModel.
         config: arguments of that class.
-        shape: of what it takes, (C, H, W).
+        shape: shape of what it takes, (C, H, W).
         num_classes, null_label, time_scale: as `TimestepNetwork`.
 
     Raises:

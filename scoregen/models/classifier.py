@@ -26,11 +26,11 @@ class Classifier(nn.Module):
         Batch norm: in training the logits of an image depend on its batch; call `eval()` before using it.
 
     Args:
-        shape: of one image, (C, H, W).
+        shape: shape of one image, (C, H, W).
         num_classes: K >= 2.
-        channels: of each stage; the last is the number of features.
+        channels: channels of each stage; the last is the number of features.
         blocks: residual blocks of each stage.
-        stem_stride: of the first convolution; 2 is four times as quick as 1 and enough for 28 x 28 grey images.
+        stem_stride: stride of the first convolution; 2 is four times as quick as 1 and enough for 28 x 28 grey images.
         hidden: units of a layer that sees all pixels of the last stage, the features; None: the mean over pixels.
         dropout: probability that a feature is dropped before the last layer.
 

@@ -28,7 +28,7 @@ class DiT(nn.Module):
         patch_size: pixels a side of a patch.
         width: channels; a multiple of heads.
         depth: blocks.
-        heads: of the attention.
+        heads: number of heads of the attention.
         num_classes: labels 0..num_classes-1, with one more embedding for "no label"; None for unconditional.
         dropout: probability inside the blocks.
 

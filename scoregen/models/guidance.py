@@ -30,7 +30,7 @@ class _Guidance(DenoiserWrapper):
         interval: (s_low, s_high): guidance acts for s_low <= s <= s_high.
 
     Raises:
-        ValueError: a scale that is not finite, unless 0 <= s_low < s_high.
+        ValueError: a scale that is not finite, or an interval without 0 <= s_low < s_high.
     """
 
     def __init__(self, denoiser: DenoiserLike, scale: float, interval: tuple[float, float] = (0.0, math.inf)) -> None:
@@ -74,7 +74,7 @@ class ClassifierFreeGuidance(_Guidance):
         interval: (s_low, s_high), noise ratios at which it acts; limiting it to the middle ones keeps diversity.
 
     Raises:
-        ValueError: a scale that is not finite, unless 0 <= s_low < s_high.
+        ValueError: a scale that is not finite, or an interval without 0 <= s_low < s_high.
 
     Reference: Ho & Salimans (2022), arXiv 2207.12598; Kynkaanniemi et al. (2024), arXiv 2404.07724 (interval).
     """
@@ -108,7 +108,7 @@ class Autoguidance(_Guidance):
         interval: (s_low, s_high), noise ratios at which it acts.
 
     Raises:
-        ValueError: a scale that is not finite, unless 0 <= s_low < s_high.
+        ValueError: a scale that is not finite, or an interval without 0 <= s_low < s_high.
 
     Reference: Karras et al. (2024), arXiv 2406.02507.
     """

@@ -35,9 +35,9 @@ class LatentDiffusion(HasLatents, DenoiserWrapper):
     Args:
         pipeline: a folder that `save_pretrained` wrote, or the hub id of a pipeline of `UNet2DConditionModel`,
             `AutoencoderKL` and `CLIPTextModel`, with weights as safetensors.
-        rank: of the adapters; None for the pipeline as it is.
+        rank: rank of the adapters; None for the pipeline as it is.
         targets: the layers they are at; attention unless given.
-        revision: of a hub id.
+        revision: revision of a hub id.
 
     Raises:
         UserError: no such pipeline, a pipeline of another kind, a missing package.

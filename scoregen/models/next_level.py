@@ -20,7 +20,7 @@ class NextLevel(nn.Module):
     r"""e(gap) - e(0), a vector of `width` numbers.
 
     Args:
-        width: of the embedding that it is added to.
+        width: width of the embedding that it is added to.
     """
 
     def __init__(self, width: int) -> None:

@@ -27,7 +27,7 @@ def read_pipeline(pipeline: str, revision: str | None) -> Parts:
     r"""The parts of a pipeline.
 
     Args:
-        pipeline: a folder of `save_pretrained`, or a hub id. revision: of a hub id.
+        pipeline: a folder of `save_pretrained`, or a hub id. revision: revision of a hub id.
 
     Raises:
         UserError: no such pipeline, a pipeline of another kind, weights that are not safetensors, a missing package.

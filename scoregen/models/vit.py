@@ -30,10 +30,10 @@ class ViT(nn.Module):
     r"""The encoder: (u, t) -> class token.
 
     Args:
-        shape: of one image, (C, H, W); sides that are no multiple of the patch are padded with grey.
+        shape: shape of one image, (C, H, W); sides that are no multiple of the patch are padded with grey.
         patch_size: side of a patch, in pixels.
-        width: of a token, a multiple of `heads` and of 2. depth: attention blocks.
-        heads: of each block. mlp_ratio: hidden width of a block's perceptron, over `width`.
+        width: width of a token, a multiple of `heads` and of 2. depth: attention blocks.
+        heads: number of heads of each block. mlp_ratio: hidden width of a block's perceptron, over `width`.
         dropout: in the blocks.
 
     Raises:
@@ -107,7 +107,7 @@ class ViTClassifier(nn.Module):
         pre-training learns encoder and projector, a linear probe the head, fine-tuning encoder and head.
 
     Args:
-        shape: of one image, (C, H, W). num_classes: K >= 2.
+        shape: shape of one image, (C, H, W). num_classes: K >= 2.
         noise_sigma: standard deviation of the noise on x in [0, 1] that the logits are for, > 0; the time is twice it.
         patch_size, width, depth, heads, mlp_ratio, dropout: of the `ViT`.
         hidden, projection: widths of the projector.

@@ -19,7 +19,7 @@ class Accuracy(Hook):
         source: its validation part is used, or its test part where it has none.
         loss: its `noise_sigma`, if it has one, is the noise.
         every: steps between evaluations.
-        seed: of the noise.
+        seed: seed of the noise.
         batch_size: images at a time.
         keep_best: keeps checkpoints/best; needs a validation part.
 

@@ -28,7 +28,7 @@ class EarlyStopping(Hook):
         patience: evaluations without improvement that end the run.
         n: noisy images of each part; a part with fewer images is repeated, with other noise.
         bins: quantiles of the noise level that are logged.
-        seed: of the frozen noise.
+        seed: seed of the frozen noise.
         batch_size: images at a time.
 
     Raises:

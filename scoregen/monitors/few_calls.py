@@ -24,9 +24,9 @@ class FewCalls(Hook):
         every: steps between them.
         levels: middle noise ratios, decreasing; the first call is at the start of the process.
         n: samples of a grid.
-        seed: of the samples, as in the preview.
+        seed: seed of the samples, as in the preview.
         features: what the distances compare; None for grids alone.
-        samples: of the distances, >= 2.
+        samples: number of samples of the distances, >= 2.
 
     Raises:
         ValueError: values out of range.

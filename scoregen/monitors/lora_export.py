@@ -54,7 +54,7 @@ class PromptPreview(Hook):
         source: gives their shape.
         every: steps between previews.
         n: pictures.
-        seed: of their noise.
+        seed: seed of their noise.
 
     Raises:
         ValueError: values out of range.

@@ -31,7 +31,7 @@ class Preview(Hook):
         every: steps between previews.
         config: of the run, shown in the report.
         n: samples.
-        seed: of the samples.
+        seed: seed of the samples.
 
     Raises:
         ValueError: values out of range.

@@ -37,7 +37,7 @@ class Quality(Hook):
         every: steps between evaluations.
         n: samples.
         reference: real images at most.
-        seed: of the samples.
+        seed: seed of the samples.
         batch_size: images at a time.
 
     Raises:

@@ -80,7 +80,7 @@ def residual_mask(prior: ScorePrior, x: Tensor, s: float, draws: int = 200, gene
         followed there. The least of each sample is 0.
 
     Args:
-        prior: as in `ScorePrior.residual`. x: (B, *S). s: noise ratio. draws: of noise.
+        prior: as in `ScorePrior.residual`. x: (B, *S). s: noise ratio. draws: number of draws of noise.
 
     Returns:
         (B, *S), >= 0.
@@ -100,7 +100,7 @@ def reliability(prior: ScorePrior, x: Tensor, s: float, draws: int = 200, genera
         1 says that the prior has nothing against a value; it does not say that the value is right.
 
     Args:
-        prior: as in `ScorePrior.residual`. x: (B, *S). s: noise ratio. draws: of noise.
+        prior: as in `ScorePrior.residual`. x: (B, *S). s: noise ratio. draws: number of draws of noise.
 
     Returns:
         (B, *S), in (0, 1].

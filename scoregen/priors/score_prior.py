@@ -110,7 +110,7 @@ class ScorePrior:
             It is at most about sqrt(2/pi) = .80 where x is what the prior expects.
 
         Args:
-            x: (B, *S) in data units. s: noise ratio. draws: of eps, averaged.
+            x: (B, *S) in data units. s: noise ratio. draws: number of draws of eps, averaged.
         """
         checks.whole(1, draws=draws)
         check_ratios(self.denoiser.sde, [s], "s")

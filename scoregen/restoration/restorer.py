@@ -139,7 +139,7 @@ class RowSigns:
     r"""Random signs of the rows of images, each a function of (seed, image, row, number of the draw).
 
     Args:
-        seed: of all. keys: of each image. first: number of the first row.
+        seed: seed of all. keys: of each image. first: number of the first row.
     """
 
     def __init__(self, seed: int, keys: Sequence[tuple[int, int]], first: int) -> None:

@@ -47,7 +47,7 @@ class Units:
     r"""How the values of a file become intensities in the units of the training data, and back.
 
     Args:
-        unit: of the values.
+        unit: unit of the values.
         scale: intensity, in the numbers of the file, that is 1 in the units of the training.
         floor: intensity, in the numbers of the file, to which darker ones are raised; None: they are refused.
         zeros: whether they are taken as they are, for a law of what was rounded to them.

@@ -39,7 +39,7 @@ def minimise(error: Error, levels: Sequence[float], floor: float, evaluations: i
         error: of levels, without the final 0.
         levels: decreasing, at least two.
         floor: the last level stays at or above it.
-        evaluations: of the error, for each level that is free.
+        evaluations: number of evaluations of the error, for each level that is free.
 
     Returns:
         Decreasing levels, as many.
@@ -110,9 +110,9 @@ class Fit:
     Args:
         n: starts of the fit, and of each of the two sets on which it has to be better.
         batch_size: starts a process works on at once.
-        seed: of the starts.
+        seed: seed of the starts.
         start: noise ratio from which samples start, as a purification does; None: that of the process.
-        evaluations: of a sampler, for each level that is free.
+        evaluations: runs of the sampler for each level that is fitted.
         reference: steps of the fine solution, by `VelocityABM`.
 
     Raises:
@@ -144,7 +144,7 @@ class Fit:
         Args:
             denoiser: D(u, s) of a process; guidance around it counts.
             sampler: deterministic, at least two steps.
-            shape: of a sample, (*S).
+            shape: shape of a sample, (*S).
             label: (n,) integers, or None.
             evaluated: called after each evaluation of the error.
 

@@ -25,7 +25,7 @@ class Quantised(PixelObservation):
 
     Args:
         step: between neighbouring values, > 0. low, high: the lowest and the highest value.
-        looks: of speckle before the rounding; None: none.
+        looks: looks of speckle before the rounding; None: none.
 
     Raises:
         ValueError: a step that does not fit; in use, values outside [low, high] or between the steps.

@@ -27,7 +27,7 @@ def tile_starts(length: int, size: int, overlap: int) -> list[int]:
     r"""First pixels of the fewest evenly spread tiles that cover `length` with at least this overlap.
 
     Args:
-        length: of the side in pixels, >= size. size: of a tile. overlap: of neighbours, <= size / 2.
+        length: of the side in pixels, >= size. size: of a tile. overlap: overlap of neighbours, <= size / 2.
     """
     count = max(1, -(-(length - overlap) // (size - overlap)))
     return [round(i * (length - size) / max(1, count - 1)) for i in range(count)]
@@ -68,7 +68,7 @@ class Tiled(DenoiserWrapper):
     Args:
         denoiser: D(u, s) of a process of images (B, C, size, size).
         size: side of a tile in pixels.
-        overlap: of neighbouring tiles; a quarter of the size unless given.
+        overlap: overlap of neighbouring tiles; a quarter of the size unless given.
         batch: tiles at a time.
         channels: C of the denoiser; 1 denoises every channel of an image as an image of its own. None: as they come.
 
@@ -96,7 +96,7 @@ class Tiled(DenoiserWrapper):
         r"""The same denoiser for some rows of an image, by the tiles and the weights of the whole image.
 
         Args:
-            height: of the image. first, last: it is right in rows first .. last - 1.
+            height: height of the image. first, last: it is right in rows first .. last - 1.
 
         Returns:
             The denoiser, which takes rows low .. high - 1 of the image, low and high. Only the rows that were asked for

@@ -223,7 +223,7 @@ class GeometricOU(SDE):
 
     Args:
         beta_min: rate at t = 0. beta_max: rate at t = 1.
-        mean: of the stationary law N(mean, 1) of log X.
+        mean: mean of the stationary law N(mean, 1) of log X.
         offset: c >= 0 of x + offset.
         data_range: smallest and largest data value, taken to [-1, 1] by the chart; None leaves log(x + offset) as it
             is.

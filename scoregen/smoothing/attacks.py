@@ -50,7 +50,7 @@ def attack_dataset(
         data: data[i] -> (x, ...).
         run: its certificates.
         out: the folder; the file is attacks.jsonl.
-        seed: of the noise, which certificates of this seed do not share.
+        seed: seed of the noise, which certificates of this seed do not share.
         draws, steps: of the attack.
 
     Returns:

@@ -63,7 +63,7 @@ def certify_dataset(
         indices: of the inputs.
         method: rule for drawing and bounding (`make_method`).
         out: the folder.
-        seed: of the noise.
+        seed: seed of the noise.
         description: further facts for the header (names of the data and the model).
 
     Returns:

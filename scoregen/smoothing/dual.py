@@ -133,7 +133,7 @@ class DualSmoothing:
         Args:
             inputs: (index, x) with x of shape (*S); indices must differ.
             method: of `make_dual_method` with the noises of the parts.
-            seed: of the noise.
+            seed: seed of the noise.
             block: inputs that are read at once: the selector sees them all before an expert sees one.
         """
         waiting, used = iter(inputs), dict[int, tuple[int, Tensor]]()

@@ -111,7 +111,7 @@ class Guard:
         r"""Counts half of some chunks of finished requests again, beside other inputs.
 
         Args:
-            requests: as `Engine.count` had them. seed: of the noise.
+            requests: as `Engine.count` had them. seed: seed of the noise.
             answers: (draws,) the class of each draw, in the order of the requests.
 
         Raises:

@@ -26,7 +26,7 @@ class SampledLabels(nn.Module):
         classifier: has D(u, s | x).
         sampler: sampler(denoiser, shape, generator=...) -> labels (B, K) in data units, where one-hot ones are.
         votes: draws for each input; the majority counts, ties broken by the mean distance.
-        seed: of the noise.
+        seed: seed of the noise.
 
     Raises:
         ValueError: votes < 1, or a sampler whose labels depend on the rest of their batch.

@@ -30,7 +30,7 @@ def explain_records(
         data: data[i] -> (x, label).
         records: of the certificates; of one that is double, one is used.
         n: draws for an input. alpha: failure probability of one statement.
-        seed: of the noise, which certificates of this seed do not share.
+        seed: seed of the noise, which certificates of this seed do not share.
     """
     classes = {int(record["index"]): int(record["candidate"]) for record in records}
     inputs = torch.stack([data[index][0] for index in classes])

@@ -87,7 +87,7 @@ class PurifiedClassifier(nn.Module):
         sampler: sampler(denoiser, start=(x_t, t), generator=...) -> x.
         sigma: of the smoothing noise: Gaussian(sigma), or LogNormal(sigma, offset) before a log chart of that offset.
         votes: purifications of each noisy input; the majority counts, ties broken by the mean softmax.
-        seed: of the purification's own noise.
+        seed: seed of the purification's own noise.
         average: k: the denoiser sees the means of k x k pixels, and its clean image is enlarged again; k > 1 is for
             Gaussian noise on images and an affine chart.
 

@@ -182,7 +182,7 @@ class SmoothedClassifier:
         Args:
             inputs: (index, x) with x of shape (*S); indices must differ.
             method: when to stop and what counts prove.
-            seed: of the noise.
+            seed: seed of the noise.
         """
         for index, tally in self.tallies(inputs, method, seed):
             yield index, conclude(tally, method, self.noise)

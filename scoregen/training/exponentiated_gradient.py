@@ -24,7 +24,7 @@ class ExponentiatedGradient(torch.optim.Optimizer):
 
     Args:
         params: parameters, or groups of them.
-        lr: of the logarithm of a parameter, > 0.
+        lr: learning rate of the logarithm of a parameter, > 0.
 
     Raises:
         ValueError: lr <= 0.

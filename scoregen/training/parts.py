@@ -46,7 +46,7 @@ class Parts:
 
     Args:
         settings: how it runs.
-        seed: of everything random.
+        seed: seed of everything random.
         accelerator: devices and processes.
         model: trained in place.
         loss: loss(model, x, label, generator, quantile) -> (B,).

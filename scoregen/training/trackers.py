@@ -14,7 +14,7 @@ class Trackers(Logger):
     r"""Mirrors metrics.jsonl into trackers of Accelerate; what has a folder of its own gets one in the run folder.
 
     Args:
-        names: of trackers, as Accelerate calls them, or as they are registered by
+        names: names of trackers, as Accelerate calls them, or as they are registered by
             `accelerate.tracking.register_tracker_class`.
         project: the project, experiment or run, as the tracker calls it.
         options: a mapping of further arguments for each name, as `init_kwargs` of `Accelerator.init_trackers`.

@@ -70,7 +70,7 @@ class Trainer(Settings):
             start: checkpoint to resume from.
             loggers: used on the first process.
             hooks: called on every process.
-            seed: of everything random.
+            seed: seed of everything random.
 
         Returns:
             The averaged weights.
