@@ -68,6 +68,11 @@ class Keys:
     def __len__(self) -> int:
         return len(self._places) if isinstance(self._places, range) else len(self._numbers())
 
+    @property
+    def first(self) -> int:
+        r"""Place of the first sample in the global batch; 0 where the places do not follow one another."""
+        return self._places.start if isinstance(self._places, range) else 0
+
     def copy(self) -> Self:
         r"""The same keys at the same draw."""
         twin = type(self)(*self._keys, self._places)

@@ -12,6 +12,7 @@ Reference: Boffi, Albergo, Vanden-Eijnden (2025), arXiv 2505.18825; Frans et al.
 (2025), arXiv 2505.13447.
 """
 
+from fractions import Fraction
 from functools import partial
 from typing import Literal
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from scoregen import checks
+from scoregen.keys import Keys
 from scoregen.losses.base import Loss, TrainableDenoiser, drop_labels
 from scoregen.losses.flow_map_targets import JumpBatch, Points, meanflow, progressive
 from scoregen.losses.jacobian import random_state, restore_random_state
@@ -55,8 +57,8 @@ class FlowMap(Loss):
         h: half the difference of log s of the derivative (meanflow).
 
     Raises:
-        ValueError: values out of range; in `begin`, a model that is not told the next level; fewer than two samples
-            where there are gradients.
+        ValueError: values out of range; in `begin`, a model that is not told the next level; a batch so small
+            that one of its parts may be empty, where there are gradients.
     """
 
     comparable = False  # the targets of jumps move with the network
@@ -85,6 +87,7 @@ class FlowMap(Loss):
         self.noise_levels = LogNormal(-0.8, 1.7) if noise_levels is None else noise_levels
         self.weighting = EDMWeighting() if weighting is None else weighting
         self.matching = float(matching)
+        self._share = (1 - Fraction(self.matching).limit_denominator(1000)).as_integer_ratio()  # of what jumps
         self.to_data, self.to_noise, self.upward = float(to_data), float(to_noise), float(upward)
         self.label_dropout = float(label_dropout)
         self._target = progressive if target == "progressive" else partial(meanflow, h=self.h)
@@ -107,13 +110,15 @@ class FlowMap(Loss):
         quantile: Tensor | None = None,
     ) -> Tensor:
         y = model.sde.to_chart(x_0)
-        n = self._count(len(y))  # the first n samples jump
+        order, n = self._parts(len(y), generator, y.device)  # the first n of this order jump
         if quantile is None:
             quantile = stratified(len(y), generator, y.device)
-        s = self.noise_levels(model.sde, _dealt(quantile, n))
+        s = self.noise_levels(model.sde, quantile[order])
         label = drop_labels(model, label, self.label_dropout, generator)
-        eps = randn(y.shape, generator, y.dtype, y.device)
-        draws = rand((len(y), _DRAWS), generator, s.dtype, y.device)[:n]
+        label = None if label is None else label[order]
+        eps = randn(y.shape, generator, y.dtype, y.device)[order]
+        draws = rand((len(y), _DRAWS), generator, s.dtype, y.device)[order[:n]]
+        y = y[order]
         start, r = self._levels(model.sde, s[:n], self.noise_levels(model.sde, draws[:, 0]), draws)
         s = torch.cat([start, s[n:]])
         u = y + expand(s, y) * eps
@@ -123,16 +128,26 @@ class FlowMap(Loss):
         error = self.weighting(s, model.sigma_data).to(delta) * delta.square().flatten(1).mean(1)
         if torch.is_grad_enabled():  # not what a held-out evaluation sees
             self._record(error.detach(), n)
-        return error
+        return error[torch.argsort(order)]
 
-    def _count(self, batch: int) -> int:
-        r"""How many of a batch jump: at least one, and at least one does not."""
-        if batch < 2 and torch.is_grad_enabled():
+    def _parts(self, batch: int, generator: Generators, device: torch.device) -> tuple[Tensor, int]:
+        r"""An order of a batch in which those that jump come first, and how many they are.
+
+        Who jumps depends on the place in the global batch alone, so it is the same for any number of processes and
+        micro-batches. The places are evenly spread, and so are the noise levels of both parts.
+        """
+        first = generator.first if isinstance(generator, Keys) else 0
+        a, b = self._share
+        n = (first + batch) * a // b - first * a // b
+        if torch.is_grad_enabled() and batch < (least := max(-(-b // a), -(-b // (b - a)))):
             raise ValueError(
-                f"a flow map needs at least 2 samples of a batch in each process and micro-batch, got {batch}. Give a "
-                "larger trainer.batch_size, or a smaller trainer.accumulate."
+                f"a flow map with loss.matching={self.matching:g} needs at least {least} samples of a batch in each "
+                f"process and micro-batch, so that some jump and some do not, got {batch}. Give a larger "
+                "trainer.batch_size, or a smaller trainer.accumulate."
             )
-        return min(max(1, batch - round(self.matching * batch)), batch - 1)
+        places = torch.arange(first, first + batch, device=device)
+        jumps = (places + 1) * a // b - places * a // b
+        return torch.argsort(1 - jumps, stable=True), n
 
     def _levels(self, sde: SDE, one: Tensor, other: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         r"""s and r of jumps between two levels, or one and an end of the process, or from end to end."""
@@ -187,11 +202,3 @@ def _apart(model: TrainableDenoiser, jumps: JumpBatch, rest: Points) -> Tensor:
     r"""The same in two calls: the masks of a batch cannot be drawn again for a part of it."""
     moved = [jump(model, jumps.u, jumps.s, jumps.label, jumps.r)] if len(jumps.u) else []
     return torch.cat([*moved, model(rest.u, rest.s, rest.label)])
-
-
-def _dealt(quantile: Tensor, n: int) -> Tensor:
-    r"""Quantiles (B,) in another order, so that the first n and the rest are both spread evenly over them."""
-    batch = len(quantile)
-    places = torch.arange(batch, device=quantile.device)
-    jumps = (places + 1) * n // batch - places * n // batch  # 1 at n places, evenly spread
-    return quantile[torch.argsort(1 - jumps, stable=True)]

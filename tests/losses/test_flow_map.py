@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from scoregen.keys import Keys
 from scoregen.losses import DenoisingScoreMatching, FlowMap, JacobianPenalty, LogNormal
-from scoregen.losses.flow_map import _dealt
 from scoregen.losses.flow_map_targets import JumpBatch, meanflow, progressive
 from scoregen.models import MLP, Denoiser, DiT, FlatMLP, LoRA, UNet
 from scoregen.models.next_level import NextLevel, gap_of
@@ -118,7 +117,7 @@ class Affine:
 
 @pytest.mark.parametrize("upward", [0.0, 1.0], ids=["down", "up"])
 def test_loss_is_the_formula_written_out(upward):
-    r"""The first three of seven samples jump; the others are score matching."""
+    r"""Two of seven samples jump, at the places where the whole part of 2 (place + 1)/5 grows; others match scores."""
     loss = FlowMap(
         matching=0.6,
         to_data=0.5,
@@ -137,10 +136,9 @@ def test_loss_is_the_formula_written_out(upward):
     def denoised(u, s, r):
         return u / (1 + s + 0.3 * r) + 0.1
 
-    order = [2, 4, 6, 0, 1, 3, 5]  # three places of seven, evenly spread, and the rest
     for i in range(7):
-        s = law(QUANTILE[order[i]])
-        if i < 3:
+        s = law(QUANTILE[i])
+        if i in (2, 4):
             low, high = sorted([s, law(draws[i, 0])])
             to_data, to_noise = bool(draws[i, 1] < 0.5), bool(draws[i, 2] < 0.3)
             high = 80.0 if to_noise else high
@@ -168,7 +166,7 @@ def test_gradient_flows_through_what_is_trained_alone():
     assert [call[-1] for call in model.calls] == [True, True, False, False]
     with torch.no_grad():
         (u, s, _, r, _), (v, t, *_), (_, _, _, m, _), (u_m, *_) = model.calls
-    n, expected = len(u), 0.0
+    n, expected, y = len(u), 0.0, data()[[1, 3, 5, 0, 2, 4, 6]]  # the second of every two jumps
     for i in range(7):
         if i < n:
             slope = u[i] / (1 + s[i] + 0.3 * r[i])
@@ -178,7 +176,7 @@ def test_gradient_flows_through_what_is_trained_alone():
             delta, level = slope + 0.1 - w * second - (1 - w) * first, s[i]
         else:
             slope = v[i - n] / (1 + 1.3 * t[i - n])
-            delta, level = slope + 0.1 - data()[i], t[i - n]
+            delta, level = slope + 0.1 - y[i], t[i - n]
         expected = expected + (level**2 + 0.25) / (level * 0.5) ** 2 * (2 * delta * slope).mean()
     torch.testing.assert_close(weight.grad, expected.detach())
 
@@ -194,21 +192,42 @@ def test_ends_of_jumps_follow_their_probabilities():
     assert float((s[r > s] < 0.0020001).double().mean()) == pytest.approx(0.3, abs=0.09)
 
 
-@pytest.mark.parametrize(("batch", "n"), [(8, 4), (9, 4), (7, 2), (2, 1)])
-def test_levels_of_both_parts_are_spread_evenly(batch, n):
+@pytest.mark.parametrize(
+    ("batch", "matching", "n"), [(8, 0.5, 4), (9, 0.5, 4), (7, 0.75, 1), (2, 0.5, 1), (30, 0.1, 27)]
+)
+def test_levels_of_both_parts_are_spread_evenly(batch, matching, n):
+    order, found = FlowMap(matching=matching)._parts(batch, None, torch.device("cpu"))
     quantile = (torch.arange(batch) + 0.5) / batch
-    dealt = _dealt(quantile, n)
-    assert sorted(dealt.tolist()) == quantile.tolist()
+    dealt = quantile[order]
+    assert found == n and sorted(dealt.tolist()) == quantile.tolist()
     for part in (dealt[:n], dealt[n:]):
         assert part.tolist() == sorted(part.tolist())
         assert part[0] <= 1 / len(part) + 0.5 / batch and part[-1] >= 1 - 1 / len(part) - 0.5 / batch
         assert all(b - a <= 1 / batch + 1 / len(part) + 1e-6 for a, b in pairwise(part.tolist()))
 
 
-def test_a_batch_of_one_is_refused_where_it_is_trained_on_and_measured_where_not():
-    loss = FlowMap()
-    with pytest.raises(ValueError, match="at least 2 samples of a batch in each process and micro-batch, got 1"):
-        loss(Affine(), data(1), None, generator(0))
+@pytest.mark.parametrize("matching", [0.5, 0.3])
+@pytest.mark.parametrize("target", ["progressive", "meanflow"])
+def test_a_sample_has_the_same_loss_however_the_batch_is_cut(matching, target):
+    r"""Processes and micro-batches each see a slice of the global batch."""
+    loss, x, quantile = FlowMap(target=target, matching=matching, upward=0.2), data(12), (torch.arange(12) + 0.5) / 12
+
+    def of(places):
+        keys = Keys(0, 1, 2, places)
+        return loss(Affine(), x[places.start : places.stop], None, keys, quantile[places.start : places.stop])
+
+    whole = of(range(12))
+    for size in (4, 6):
+        cut = torch.cat([of(range(first, first + size)) for first in range(0, 12, size)])
+        torch.testing.assert_close(cut, whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("matching", "least"), [(0.5, 2), (0.75, 4), (0.3, 4)])
+def test_a_small_batch_is_refused_where_it_is_trained_on_and_measured_where_not(matching, least):
+    loss = FlowMap(matching=matching)
+    with pytest.raises(ValueError, match=f"at least {least} samples of a batch in each process and micro-batch"):
+        loss(Affine(), data(least - 1), None, generator(0))
+    assert loss(Affine(), data(least), None, generator(0)).shape == (least,)
     with torch.no_grad():
         assert loss(Affine(), data(1), None, generator(0)).shape == (1,)
 
@@ -369,10 +388,9 @@ def test_a_penalty_on_the_jacobian_stands_on_the_jumps_for_all_samples():
 def test_the_log_holds_the_losses_of_both_parts():
     loss = FlowMap()
     values = [loss(Affine(), data(), None, generator(k), QUANTILE) for k in range(2)]
-    n = 7 - round(3.5)
-    expected = {
-        "jumps": float(torch.stack([v[:n] for v in values]).mean()),
-        "matching": float(torch.stack([v[n:] for v in values]).mean()),
+    expected = {  # every second sample jumps
+        "jumps": float(torch.stack([v[1::2] for v in values]).mean()),
+        "matching": float(torch.stack([v[::2] for v in values]).mean()),
     }
     assert loss.metrics() == pytest.approx(expected, rel=1e-6)
     assert loss.metrics() == {}
