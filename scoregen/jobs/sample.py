@@ -44,7 +44,7 @@ class Sample(FastJob):
         format: "png", or "npz" for values that are not rounded; "csv" or "parquet" for rows of a table.
         seed: image k depends on the seed and k alone.
         label: None, one for all, a list, "all" (in turn) or "random" (drawn for each image); classes by number or name.
-        condition: of a table: values of columns that all rows have, {species: cat, dose: 2.5}.
+        condition: for a table the values of columns that all rows have, {species: cat, dose: 2.5}.
         prompts: texts of a text-to-image model, which labels 0, 1, ... mean; in turn unless label is given.
         guidance: scale of classifier-free guidance; 1 is none.
         autoguidance: true guides away from the short average of the run (trainer.ema_snapshots), in place of the model
