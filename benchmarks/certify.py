@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from scoregen.allocator import keep_freed_memory
 from scoregen.data import MNIST
 from scoregen.smoothing import Gaussian, SmoothedClassifier
 from scoregen.smoothing.attack import attack
@@ -266,6 +267,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, help="draws for an input")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    keep_freed_memory()  # as the commands do
     if options.part == "futility":
         for line in futility(options.inputs or 1000, options.n or 100_000, options.rounds):
             print(line, flush=True)
