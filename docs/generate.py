@@ -113,11 +113,12 @@ def _text(target: griffe.Object) -> Iterator[str]:
         elif isinstance(section, griffe.DocstringSectionParameters | griffe.DocstringSectionAttributes):
             title = "Arguments" if isinstance(section, griffe.DocstringSectionParameters) else "Attributes"
             yield f"*{title}*"
-            yield _entries([(item.name, item.description) for item in section.value], _names(target).__contains__)
+            found = [(_listed(item), item.description) for item in section.value]
+            yield _entries(found, _names(target).__contains__)
         elif isinstance(section, griffe.DocstringSectionRaises):
             yield "*Raises*"
-            found = [(str(item.annotation), item.description) for item in section.value]
-            yield _entries(found, lambda name: name.endswith(("Error", "Interrupted")))
+            raised = [(str(item.annotation), item.description) for item in section.value]
+            yield _entries(raised, lambda name: name.endswith(("Error", "Interrupted")))
         elif isinstance(section, griffe.DocstringSectionReturns | griffe.DocstringSectionYields):
             yield f"*Returns* {_line(' '.join(item.description for item in section.value))}"
         elif isinstance(section, griffe.DocstringSectionAdmonition):
@@ -125,6 +126,11 @@ def _text(target: griffe.Object) -> Iterator[str]:
             yield f"{title}: {_line(f'{section.title} {section.value.description}')}"
         else:
             raise TypeError(f"{target.path}: a section of the kind {section.kind} has no form here. Add one to _text.")
+
+
+def _listed(item: griffe.DocstringParameter | griffe.DocstringAttribute) -> str:
+    r"""Its name; of "a, b: text" among attributes griffe takes the second name for an annotation."""
+    return f"{item.name} {item.annotation}" if item.name.endswith(",") else item.name
 
 
 def _names(target: griffe.Object) -> set[str]:

@@ -93,7 +93,7 @@ class Demo(FastJob):
         r"""What is behind each tab.
 
         Raises:
-            UserError: there is none.
+            UserError: the checkpoint can serve no tab.
         """
         from scoregen.jobs.demo_certifying import certifying_of
         from scoregen.jobs.demo_despeckling import despeckling_of

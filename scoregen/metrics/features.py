@@ -172,7 +172,7 @@ class CheckpointFeatures(AbstractClassifierFeatures):
         trust: as `scoregen.load`; None: nothing.
 
     Raises:
-        UserError: it is no checkpoint of a classifier.
+        UserError: the checkpoint is not that of a classifier.
     """
 
     def __init__(

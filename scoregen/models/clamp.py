@@ -21,7 +21,7 @@ class Clamp(DenoiserWrapper):
         low, high: range in data units; None leaves that side open.
 
     Raises:
-        ValueError: unless low < high, or a bound outside the chart (low + offset <= 0 for a log chart).
+        ValueError: not low < high, or a bound outside the chart (low + offset <= 0 for a log chart).
     """
 
     def __init__(self, denoiser: DenoiserLike, low: float | None = 0.0, high: float | None = 1.0) -> None:

@@ -114,7 +114,7 @@ class LatentDiffusion(HasLatents, DenoiserWrapper):
         r"""Writes the adapters as pytorch_lora_weights.safetensors, which `pipe.load_lora_weights(folder)` reads.
 
         Raises:
-            ValueError: there are none (rank=None).
+            ValueError: the model has no adapters (rank=None).
         """
         if not hasattr(self.unet, "peft_config"):
             raise ValueError("there are no adapters to save. Make the model with a rank, e.g. rank=8.")

@@ -22,7 +22,7 @@ def open_scenes(path: str, max_pixels: int = MOST_PIXELS, layout: Layout | None 
         layout: where the channels of arrays are; None where the shape tells.
 
     Raises:
-        UserError: there are none; one is damaged, too large or of another kind, or could not be given back as it is.
+        UserError: there are no scenes; or one is damaged, too large, of another kind, or cannot be written as it is.
     """
     if not Path(path).exists():
         raise UserError(f"{KEY}: {absent(path)}")

@@ -34,7 +34,7 @@ class Restored:
     r"""A restored band.
 
     Args:
-        band: it. values: (C, rows, W) as the file has them. deviation: of the values, NaN without data, or None.
+        band: the rows. values: (C, rows, W) as in the file. deviation: of the values, NaN without data, or None.
         altered: counts of values that no count, or no file, can have.
     """
 
@@ -161,7 +161,7 @@ class Restorer:
     r"""Restores bands of scenes.
 
     Args:
-        scenes: them. units: of the planes of each. reading: of their values.
+        scenes: the scenes. units: those of the planes of each scene. reading: how their values are read.
         denoiser: on tiles. estimate: that is made.
         rest: intensity that stands for pixels without data far from valid ones; None where there are none.
     """

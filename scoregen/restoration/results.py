@@ -36,7 +36,7 @@ class Results:
     r"""The results of scenes in a folder.
 
     Args:
-        scenes: them. bands: of each. out: the folder.
+        scenes: the scenes. bands: those of each scene. out: the folder.
     """
 
     def __init__(self, scenes: Sequence[Scene], bands: Sequence[Sequence[Band]], out: Path) -> None:
@@ -80,7 +80,7 @@ class Results:
         r"""Writes a restored band.
 
         Args:
-            band: it. values: (C, rows, W) as they stand in the file. deviation: of them, or None.
+            band: the rows. values: (C, rows, W) as they are in the file. deviation: that of the values, or None.
             altered: what was changed in it; None: nothing.
         """
         scene = self.scenes[band.scene]

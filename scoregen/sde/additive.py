@@ -88,7 +88,7 @@ class _LinearBeta(_Decaying):
         chart: data to model coordinates.
 
     Raises:
-        ValueError: unless 0 < beta_min <= beta_max.
+        ValueError: not 0 < beta_min <= beta_max.
     """
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0, chart: Chart | None = None) -> None:
@@ -114,7 +114,7 @@ class VP(_LinearBeta, VariancePreserving):
         chart: data to model coordinates.
 
     Raises:
-        ValueError: unless 0 < beta_min <= beta_max.
+        ValueError: not 0 < beta_min <= beta_max.
 
     Reference: Song et al. (2021), arXiv 2011.13456, equation 11.
     """
@@ -128,7 +128,7 @@ class SubVP(_LinearBeta, SubVariancePreserving):
         chart: data to model coordinates.
 
     Raises:
-        ValueError: unless 0 < beta_min <= beta_max.
+        ValueError: not 0 < beta_min <= beta_max.
 
     Reference: Song et al. (2021), arXiv 2011.13456, equation 12.
     """
@@ -142,7 +142,7 @@ class VarianceExploding(SDE):
         chart: data to model coordinates.
 
     Raises:
-        ValueError: unless 0 < sigma_min < sigma_max.
+        ValueError: not 0 < sigma_min < sigma_max.
     """
 
     def __init__(self, sigma_min: float, sigma_max: float, chart: Chart | None = None) -> None:
@@ -174,7 +174,7 @@ class VE(VarianceExploding):
         chart: data to model coordinates.
 
     Raises:
-        ValueError: unless 0 < sigma_min < sigma_max.
+        ValueError: not 0 < sigma_min < sigma_max.
 
     Reference: Song et al. (2021), arXiv 2011.13456, equation 9.
     """
@@ -198,7 +198,7 @@ class EDM(VarianceExploding):
         chart: data to model coordinates.
 
     Raises:
-        ValueError: unless 0 < sigma_min < sigma_max and rho > 0.
+        ValueError: not 0 < sigma_min < sigma_max and rho > 0.
 
     Reference: Karras et al. (2022), arXiv 2206.00364, equation 5.
     """

@@ -75,7 +75,7 @@ def standardise(data_range: tuple[float, float] | None, offset: float) -> Affine
         data_range: smallest and largest data value. offset: of the log chart.
 
     Raises:
-        ValueError: unless low < high and low + offset > 0.
+        ValueError: not low < high and low + offset > 0.
     """
     if data_range is None:
         return Affine()
@@ -229,7 +229,7 @@ class GeometricOU(SDE):
             is.
 
     Raises:
-        ValueError: unless 0 < beta_min <= beta_max, or a mean that is not finite.
+        ValueError: not 0 < beta_min <= beta_max, or a mean that is not finite.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class AnisotropicGaussian(AbstractNoise):
             shape; or a file FILE.npy of either.
 
     Raises:
-        ValueError: they are not positive numbers, or the file cannot be read.
+        ValueError: values of sigma that are not positive numbers, or the file cannot be read.
     """
 
     norm, order = "scaled-l2", 2

@@ -105,7 +105,7 @@ class AbstractNoise(ABC):
         r"""Checks that the theorem holds for this input; noises with such limits override it.
 
         Raises:
-            ValueError: it does not.
+            ValueError: the theorem does not hold for x.
         """
 
 

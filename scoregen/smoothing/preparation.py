@@ -27,7 +27,7 @@ class Normalized(nn.Module):
         mean, std: a number for each channel, in the units of x; std > 0.
 
     Raises:
-        ValueError: of different lengths, or std <= 0.
+        ValueError: mean and std of different lengths, or std <= 0.
     """
 
     mean: Tensor

@@ -262,7 +262,7 @@ class SmoothedClassifier:
             The guard, whose `after` asks again.
 
         Raises:
-            ValueError: it depends on chance, or on the rest of the batch.
+            ValueError: its answer depends on chance, or on the rest of the batch.
         """
         refuse_training(self.classifier)
         engine = self._engine(inputs[0][1])

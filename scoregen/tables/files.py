@@ -52,7 +52,7 @@ def read_table(
         path: the file. separator: between the cells of a text file. where: the key that names it, for messages.
 
     Raises:
-        UserError: it is missing, empty or damaged, or a name of a column occurs twice.
+        UserError: the file is missing, empty or damaged, or a name of a column occurs twice.
     """
     library, file = pandas(), Path(path).expanduser()
     if not file.is_file():

@@ -81,7 +81,7 @@ class Schema:
         r"""A column by its name.
 
         Raises:
-            UserError: there is none; `where` is the key that names it.
+            UserError: there is no such column; `where` is the key that names it.
         """
         for column in self.kept:
             if str(column.name) == str(name):

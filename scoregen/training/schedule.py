@@ -30,7 +30,7 @@ class Schedule(ABC):
 
 
 class Constant(Schedule):
-    r"""1.
+    r"""The factor 1 at every step after the warm-up.
 
     Args:
         warmup: steps of linear increase from 0.

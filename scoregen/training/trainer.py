@@ -162,14 +162,14 @@ class Trainer(Settings):
             loop.run()
 
     def settled(self, node: Mapping[str, Any]) -> dict[str, Any]:
-        r"""Its node with the precision that was chosen, which a run keeps on other hardware."""
+        r"""The node of the configuration with the precision that was chosen, which a run keeps on other hardware."""
         return {**node, "precision": mixed_precision(self.precision)}
 
     def check(self, model: nn.Module, loss: Loss) -> None:
         r"""Refuses a model or loss that these settings do not suit, before any work; says what one process leaves out.
 
         Raises:
-            UserError: it names what.
+            UserError: they do not suit; the message names what.
         """
         if self.sharding is not None:
             check_sharding(model, loss, mixed_precision(self.precision))

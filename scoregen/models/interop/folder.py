@@ -37,7 +37,7 @@ class Folder:
         r"""The mapping of a JSON file.
 
         Raises:
-            UserError: it is missing, damaged or no mapping.
+            UserError: the file is missing, damaged or not a mapping.
         """
         path = self.path / name
         try:
@@ -63,7 +63,7 @@ class Folder:
         r"""The safetensors of a part, a folder inside this one or "".
 
         Raises:
-            UserError: there are none; pickles are not read.
+            UserError: there are no safetensors; pickles are not read.
         """
         folder = self.path / part
         whole = folder / f"{_WEIGHTS}.safetensors"
