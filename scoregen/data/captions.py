@@ -34,7 +34,7 @@ class CaptionedFolder(Source):
         augmentation: applied to training batches.
         max_pixels: largest number of pixels that a picture may have, in its file and once it is resized.
         max_corrupt: share of the pictures that a training skips where they are damaged.
-        test, validation: as of `Source`.
+        test, validation: which data are these parts, as in `Source`.
 
     Raises:
         ValueError: size or max_corrupt out of range.

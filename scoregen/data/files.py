@@ -74,7 +74,7 @@ def read_deep(
     r"""What a file holds, and its pixels (C, H, W): bytes; 16 bits as fractions of full scale; or floats.
 
     Args:
-        where, mode, size, most: as `read_picture`.
+        where, mode, size, most: as in `read_picture`.
     """
     kind, image = _read(file, where, most, size)
     if isinstance(image, Image.Image):

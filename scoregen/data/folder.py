@@ -30,12 +30,12 @@ class Folder(Source):
     Args:
         path: the folder, searched recursively.
         size: pictures are resized (shorter side) and cropped to size x size; None for pictures that all have one size.
-        channels: 1 or 3, that they are converted to; None for that of the files.
+        channels: 1 or 3, to which pictures are converted; None: as in the files.
         range: what 0 and full scale stand for in pictures of 8 and 16 bits, and where floats lie; None: [0, 1].
         augmentation: applied to training batches.
         max_pixels: largest number of pixels that a picture may have, in its file and once it is resized.
         max_corrupt: share of the pictures that a training skips where they are damaged.
-        test, validation: as `Source`.
+        test, validation: which data are these parts, as in `Source`.
 
     Raises:
         ValueError: size or max_corrupt out of range.

@@ -31,19 +31,19 @@ class HuggingFace(Source):
 
     Args:
         path: a file, a folder, or the id of a data set on the hub, OWNER/NAME.
-        split: that is trained on.
+        split: split on which a model is trained.
         image: column of the pictures; None where there is one.
         label: column of the classes; None for the one that has names of classes, or is called label.
         caption: column of texts, in place of classes.
-        subset: of a data set that has several.
+        subset: which subset, of a data set that has several.
         revision: branch, tag or commit on the hub.
         size: pictures are resized (shorter side) and cropped to size x size; None for pictures that all have one size.
-        channels: 1 or 3, that they are converted to; None for that of the files, or 3 with captions.
+        channels: 1 or 3, to which pictures are converted; None: as in the files, or 3 with captions.
         range: what 0 and full scale stand for in pictures of 8 and 16 bits, and where floats lie; None: [0, 1].
         augmentation: applied to training batches.
         max_pixels: largest number of pixels that a picture may have, in its file and once it is resized.
         max_corrupt: share of the pictures that a training skips where they are damaged.
-        test, validation: as of `Source`.
+        test, validation: which data are these parts, as in `Source`.
 
     Raises:
         ValueError: size or max_corrupt out of range.
@@ -128,7 +128,7 @@ class TablePictures(Pictures):
     Args:
         table: of the library. column: its name.
         roots: folders in which a picture that is not in the table may lie.
-        label, wanted: as of `Pictures`.
+        label, wanted: as in `Pictures`.
     """
 
     def __init__(

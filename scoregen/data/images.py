@@ -19,7 +19,7 @@ class Digits(Source):
 
     Args:
         augmentation: applied to training batches.
-        test, validation: as of `Source`.
+        test, validation: which data are these parts, as in `Source`.
     """
 
     name = "digits"
@@ -43,7 +43,7 @@ class _Torchvision(Source):
         root: folder of the files.
         download: whether to fetch missing files.
         augmentation: applied to training batches.
-        test, validation: as of `Source`.
+        test, validation: which data are these parts, as in `Source`.
     """
 
     range = (0.0, 1.0)
@@ -101,7 +101,7 @@ class MNIST(_Torchvision):
         root: folder of the files.
         download: whether to fetch missing files.
         augmentation: applied to training batches.
-        test, validation: as of `Source`.
+        test, validation: which data are these parts, as in `Source`.
     """
 
     name, class_name = "mnist", "MNIST"
@@ -114,7 +114,7 @@ class FashionMNIST(_Torchvision):
         root: folder of the files.
         download: whether to fetch missing files.
         augmentation: applied to training batches.
-        test, validation: as of `Source`.
+        test, validation: which data are these parts, as in `Source`.
     """
 
     name, class_name = "fashion_mnist", "FashionMNIST"
@@ -127,7 +127,7 @@ class KMNIST(_Torchvision):
         root: folder of the files.
         download: whether to fetch missing files.
         augmentation: applied to training batches.
-        test, validation: as of `Source`.
+        test, validation: which data are these parts, as in `Source`.
     """
 
     name, class_name, subset = "kmnist", "KMNIST", "kmnist_10k.npz"
@@ -140,7 +140,7 @@ class CIFAR10(_Torchvision):
         root: folder of the files.
         download: whether to fetch missing files.
         augmentation: applied to training batches.
-        test, validation: as of `Source`.
+        test, validation: which data are these parts, as in `Source`.
     """
 
     name, class_name, subset = "cifar10", "CIFAR10", "cifar10_subset.npz"

@@ -44,7 +44,7 @@ class Npy(Source):
         range: what 0 and full scale stand for, and where floats lie; None: [0, 1] for images, anything for vectors.
         augmentation: applied to training batches.
         max_corrupt: share of the files of a folder that a training skips where they are damaged.
-        test, validation: as `Source`.
+        test, validation: which data are these parts, as in `Source`.
 
     Raises:
         UserError: a file is missing or damaged, arrays differ in shape or type, or values lie outside the range.

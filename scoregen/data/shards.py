@@ -39,12 +39,12 @@ class Shards(Source):
             None for cls where there is one.
         caption: what holds a text, in place of a class: txt, or json.FIELD.
         size: pictures are resized (shorter side) and cropped to size x size; None for pictures that all have one size.
-        channels: 1 or 3, that they are converted to; None for that of the files, or 3 with captions.
+        channels: 1 or 3, to which pictures are converted; None: as in the files, or 3 with captions.
         range: what 0 and full scale stand for in pictures of 8 and 16 bits, and where floats lie; None: [0, 1].
         augmentation: applied to training batches.
         max_pixels: largest number of pixels that a picture may have, in its file and once it is resized.
         max_corrupt: share of the pictures that a training skips where they are damaged.
-        test, validation: as of `Source`.
+        test, validation: which data are these parts, as in `Source`.
 
     Raises:
         ValueError: size or max_corrupt out of range.
@@ -109,7 +109,7 @@ class TarPictures(Pictures):
 
     Args:
         index: where they are.
-        label, wanted: as of `Pictures`.
+        label, wanted: as in `Pictures`.
     """
 
     def __init__(self, index: Index, label: torch.Tensor | None, wanted: Wanted) -> None:

@@ -45,7 +45,7 @@ class TableFile(Source):
         columns: kinds of columns by their names, where the guess is not right: real, positive, zero_positive, integer,
             category, date, constant or drop.
         separator: between the cells of a text file.
-        test, validation: as `Source`; a file of a path has the same columns.
+        test, validation: which data are these parts, as in `Source`; a file of a path has the same columns.
 
     Attributes:
         schema: the columns, and how rows become vectors.

@@ -18,7 +18,7 @@ class PositiveTable(Source):
 
     Args:
         seed: seed of the split.
-        test, validation: as of `Source`.
+        test, validation: which data are these parts, as in `Source`.
 
     Attributes:
         columns: their names.

@@ -16,7 +16,7 @@ class Toy2D(Source):
         n: number of points, >= 10; a tenth is the test part.
         noise: standard deviation of the noise around the circles, >= 0.
         seed: seed of the points.
-        test, validation: as of `Source`.
+        test, validation: which data are these parts, as in `Source`.
 
     Raises:
         ValueError: values out of range.

@@ -18,7 +18,7 @@ class CountingClamp(Clamp):
     r"""A `Clamp` that counts the values of D that it cuts, on their device and without a wait.
 
     Args:
-        denoiser, low, high: as of `Clamp`.
+        denoiser, low, high: as in `Clamp`.
     """
 
     def __init__(self, denoiser: DenoiserLike, low: float | None, high: float | None) -> None:

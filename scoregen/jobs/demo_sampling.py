@@ -103,7 +103,7 @@ class Drawing:
         r"""The path between the first samples of two seeds, as a strip and a GIF.
 
         Args:
-            sampler, calls, out, more: as `sample`. between: two seeds. frames: ends included.
+            sampler, calls, out, more: as in `sample`. between: two seeds. frames: ends included.
         """
         import numpy as np
 

@@ -111,7 +111,7 @@ class TableModel:
         r"""A model of a checkpoint or a run folder, of `save`, or of a training by the command.
 
         Args:
-            path, weights, trust: as of `scoregen.load`.
+            path, weights, trust: as in `scoregen.load`.
 
         Raises:
             UserError: nothing there, damaged, or not trained on a table.

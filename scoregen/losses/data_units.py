@@ -55,7 +55,7 @@ def squared_in_data_units(sde: SDE, denoised: Tensor, y: Tensor, power: float, h
     r"""psi'(D)^{2 power} (D - y)^2 (B, *S), psi' being that of `high` above it.
 
     Args:
-        denoised: D. y: what it estimates, in chart coordinates. power, high: as of `DataUnitMatching`.
+        denoised: D. y: what it estimates, in chart coordinates. power, high: as in `DataUnitMatching`.
     """
     with torch.no_grad():  # a function of u alone, so that E[y_0 | u] stays the minimiser
         slope = sde.chart.inverse_derivatives(denoised.clamp(max=high))[0] ** (2 * power)

@@ -23,7 +23,7 @@ def log_gammas(shape: Tensor, size: Sequence[int], generator: Generators, dtype:
     r"""Logarithms of Gamma(shape, 1) draws.
 
     Args:
-        shape: (B,), > 0, on the device of the draws. size: (B, *S). generator: as `rng.rand`. dtype: of the draws.
+        shape: (B,), > 0, on the device of the draws. size: (B, *S). generator: as in `rng.rand`. dtype: of the draws.
 
     Returns:
         (B, *S).

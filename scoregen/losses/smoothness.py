@@ -244,7 +244,7 @@ class JacobianPenalty(JacobianLoss):
 
     Args:
         base_loss: any loss of a denoiser. strength: lambda >= 0; small, .001 to .01.
-        estimator, every: as `StepwiseVariation`.
+        estimator, every: as in `StepwiseVariation`.
 
     Raises:
         ValueError: values out of range, unknown names. TypeError: base_loss is no loss.

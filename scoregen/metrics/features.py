@@ -97,7 +97,7 @@ class RandomConvolution(FeatureExtractor):
         channels: channels of the images.
         features: their number D.
         seed: seed of the weights.
-        resize: as `FeatureExtractor`.
+        resize: as in `FeatureExtractor`.
     """
 
     weight_0: Tensor
@@ -125,7 +125,7 @@ class AbstractClassifierFeatures(FeatureExtractor):
     Args:
         model: the classifier, put into evaluation mode.
         name: by convention that of its data: "mnist" gives "FD-mnist".
-        resize: as `FeatureExtractor`.
+        resize: as in `FeatureExtractor`.
         units: lowest and highest value of the data that it was trained on, where they are not 0 and 1.
     """
 
@@ -154,7 +154,7 @@ class ClassifierFeatures(AbstractClassifierFeatures):
     Args:
         classifier: trained; put into evaluation mode.
         name: by convention that of its data: "mnist" gives "FD-mnist".
-        resize: as `FeatureExtractor`.
+        resize: as in `FeatureExtractor`.
     """
 
     def __init__(self, classifier: Classifier, name: str, resize: int | None = None) -> None:
@@ -166,10 +166,10 @@ class CheckpointFeatures(AbstractClassifierFeatures):
 
     Args:
         checkpoint: its folder, or the run folder.
-        name: as `ClassifierFeatures`; None: that of the data it was trained on.
+        name: as in `ClassifierFeatures`; None: that of the data it was trained on.
         weights: "ema" or "model".
-        resize: as `FeatureExtractor`.
-        trust: as `scoregen.load`; None: nothing.
+        resize: as in `FeatureExtractor`.
+        trust: as in `scoregen.load`; None: nothing.
 
     Raises:
         UserError: the checkpoint is not that of a classifier.

@@ -32,7 +32,7 @@ def reference_features(
         cache: folder of the files; None: always computed.
         uint8: round images to 8 bits first, as generated ones are.
         data_range: range of the units of images.
-        batch_size, device: as `extract_features`.
+        batch_size, device: as in `extract_features`.
     """
     images = Measured(data, data_range, uint8)
     if cache is None:

@@ -23,7 +23,7 @@ class TableColumn:
     r"""One column of a table.
 
     Args:
-        kind: as of `scoregen.tables.Column`.
+        kind: as in `scoregen.tables.Column`.
         values: (N,) float64, NaN where a number is missing; or texts, "" where a category is missing.
         present: (N,) bool, where there is a value.
     """

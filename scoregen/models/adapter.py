@@ -68,7 +68,7 @@ class DiffusersNetwork(TimestepNetwork):
         kind: the class, UNet2DModel or DiTTransformer2DModel.
         config: arguments of that class.
         shape: shape of what it takes, (C, H, W).
-        num_classes, null_label, time_scale: as `TimestepNetwork`.
+        num_classes, null_label, time_scale: as in `TimestepNetwork`.
 
     Raises:
         ValueError: an unknown class, or a value that it refuses.

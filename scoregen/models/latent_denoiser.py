@@ -17,7 +17,7 @@ class LatentDenoiser(Denoiser):
         network: (z, c_noise, label) -> tensor; it states the `shape` of a latent.
         autoencoder: frozen.
         sde: the process; its chart is replaced by the autoencoder.
-        sigma_data, prediction, time: as `Denoiser`.
+        sigma_data, prediction, time: as in `Denoiser`.
 
     Raises:
         ValueError: as `Denoiser`.

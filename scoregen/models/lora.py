@@ -58,7 +58,7 @@ def add_adapters(network: nn.Module, rank: int, targets: tuple[str, ...] = ATTEN
     r"""Freezes a network in place and adds adapters of scale 1, which change nothing before they are trained.
 
     Args:
-        network: any module. rank, targets: as `LoRA`.
+        network: any module. rank, targets: as in `LoRA`.
 
     Returns:
         The network, its adapters the only trainable parameters.

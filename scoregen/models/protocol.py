@@ -39,7 +39,7 @@ class FlowMapLike(DenoiserLike, Protocol):
         r"""D(u, s, next_s), (B, *S): E[y_0 | u] for next_s None or s, the end of the path for 0.
 
         Args:
-            u, s, label: as `DenoiserLike`. next_s: noise ratio that the jump goes to, () or (B,); None: no jump.
+            u, s, label: as in `DenoiserLike`. next_s: noise ratio that the jump goes to, () or (B,); None: no jump.
         """
         ...
 

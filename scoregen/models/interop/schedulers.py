@@ -26,7 +26,7 @@ class Process:
     r"""What a denoiser needs of a scheduler.
 
     Attributes:
-        sde: the process. prediction, time, sigma_data: as `Denoiser`. time_scale: as `TimestepNetwork`.
+        sde: the process. prediction, time, sigma_data: as in `Denoiser`. time_scale: as in `TimestepNetwork`.
     """
 
     sde: SDE
