@@ -37,7 +37,7 @@ class Npz(Source):
         layout: "channels_last" or "channels_first"; None where the shape tells.
         range: what 0 and full scale stand for, and where floats lie; None: [0, 1] for images, anything for vectors.
         augmentation: applied to training batches.
-        max_bytes: largest size to which an array may unpack; one that is usually compressed, or not at all, may be larger.
+        max_bytes: size to which an array may unpack; an array with usual or no compression may be larger.
         test, validation: which data are these parts, as in `Source`.
 
     Raises:
