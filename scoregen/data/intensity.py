@@ -13,6 +13,7 @@ import numpy as np
 from scoregen.errors import UserError
 
 Unit = Literal["intensity", "amplitude", "db"]
+_DECIBELS = 200  # beyond any intensity that is measured; marks of missing pixels are -999 or -9999
 
 
 def intensity_of(values: np.ndarray, unit: Unit) -> np.ndarray:
@@ -25,6 +26,24 @@ def intensity_of(values: np.ndarray, unit: Unit) -> np.ndarray:
     if unit == "amplitude":
         x = np.copysign(x * x, x)  # what is negative stays so, and is refused
     return 10 ** (x / 10) if unit == "db" else x
+
+
+def check_decibels(values: np.ndarray, key: str, name: str) -> None:
+    r"""Refuses decibels that are marks of pixels without data.
+
+    Args:
+        values: with data. key: of "no data", for the remedy. name: of the image, for the message.
+
+    Raises:
+        UserError: some are beyond 200 decibels.
+    """
+    beyond = values[np.abs(values) > _DECIBELS]
+    if beyond.size:
+        mark = float(beyond[0])
+        raise UserError(
+            f"{key}: {name} has {beyond.size:,} of {values.size:,} values beyond {_DECIBELS} decibels (first: "
+            f"{mark:g}), which are no intensities. Give {key}={mark:g} if they mean no data, or check unit."
+        )
 
 
 def stated_intensity(key: str, value: float, unit: Unit) -> float:

@@ -22,11 +22,11 @@ from scoregen.data import identity
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import Dataset, Held, LazyDataset, Source
 from scoregen.data.index import Files, files_of
-from scoregen.data.intensity import Unit, full_scale, intensity_of, stated_intensity
+from scoregen.data.intensity import Unit, check_decibels, full_scale, intensity_of, stated_intensity
 from scoregen.data.layout import Layout
 from scoregen.data.parts import ALL, AUTO, FOLDERS, NONE, Name, is_path, part_of
 from scoregen.data.scene_files import KEY, NPY, TIFF, Plane, missing, planes_of
-from scoregen.data.units import Range, as_range, check_units
+from scoregen.data.units import Range, as_range, check_units, percent
 from scoregen.errors import UserError, absent
 from scoregen.keys import derive_seed
 
@@ -191,6 +191,7 @@ class Windows(LazyDataset):
         if plane.dtype.kind == "c":
             return torch.from_numpy(values.astype(np.complex128) / (scale or 1.0)).to(torch.complex64)
         scale = full_scale(plane.dtype, unit) if scale is None else scale
+        _check(values, unit, f"'{plane.path}'")
         x = intensity_of(values, unit)
         y = torch.from_numpy(x if scale is None else x / stated_intensity("data.scale", scale, unit)).float()
         check_units(y, self.range, f"'{plane.path}'")
@@ -208,3 +209,15 @@ class Windows(LazyDataset):
         s = self.source
         told = f"{self.shape} {s.cover} {s.unit} {s.scale} {self.range} {s.nodata} {s.layout}"
         return identity.fingerprint([*self.entries(), (identity.NO_FILE, told)])
+
+
+def _check(values: np.ndarray, unit: Unit, name: str) -> None:
+    r"""Refuses values that are no intensities, amplitudes or decibels."""
+    if unit == "db":
+        check_decibels(values, "data.nodata", name)
+    elif (negative := values < 0).any():
+        raise UserError(
+            f"data.unit: {name} has negative values ({percent(float(negative.mean()))} of a window, down to "
+            f"{values.min():.4g}), and unit={unit} is >= 0. Give data.unit=db for decibels, or data.nodata=VALUE for "
+            "the value of pixels without data."
+        )

@@ -41,16 +41,22 @@ class Brightness:
     facts: dict[str, float]
 
 
-def looked(job: "Restore", scenes: "Sequence[Scene]", checkpoint: Path, offset: float) -> Brightness:
+def looked(
+    job: "Restore", scenes: "Sequence[Scene]", checkpoint: Path, offset: float, span: Sequence[float] | None
+) -> Brightness:
     r"""Reads all images once, on the first process, and compares them with the job and the training.
 
     Args:
         job: it. scenes: its images. checkpoint: knows the range of its data. offset: of its process.
+        span: lowest and highest clean value by its process, where the data had no highest one; None: not known.
 
     Raises:
         UserError: on every process, for values that cannot be restored, or are in other units.
     """
-    return first_only(lambda: _looked(job, scenes, _top(checkpoint), offset))
+    top = _top(checkpoint)
+    low, high = (0.0, top) if top is not None else span or (0.0, None)
+    ends = None if high is None else (low + offset, high + offset)
+    return first_only(lambda: _looked(job, scenes, top, ends))
 
 
 def _top(checkpoint: Path) -> float | None:
@@ -95,7 +101,9 @@ def first_only(compute: Callable[[], T]) -> T:
     return typing.cast(T, value)
 
 
-def _looked(job: "Restore", scenes: "Sequence[Scene]", top: float | None, offset: float) -> Brightness:
+def _looked(
+    job: "Restore", scenes: "Sequence[Scene]", top: float | None, ends: tuple[float, float] | None
+) -> Brightness:
     from scoregen.restoration import Reading, units_of
     from scoregen.restoration.survey import Survey, look
 
@@ -116,7 +124,7 @@ def _looked(job: "Restore", scenes: "Sequence[Scene]", top: float | None, offset
             "pixels. Check unit, or give a lower one."
         )
     noise, lines, facts = _noise(job, scenes, units, reading)
-    factor, more = _scale(job, survey, noise, None if top is None else (offset, top + offset), units[0][0])
+    factor, more = _scale(job, survey, noise, ends, units[0][0])
     units = [[replace(one, scale=one.scale * factor) for one in own] for own in units]
     first = units[0][0]
     facts |= {"scale_used": float(f"{first.value(1.0):.6g}")} if job.scale == "auto" else {}
@@ -170,6 +178,16 @@ def _noise(
     return Counts(gain_of(job)), [told], {}
 
 
+def _check_complex(scenes: "Sequence[Scene]", looks: float) -> None:
+    r"""Refuses less than a look for complex images, whose squared size has a whole one."""
+    name = next((scene.name for scene in scenes if any(plane.dtype.kind == "c" for plane in scene.planes)), None)
+    if name is not None and looks < 1:
+        raise UserError(
+            f"looks: the intensity of complex images has at least 1 look, got looks={looks:g} for '{name}'. Half a "
+            "look is that of 2 Re^2 or 2 Im^2 alone: write these as files (docs/despeckling.md, Complex images)."
+        )
+
+
 def _looks(
     job: "Restore", scenes: "Sequence[Scene]", units: "list[list[Units]]", reading: "Reading"
 ) -> tuple[float, list[str], dict[str, float]]:
@@ -184,6 +202,7 @@ def _looks(
         found = None
     if job.looks != "estimate":
         looks = float(job.looks or 0)
+        _check_complex(scenes, looks)
         if found is None or found.value - 3 * found.spread < _LOOKS * looks:
             return looks, [], {}
         return (

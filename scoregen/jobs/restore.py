@@ -105,7 +105,8 @@ class Restore(FastJob):
         tiled = self._tiled(self.loaded(checkpoint, self.weights), image_shape(checkpoint))
         self._check_scenes(scenes, tiled)
         offset = 0.0 if of_counts(self) else logarithm(tiled.sde, "despeckling", "").offset
-        found, reading = looked(self, scenes, checkpoint, offset), Reading(self.nodata)
+        span = getattr(tiled.sde, "data_range", None)
+        found, reading = looked(self, scenes, checkpoint, offset, span), Reading(self.nodata)
         clean = clean_of(self, scenes, found, checkpoint)
         law = law_of(self, scenes, found.noise)
         gibbs = chain(self, tiled, law, found.units[0][0])

@@ -30,6 +30,7 @@ from scoregen.jobs.picks import (
     told_steps,
 )
 from scoregen.jobs.rehearsal import check_loads, check_loss, check_meaning, check_monitor, check_optimizer
+from scoregen.jobs.speckle_data import check_speckle
 from scoregen.targets import check_targets
 
 MONITORS = ("early_stopping", "quality", "accuracy", "few_calls", "lora_export", "preview")  # previews draw the log
@@ -121,6 +122,7 @@ class Train(LoadingJob):
         check_optimizer(parts.trainer, parts.model, parts.loss)
         parts.trainer.check(parts.model, parts.loss)
         config["trainer"] = parts.trainer.settled(config["trainer"])
+        told = check_speckle(parts.loss, parts.model.sde, self.data)
         check_loss(parts.loss, parts.model, self.data, parts.trainer.steps)
         hooks = self._hooks(config, parts)
         logger = build(self.logger, where="logger")
@@ -128,7 +130,7 @@ class Train(LoadingJob):
             set_moments(parts.model, self.data, self.data_moments)
         start = prepare(out, config, parts.trainer.resume, self.data.entries())
         work = partial(self._fit, parts, TrainingFolder(out, config, start), logger, hooks)
-        lines = [*picked, *_lines(parts, self.data, out, start), *told_steps(parts.trainer, self.data)]
+        lines = [*picked, *_lines(parts, self.data, out, start), *told_steps(parts.trainer, self.data), *told]
         return TrainPlan(work=work, lines=lines, config=config, start=start)
 
     def _parts(self, config: dict[str, Any], out: Path) -> TrainingParts:

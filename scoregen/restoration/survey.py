@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoregen.data.intensity import check_decibels
 from scoregen.data.units import percent
 from scoregen.errors import UserError
 from scoregen.restoration.nodata import is_missing
@@ -77,6 +78,8 @@ def look(scene: Scene, units: Sequence[Units], reading: Reading, survey: Survey)
         for first, last in rows_of(scene, plane):
             values = scene.read(k, first, last)
             missing = reading.missing(values, plane)
+            if units[k].unit == "db":
+                check_decibels(values[~missing], "nodata", name.rstrip(","))
             with np.errstate(over="ignore"):
                 x = units[k].training(values)[~missing]
             _check(x, name, units[k])

@@ -82,7 +82,8 @@ class Tiff(FileScene):
             with self._opened() as file:
                 return _unpacked(file.pages[plane], first, last)
         kind = shape.dtype.newbyteorder(self.order)
-        array = np.memmap(self.path, kind, "r", page.offset, shape_of(page.axes, shape))
+        with damage(self.path, KEY):
+            array = np.memmap(self.path, kind, "r", page.offset, shape_of(page.axes, shape))
         return _by_channel(np.asarray(array), page.axes, first, last).astype(shape.dtype)
 
     def is_whole(self, out: Path) -> bool:

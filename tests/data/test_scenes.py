@@ -65,16 +65,16 @@ def test_places_are_spread_and_always_the_same(tmp_path):
         (np.float32, {"scale": 5000.0}, lambda v: v / 5000),
         (np.float32, {"unit": "amplitude"}, lambda v: v**2),
         (np.float32, {"unit": "amplitude", "scale": 5000.0}, lambda v: (v / 5000) ** 2),
-        (np.float32, {"unit": "db", "scale": 3000.0}, lambda v: 10 ** ((v - 3000) / 10)),
+        (np.float32, {"unit": "db", "scale": 25.0}, lambda v: 10 ** ((v - 25) / 10)),
         (np.uint16, {}, lambda v: v / 65535),
         (np.uint16, {"unit": "amplitude"}, lambda v: (v / 65535) ** 2),
         (np.uint16, {"scale": 1.0}, lambda v: v),
     ],
 )
 def test_units_are_those_of_restore(dtype, options, exact, tmp_path):
-    scene = np.full(SHAPE, 3010, dtype)
-    x = opened(folder(tmp_path, scene, "npy"), **options).train[0][0]
-    torch.testing.assert_close(x, torch.full((1, 8, 8), exact(3010.0)), rtol=1e-6, atol=0)
+    value = 32.0 if options.get("unit") == "db" else 3010.0
+    x = opened(folder(tmp_path, np.full(SHAPE, value, dtype), "npy"), **options).train[0][0]
+    torch.testing.assert_close(x, torch.full((1, 8, 8), exact(value)), rtol=1e-6, atol=0)
 
 
 def test_complex_amplitudes_are_divided_by_the_scale(tmp_path):
@@ -151,3 +151,17 @@ def test_scenes_that_differ_are_named(tmp_path):
 def test_other_values_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"has values int32\. Write floats, complex numbers, or unsigned integers"):
         opened(folder(tmp_path, values(np.int32), "mapped"))
+
+
+@pytest.mark.parametrize(
+    ("mark", "options", "text"),
+    [
+        (-9999, {"unit": "db"}, r"data\.nodata: '.*a\.npy' has 8 of 64 .*beyond 200 decibels.*Give data\.nodata=-9999"),
+        (-9999, {}, r"data\.unit: '.*a\.npy' has negative values .*down to -9999.*unit=db .*or data\.nodata=VALUE"),
+    ],
+)
+def test_marks_of_missing_pixels_are_no_intensities(mark, options, text, tmp_path):
+    scene = np.full((8, 8), 5, np.float32)
+    scene[0] = mark
+    with pytest.raises(UserError, match=text):
+        opened(folder(tmp_path, scene, "npy"), **options)

@@ -1,9 +1,13 @@
 r"""From a folder of speckled scenes in units of their own to a restored scene, without a clean image."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from tiny import COMMON, job, numbers, train
+
+from scoregen.errors import UserError
 
 tifffile = pytest.importorskip("tifffile")
 SMALL = ["model.network.channels=[4]", "model.network.layers=1", "trainer.resume=null"]
@@ -39,6 +43,11 @@ def test_a_folder_of_scenes_trains_a_despeckler_that_restores_them(folder, tmp_p
     mean = tifffile.imread(restored)
     assert mean.dtype == np.float32 and mean.shape == (36, 40)
     assert 500 < np.median(mean[:, :20]) < 8000  # in the units of the file
+    forgotten = [text for text in given if not text.startswith("scale")]
+    with pytest.raises(UserError, match=r"whose highest intensity is 1.02.*scale=.*e\+03 is likely, scale=auto"):
+        job("restore", *forgotten).run(tmp_path / "no")
+    auto = job("restore", *forgotten, "scale=auto").run(tmp_path / "auto")
+    assert 5000 < json.loads((auto / "job.json").read_text())["scale_used"] < 12_000  # the field of 8,000
 
 
 def test_complex_scenes_train_by_their_parts(tmp_path):

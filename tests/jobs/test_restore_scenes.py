@@ -119,8 +119,19 @@ def test_complex_scenes_keep_type_and_phase(run, here):
     np.testing.assert_allclose(np.abs(found), plain, rtol=1e-3)
 
 
+def test_half_a_look_of_a_whole_complex_image_is_refused(run, here, capsys):
+    np.save(here / "z.npy", np.sqrt(intensity()).astype(np.complex64))
+    status, found = told(run, capsys, "images=z.npy", "looks=0.5", "out=out")
+    assert status == 1 and "looks: the intensity of complex images has at least 1 look, got looks=0.5" in found
+
+
 SCALES = {
     "decibels": (lambda x: 10 * np.log10(x), [], "has negative values .*Give unit=db for decibels, or nodata=VALUE"),
+    "marks in decibels": (
+        lambda x: bordered(10 * np.log10(x), -9999),
+        ["unit=db"],
+        "nodata: 'x.npy' has 320 of 1,920 values beyond 200 decibels .first: -9999.*Give nodata=-9999",
+    ),
     "numbers": (lambda x: 1e4 * x, [], "scale: .*must agree within a factor of 10.*scale=2e[+]03 is likely"),
     "numbers with a scale": (lambda x: 1e4 * x, ["scale=2"], "scale: .*scale=2e[+]03 is likely"),
     "faint": (lambda x: 1e-4 * x, [], "scale: .*scale=2e-05 is likely"),

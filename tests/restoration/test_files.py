@@ -329,3 +329,13 @@ def test_a_damaged_result_is_made_again(compression, damage, tmp_path):
     missing = Results([scene], bands, tmp_path / "out").missing()
     assert (missing.bands, missing.planes, missing.damaged) == (bands[0], 0, 1)
     assert same(scene, tmp_path / "out").read_bytes() == whole
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}], ids=["mapped", "packed"])
+def test_a_file_that_was_cut_off_is_named(options, tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "a.tif", np.random.default_rng(0).random((64, 64), np.float32), **options)
+    whole = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"a.tif' is not a readable image .*Repair or remove it"):
+        open_scenes(str(tmp_path), 10**6, None)[0].read(0, 0, 64)
