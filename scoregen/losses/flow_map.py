@@ -39,12 +39,12 @@ _PARTS = ("jumps", "matching")
 class FlowMap(Loss):
     r"""Denoising score matching on a part of the batch; on the rest, jumps that are trained towards their own law.
 
-        Starts from a trained denoiser, or from nothing. The network must be told the next level (next_level=true).
+        Starts from a trained denoiser, or from scratch. The network must be told the next level (next_level=true).
         Targets have no gradient and the dropout mask of what is trained. No derivative of the network is taken.
 
     Args:
-        target: of jumps; "progressive": two shorter jumps of the network. "meanflow": the differential law, with a
-            central difference along the network's own flow.
+        target: target of a jump: "progressive", two shorter jumps of the network, or "meanflow", the differential law,
+            with a central difference along the network's own flow.
         noise_levels: law of s, and of both levels of a jump; log-normal with mean -.8 and std 1.7 of log s unless
             given.
         weighting: w(s) of both parts; EDM's unless given.

@@ -37,7 +37,7 @@ class NoiseWeighting(Weighting):
 
 
 class DataWeighting(Weighting):
-    r"""1: the squared error of y_0."""
+    r"""The weight 1: the squared error of y_0."""
 
     def __call__(self, s: Tensor, sigma_data: float) -> Tensor:
         return torch.ones_like(s)
