@@ -85,7 +85,7 @@ def log_likelihood(
         Likelihood.
 
     Raises:
-        ValueError: negative probes, levels < 2, unless 0 < s_min < s_max are in the range of the process.
+        ValueError: negative probes, levels < 2, or not 0 < s_min < s_max in the range of the process.
     """
     sde, d = denoiser.sde, x[0].numel()
     if levels is not None:
@@ -101,12 +101,16 @@ def log_likelihood(
         end = (RK4() if solver is None else solver)(flow, state, math.log(low), math.log(high))
         u, integrals = end[:, :d].reshape(y.shape), end[:, d:]
         log_prob = normal_log_prob(u, *prior_moments(sde, high, u)) + integrals.mean(1) + log_det
-        error = (
-            integrals.std(1) / math.sqrt(count) if count > 1 else torch.full_like(log_prob, math.nan if count else 0.0)
-        )
         bits = -log_prob / (math.log(2) * d) + (0.0 if levels is None else math.log2(levels))
         assert flow.dimension is not None
-    return Likelihood(log_prob, error, bits, flow.dimension, flow.calls)
+    return Likelihood(log_prob, _error(integrals, count), bits, flow.dimension, flow.calls)
+
+
+def _error(integrals: Tensor, probes: int) -> Tensor:
+    r"""Standard error of the mean over probes (B, probes): 0 for the exact divergence, nan for a single probe."""
+    if probes > 1:
+        return integrals.std(1) / math.sqrt(probes)
+    return integrals.new_full((len(integrals),), math.nan if probes else 0.0)
 
 
 def divergence_of(y: Tensor, probes: int | None, generator: Generators) -> tuple[Divergence, int]:
