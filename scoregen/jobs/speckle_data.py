@@ -18,12 +18,12 @@ _LOOKED = 64  # samples that are read
 _LOOKS = 2.0  # factor of measured looks over given ones that is told: texture makes them fewer, never more
 
 
-def check_speckle(loss: Any, model: Any, source: Source) -> list[str]:
+def check_speckle(loss: Any, sde: Any, source: Source) -> list[str]:
     r"""Reads some of the training images, before the first step.
 
     Args:
-        loss: of the training; others than `SpeckleSplit` pass. model: the denoiser, whose process says in `data_range`
-            where clean intensities lie; classifiers have none. source: of the images.
+        loss: of the training; others than `SpeckleSplit` pass. sde: the process, whose `data_range` says where clean
+            intensities lie. source: of the images.
 
     Returns:
         What is to be told.
@@ -39,8 +39,8 @@ def check_speckle(loss: Any, model: Any, source: Source) -> list[str]:
     intensity = x.abs().square() if x.is_complex() else x.float()
     if not x.is_complex() and loss.floor is None:
         _check_positive(intensity, shown, source)
-    if (span := getattr(model.sde, "data_range", None)) is not None:
-        _check_scale(intensity, loss.looks, model.sde.offset + span[1], source)
+    if (span := getattr(sde, "data_range", None)) is not None:
+        _check_scale(intensity, loss.looks, sde.offset + span[1], source)
     return _looks(intensity, loss.looks)
 
 

@@ -122,7 +122,7 @@ class Train(LoadingJob):
         check_optimizer(parts.trainer, parts.model, parts.loss)
         parts.trainer.check(parts.model, parts.loss)
         config["trainer"] = parts.trainer.settled(config["trainer"])
-        told = check_speckle(parts.loss, parts.model, self.data)
+        told = check_speckle(parts.loss, getattr(parts.model, "sde", None), self.data)
         check_loss(parts.loss, parts.model, self.data, parts.trainer.steps)
         hooks = self._hooks(config, parts)
         logger = build(self.logger, where="logger")
