@@ -10,11 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from scoregen import own_names
 from scoregen.allocator import keep_freed_memory
 from scoregen.config import build, conf_dir, typed
 from scoregen.errors import Interrupted, UserError, closest
 from scoregen.help import JOBS, help_of, list_of_jobs, options_of
 from scoregen.messages import unreadable, user_message
+from scoregen.own_names import Named
 from scoregen.targets import is_under
 
 _VALUED = {"--": ("cfg", "package", "config-path", "config-name", "config-dir"), "-": ("c", "p", "cp", "cn", "cd")}
@@ -26,7 +28,7 @@ _FLAGS = (
 )
 _BRACES = re.compile(r"\+{0,2}[\w.]+=\{.*_target_")
 _NAMED = re.compile(r"\+{0,2}([\w.]+)\._target_=(?!(?:scoregen|torch|diffusers)\.)\w+\.[\w.]+")  # of the user's own
-_OPEN = ("data.columns", "condition")  # nodes of names that the user's data give
+_OPEN = own_names.KEYS
 _BUG = (
     "this is a mistake in scoregen or in code it was given, not in your values. Please report it with the lines above."
 )
@@ -153,6 +155,7 @@ def _check_grammar(overrides: list[str]) -> None:
 def _compose_and_run(job: str, overrides: list[str], failures: list[Exception]) -> None:
     import hydra
 
+    named, own, overrides = own_names.apart(overrides)
     _check_grammar(overrides)
     whole, rest = _whole_nodes(overrides)
     if int(os.environ.get("RANK", 0)) > 0:
@@ -160,7 +163,7 @@ def _compose_and_run(job: str, overrides: list[str], failures: list[Exception]) 
     before, sys.argv = sys.argv, [f"{job}.py", *rest]  # Hydra reads its arguments from there
     try:
         decorated = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=job)
-        decorated(_task(whole, failures))()
+        decorated(_task(whole, (named, own), failures))()
     finally:
         sys.argv = before
 
@@ -181,7 +184,7 @@ def _whole_nodes(overrides: list[str]) -> tuple[list[str], list[str]]:
     return whole, rest
 
 
-def _task(whole: list[str], failures: list[Exception]) -> Callable[[Any], float | None]:
+def _task(whole: list[str], own: tuple[Named, list[str]], failures: list[Exception]) -> Callable[[Any], float | None]:
     owner = os.getpid()
 
     def task(config: Any) -> float | None:
@@ -191,10 +194,11 @@ def _task(whole: list[str], failures: list[Exception]) -> Callable[[Any], float 
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
             _replace(config, whole, HydraConfig.get().overrides.task)
+            own_names.put(config, own[0])
             root: Any = OmegaConf.to_container(config, resolve=True)
             out = Path(typed(root.pop("out", None), str | None, "out") or folder)
             job = build(root)
-            job.run(out, started=lambda out: _write_hydra(out, config, whole))
+            job.run(out, started=lambda out: _write_hydra(out, config, [*whole, *own[1]]))
             found = None if job.dry_run else job.result(out)
             return None if found is None else float(found)
         except Exception as error:  # kept for the end, since Hydra would print the overrides before a message
