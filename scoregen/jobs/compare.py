@@ -71,6 +71,9 @@ def _check_comparable(found: dict[Path, Any]) -> None:
                 f"runs: must be of the same inputs, got {len(run.records)} of '{first}' and {len(other.records)} of "
                 f"'{folder}', whose numbers differ. Certify both with one max_inputs."
             )
+        for key in ("inputs", "labels"):
+            if other.header.get(key, run.header.get(key)) != run.header.get(key, other.header.get(key)):
+                raise UserError(f"runs: must be of the same data, got other {key} in '{folder}' than in '{first}'.")
 
 
 def _settings(runs: Any) -> str:

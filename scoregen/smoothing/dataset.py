@@ -1,6 +1,5 @@
 r"""Certifying or predicting a data set: sharded over processes, resumable, with a progress bar."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ from scoregen.smoothing.bounds import percent
 from scoregen.smoothing.certificate import ABSTAIN
 from scoregen.smoothing.guard import KNOWN_BY, NotAFunction
 from scoregen.smoothing.methods import AbstractMethod
-from scoregen.smoothing.results import Results, Run, hashed, load
+from scoregen.smoothing.results import Results, Run, hash_of_labels, hashed, load
 from scoregen.smoothing.smoothed_classifier import SmoothedClassifier
 
 Record = dict[str, Any]
@@ -209,8 +208,7 @@ def inputs_hash(known: Sequence[tuple[int, Tensor]]) -> str:
 def labels_hash(data: LabelledData, indices: Sequence[int]) -> str:
     r"""A hash of the labels of the inputs; of data that have all labels at hand no input is read."""
     labels = getattr(data, "label", None)
-    known = [int(data[i][1] if labels is None else labels[i]) for i in indices]
-    return hashed(json.dumps(known).encode())
+    return hash_of_labels([int(data[i][1] if labels is None else labels[i]) for i in indices])
 
 
 class _Score:

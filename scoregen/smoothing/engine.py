@@ -86,6 +86,11 @@ class Engine:
         self.classifier, self.noise, self.num_classes = classifier, noise, num_classes
         self.batch_size, self.strict, self.precision = batch_size, strict, precision
 
+    def like(self, other: "Engine") -> bool:
+        r"""Whether another engine counts the answers of the same classifier in the same way."""
+        mine, others = ({**vars(engine), "noise": repr(engine.noise)} for engine in (self, other))
+        return all(mine[key] is value or mine[key] == value for key, value in others.items())
+
     @torch.no_grad()
     def count(self, requests: Sequence[Request], seed: int) -> tuple[np.ndarray, Tensor]:
         r"""How often each class was the answer.

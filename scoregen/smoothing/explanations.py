@@ -20,7 +20,7 @@ Reference: Maurer, Pontil (2009), arXiv 0907.3740, theorem 4; Levine, Singla, Fe
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from scoregen.rng import Stream, generator
 from scoregen.smoothing import draws
 from scoregen.smoothing.bounds import check_alpha, lower_bound, upper_bound
 from scoregen.smoothing.engine import CHUNK, NOT_FINITE, OVERFLOW, Engine, Request, noise_source, placed, rounded
+from scoregen.smoothing.guard import Guard
 from scoregen.smoothing.noise import AbstractNoise, Gaussian
 
 LIPSCHITZ = 2 * math.exp(-0.5) / math.sqrt(2 * math.pi)  # of grad F, in units of 1/sigma^2
@@ -172,11 +173,11 @@ class Moments:
         return gradient, (variance.clamp_min(0) / self.n).sqrt() / (sigma * density)
 
 
-def explain_input(engine: Engine, x: Tensor, index: int, label: int | None, question: Question) -> Explanation:
+def explain_input(guard: Guard, x: Tensor, index: int, label: int | None, question: Question) -> Explanation:
     r"""The explanation of one input.
 
     Args:
-        engine: of a classifier that was examined.
+        guard: that asked the classifier, and is shown its answers.
         x: (*S). index: the key of its noise.
         label: the class; None: the one that n0 further draws choose.
         question: number and seed of the draws.
@@ -185,18 +186,21 @@ def explain_input(engine: Engine, x: Tensor, index: int, label: int | None, ques
         TypeError: the noise is not Gaussian.
         ValueError: an answer is not finite, or `top` exceeds what there is.
     """
+    engine = guard.engine
     sigma = check_gaussian(engine.noise)
     if label is None:
-        counts, _ = engine.count([Request(x, index, Stream.SELECTION, 0, question.n0)], question.seed)
+        chosen = [Request(x, index, Stream.SELECTION, 0, question.n0)]
+        counts, answers = engine.count(chosen, question.seed)
+        guard.recount(chosen, question.seed, answers)
         label = int(counts[0].argmax())
     source = noise_source(placed(engine.classifier, x)[0])
     votes = None if question.top is None else _Votes(x, question.top)
     moments = Moments(torch.zeros(x.numel(), dtype=torch.float64, device=source))
-    for eps, hit in _answered(engine, question.half(x, index, 0), question.seed, label, votes):
+    for eps, hit in _answered(guard, question.half(x, index, 0), question.seed, label, votes):
         moments.add(eps, hit)
     direction = torch.nn.functional.normalize(moments.gradient(sigma)[0], dim=0)
     share, along = moments.hits / moments.n, []
-    for eps, hit in _answered(engine, question.half(x, index, 1), question.seed, label, votes):
+    for eps, hit in _answered(guard, question.half(x, index, 1), question.seed, label, votes):
         moments.add(eps, hit)
         along.append((hit.double() - share) * (eps @ direction).clamp(-CLIP, CLIP))
     slope = (bernstein(torch.cat(along), CLIP * max(share, 1 - share), question.alpha) - CLIPPED) / sigma
@@ -232,13 +236,14 @@ def _quantile_and_density(p: float) -> tuple[float, float]:
 
 
 def _answered(
-    engine: Engine, request: Request, seed: int, label: int, votes: "_Votes | None"
+    guard: Guard, request: Request, seed: int, label: int, votes: "_Votes | None"
 ) -> Iterator[tuple[Tensor, Tensor]]:
     r"""Each chunk's draws eps (m, d) in float64, and whether the label was the answer (m,); one batch is in memory.
 
     Sums over chunks do not depend on the batch size, as the chunks do not.
     """
-    x, sigma = request.x, check_gaussian(engine.noise)
+    engine, x = guard.engine, request.x
+    sigma = check_gaussian(engine.noise)
     device, dtype = placed(engine.classifier, x)
     source, chunks = noise_source(device), list(request.chunks())
     group = max(1, engine.batch_size // CHUNK)
@@ -247,8 +252,9 @@ def _answered(
         drawn = [draws.normal((m, *x.shape), key) for key, m in keyed]
         noisy = torch.cat([rounded((eps * sigma).add_(x.to(source)), dtype) for eps in drawn]).to(device)
         batches = torch.split(noisy, engine.batch_size)
-        answers = [_answers(engine, batch, label, votes, request.index) for batch in batches]
-        hits = torch.split((torch.cat(answers) == label).to(source), [m for _, m in some])
+        answers = torch.cat([_answers(engine, batch, label, votes, request.index) for batch in batches])
+        guard.recount([replace(request, start=some[0][0], draws=len(answers))], seed, answers)
+        hits = torch.split((answers == label).to(source), [m for _, m in some])
         yield from zip((eps.flatten(1) for eps in drawn), hits, strict=True)
 
 

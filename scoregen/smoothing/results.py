@@ -82,6 +82,11 @@ def hashed(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+def hash_of_labels(labels: list[int]) -> str:
+    r"""A hash of the labels of inputs, in the order of the inputs."""
+    return hashed(json.dumps(labels).encode())
+
+
 def read_lines(path: Path) -> tuple[dict[str, Any] | None, list[tuple[int, dict[str, Any]]]]:
     r"""The header and the records of a results file, each with the number of its line; a torn last line is left out.
 
@@ -103,6 +108,10 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any] | None, list[dict[str, 
         raise UserError(f"{path} is damaged inside ({error}). {_AGAIN}") from None
     if lines and not (isinstance(lines[0], dict) and lines[0].get("format") == FORMATS[name]):
         raise UserError(f"{path} is not a results file of this version, which begins with format '{FORMATS[name]}'.")
+    if lines and not _numbers(lines[0].get("indices")):
+        raise UserError(
+            f"{path} is damaged inside (line 1 has no indices, which are different whole numbers). {_AGAIN}"
+        )
     for number, record in enumerate(lines[1:], 2):
         why = _damage(record)
         if why:
@@ -111,6 +120,13 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any] | None, list[dict[str, 
 
 
 _AGAIN = "Move it away and repeat the command."
+
+
+def _numbers(indices: Any) -> bool:
+    r"""Whether these are different whole numbers."""
+    return (
+        isinstance(indices, list) and all(type(index) is int for index in indices) and len(set(indices)) == len(indices)
+    )
 
 
 def _damage(record: Any) -> str:

@@ -170,7 +170,7 @@ class SmoothedClassifier:
             return []
         guard = self.examine(spread(inputs))
         wanted = [(i, checked(i, one, self.noise), label) for (i, one), label in zip(inputs, labels, strict=True)]
-        found = [explain_input(guard.engine, one, i, label, question) for i, one, label in wanted]
+        found = [explain_input(guard, one, i, label, question) for i, one, label in wanted]
         guard.after()
         return found
 

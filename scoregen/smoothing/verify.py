@@ -19,10 +19,11 @@ from scoregen import smoothing
 from scoregen.errors import UserError
 from scoregen.smoothing import methods, sequential, sequential_top_two
 from scoregen.smoothing.certificate import ABSTAIN, Certificate, conclude
-from scoregen.smoothing.dual import joined, part_names
+from scoregen.smoothing.dual import SELECTOR, joined, part_names
+from scoregen.smoothing.header import radii
 from scoregen.smoothing.methods import AbstractMethod, Tally
 from scoregen.smoothing.noise import AbstractNoise
-from scoregen.smoothing.results import read_lines
+from scoregen.smoothing.results import hash_of_labels, read_lines
 from scoregen.smoothing.sequential import AbstractSequential
 
 _NOISES = ("Gaussian", "AnisotropicGaussian", "Uniform", "Laplace", "LogNormal", "LogNormalGain", "LogNormalGamma")
@@ -57,10 +58,46 @@ def problems(folder: str | Path) -> list[str]:
         records += [(f"{path.name}, line {number}", record) for number, record in lines]
     if header is None:
         raise UserError(f"verify: no certificates in '{folder}', which must hold certificates.jsonl.")
-    proofs = _proofs(header)
+    try:
+        proofs = _proofs(header)
+        found += _misstated(header)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(f"verify: the header of '{folder}' is damaged ({type(error).__name__}: {error}).") from None
     for where, record in records:
         found += [f"{where}: {text}" for text in _wrong(record, header["indices"], proofs)]
-    return [*found, *_counted([record["index"] for _, record in records], header["indices"])]
+    found += _counted([record["index"] for _, record in records], header["indices"])
+    return [*found, *_relabelled({record["index"]: record.get("label") for _, record in records}, header)]
+
+
+def _misstated(header: Mapping[str, Any]) -> Iterator[str]:
+    r"""What a header says of the radii, and its noise and method say otherwise; the tables are made by it."""
+    if "parts" in header:
+        parts = header["parts"]
+        for name, part in parts.items():
+            yield from (text.replace("header: ", f"header: parts.{name}.", 1) for text in _misstated(part))
+        right = {key: parts[SELECTOR][key] for key in ("norm", "radii", "reach")}
+        right["step"] = min(part["step"] for part in parts.values())
+    else:
+        right = radii(_noise(header), _method(header))
+        if "geometric_mean" in header["noise"]:  # its distance has the digest of all sigma, which are not at hand
+            right["norm"] = header["norm"]
+    for key, value in right.items():
+        if not _close(header[key], value):
+            yield f"header: {key} is {header[key]}, its noise and method say {value}"
+
+
+def _close(given: Any, right: Any) -> bool:
+    if isinstance(right, list):
+        return isinstance(given, list) and len(given) == len(right) and all(map(_close, given, right))
+    return bool(given == right) if right is None or isinstance(right, str) else _equal(given, right)
+
+
+def _relabelled(labels: Mapping[int, Any], header: Mapping[str, Any]) -> Iterator[str]:
+    r"""Labels that are not those of the job, of which the header has a hash; all of them are needed to know."""
+    if "labels" not in header or labels.keys() != set(header["indices"]):
+        return
+    if hash_of_labels([labels[index] for index in header["indices"]]) != header["labels"]:
+        yield "labels: they are not those that were certified, or inputs were left out of the header"
 
 
 def _counted(indices: list[int], wanted: list[int]) -> Iterator[str]:
@@ -94,8 +131,8 @@ def _proofs(header: Mapping[str, Any]) -> Proofs:
     r"""What the counts of a record prove, by the noise and the method of a header."""
     if "parts" in header:
         return dual_proofs(header)
-    noise, method = _noise(header), _method(header)
-    return lambda record: [("", record, conclude(_tally(record, header["num_classes"], method), method, noise))]
+    noise, method, classes = _noise(header), _method(header), header["num_classes"]
+    return lambda record: [("", record, conclude(_tally(record, classes, method), method, noise))]
 
 
 def dual_proofs(header: Mapping[str, Any]) -> Proofs:

@@ -1,15 +1,16 @@
 r"""Classifiers that are no function of one input are refused, before, during or after the run; honest ones pass."""
 
-import functools
-
 import pytest
 import torch
 from torch import nn
 
+from scoregen.rng import Stream
 from scoregen.smoothing import Gaussian, SmoothedClassifier
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.dataset import certify_dataset
+from scoregen.smoothing.engine import Request
 from scoregen.smoothing.guard import differ, rounding_of
+from scoregen.smoothing.spots import Spot, Spots, rows
 
 BATCH = "changed with the other inputs in the batch"
 INPUTS = torch.cat((torch.full((8, 4), 2.0), torch.full((8, 4), 0.3), torch.full((8, 4), -0.1)))
@@ -109,6 +110,82 @@ def test_a_state_that_turns_is_found_after_the_run(share):
         certified(int(share * calls))
 
 
+class Between(nn.Module):
+    r"""Always class 0 in some calls, and honest before and after them."""
+
+    def __init__(self, first, last):
+        super().__init__()
+        self.first, self.last, self.calls = first, last, 0
+
+    def forward(self, y):
+        self.calls += 1
+        return margin(torch.ones(len(y))) if self.first <= self.calls < self.last else honest(y)
+
+
+ASKED = {
+    "certify": lambda g: g.certify(INPUTS, n=200, method="fixed", generator=seeded()),
+    "predict": lambda g: g.predict(INPUTS, n=400, method="fixed", generator=seeded()),
+    "explain": lambda g: g.explain(INPUTS[::8], n=2000, generator=seeded()),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_a_state_that_turns_back_is_found_too(asked):
+    r"""Draws of the run itself are asked about again at its end."""
+    with pytest.raises(ValueError, match="answered in another way when they were asked about again"):
+        ASKED[asked](SmoothedClassifier(Between(60, 85).eval(), Gaussian(0.5), 2))
+
+
+def test_easy_inputs_in_the_middle_do_not_hide_a_majority():
+    r"""Copies of several inputs are asked about alone, those of one easy input would agree with any majority."""
+    x = torch.stack([INPUTS[i] for i in (0, 16, 8, 17, 1, 18, 9, 19, 2)])
+    with pytest.raises(ValueError, match=BATCH):
+        SmoothedClassifier(majority, Gaussian(0.5), 2).certify(x, n=200, method="fixed", generator=seeded())
+
+
+def huge_margins(y):
+    r"""The batch moves each row by less than a hundredth of the usual margin, and by more than that of few rows."""
+    own = y.sum(1)
+    return margin(torch.where(own.abs() > 3.5, 1e3 * own.sign(), 0.5 * own.sign()) + own.sign().mean().sign())
+
+
+def test_margins_of_other_inputs_excuse_no_answer_that_changes():
+    x = torch.cat((INPUTS[:8], -INPUTS[:8], INPUTS[8:11]))
+    with pytest.raises(ValueError, match="so that its counts prove nothing"):
+        SmoothedClassifier(huge_margins, Gaussian(0.5), 2).certify(x, n=200, method="fixed", generator=seeded())
+
+
+class InPlace(nn.Module):
+    def forward(self, y):
+        return margin(y.mul_(2).sum(1) / 2)
+
+
+class SameTensor(nn.Module):
+    r"""Returns one tensor from call to call, as a captured graph does."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = torch.zeros(512, 2)
+
+    def forward(self, y):
+        return self.out[: len(y)].copy_(honest(y))
+
+
+@pytest.mark.parametrize("kind", [InPlace, SameTensor])
+def test_a_function_that_reuses_memory_is_honest(kind):
+    g, expected = (SmoothedClassifier(f, Gaussian(0.5), 2) for f in (kind().eval(), honest))
+    found = [one.certify(INPUTS[::8], n=200, method="fixed", generator=seeded()) for one in (g, expected)]
+    assert found[0] == found[1]
+
+
+def test_another_noise_is_not_counted_with_the_first():
+    g = SmoothedClassifier(honest, Gaussian(0.5), 2)
+    g.certify(INPUTS[8:9], n=200, method="fixed", generator=seeded())
+    g.noise = Gaussian(2.0)
+    fresh = SmoothedClassifier(honest, Gaussian(2.0), 2).certify(INPUTS[8:9], n=200, method="fixed", generator=seeded())
+    assert g.certify(INPUTS[8:9], n=200, method="fixed", generator=seeded()) == fresh
+
+
 def test_what_the_probes_do_not_see_is_found_in_the_run():
     r"""A classifier that looks at its batch only between the questions before the run and those after it."""
 
@@ -141,9 +218,6 @@ def test_an_answer_that_is_no_number_is_found_before_the_run():
         SmoothedClassifier(broken, Gaussian(0.5), 3).certify(INPUTS, n=100, generator=seeded())
 
 
-NETWORK = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3)).requires_grad_(False)
-
-
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])
 @pytest.mark.parametrize("batch_size", [1, 2, 8, 128, 300])
 def test_honest_networks_pass(precision, batch_size):
@@ -153,32 +227,20 @@ def test_honest_networks_pass(precision, batch_size):
     assert len(g.certify(INPUTS[::6], n=300, method="fixed", generator=seeded())) == 4
 
 
-class Held:
-    def __init__(self, network):
-        self.network = network
-
-    def __call__(self, y):
-        return self.network(y)
-
-
-@pytest.mark.parametrize(
-    "behind",
-    [
-        lambda y: NETWORK(y),
-        Held(NETWORK),
-        Held(NETWORK).__call__,
-        functools.partial(lambda network, y: network(y), NETWORK),
-        (lambda network: lambda y: network(y))(NETWORK),
-        lambda y, network=NETWORK: network(y),
-    ],
-    ids=["global", "object", "method", "partial", "closure", "default"],
-)
-def test_a_function_over_a_network_in_training_mode_is_refused(behind):
-    NETWORK.train()
-    with pytest.raises(ValueError, match="must be in evaluation mode"):
-        SmoothedClassifier(behind, Gaussian(0.5), 3)
-    NETWORK.eval()
-    SmoothedClassifier(behind, Gaussian(0.5), 3)
+def test_kept_chunks_do_not_depend_on_the_order_and_end_with_the_last():
+    x, answers = torch.zeros(2), torch.arange(40)
+    spots = [Spot(Request(x, i, Stream.ESTIMATION, 0, 40), 0, 7, answers) for i in range(200)]
+    kept = []
+    for order in (spots, spots[::-1]):
+        some = Spots()
+        for spot in order:
+            some.offer(spot, spot.number, last=spot.request.index == 5)
+        kept.append({spot.request.index for spot in some.take()})
+        assert not some.take()
+    assert kept[0] == kept[1] and 5 in kept[0] and 32 <= len(kept[0]) <= 33
+    chosen, found = rows(spots[:3], 8)
+    assert [places for _, places in chosen] == [[39, 25, 11], [39, 25, 11], [39, 19]]
+    assert found.tolist() == [39, 25, 11, 39, 25, 11, 39, 19]
 
 
 def test_near_ties_that_rounding_turns_are_no_difference():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from scoregen.errors import UserError
+from scoregen.jobs.compare import _check_comparable
 from scoregen.smoothing import Gaussian, LogNormal, SmoothedClassifier
 from scoregen.smoothing.choice import METHODS, make_method
 from scoregen.smoothing.dataset import certify_dataset
@@ -135,3 +136,57 @@ def test_tables_hold_every_input_with_its_recorded_radius(folder):
         rows = list(csv.reader(file, delimiter="\t"))
     assert rows[0] == ["idx", "label", "predict", "radius", "correct", "time"]
     assert [float(row[3]) for row in rows[1:]] == [r["radius"] for r in run.records]
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "text"),
+    [
+        (lambda r: [r | {"label": (r["label"] + 1) % 3}], 2, "labels: they are not those that were certified"),
+        (lambda h: [h | {"reach": 2 * h["reach"]}], 0, "header: reach is .*, its noise and method say"),
+        (lambda h: [h | {"radii": h["radii"][:-1]}], 0, "header: radii is"),
+        (lambda h: [h | {"norm": "l1"}], 0, "header: norm is l1, its noise and method say l2"),
+    ],
+    ids=["label", "reach", "radii", "norm"],
+)
+def test_labels_and_the_radii_of_the_header_are_verified(folder, change, line, text):
+    edited(folder, change, line)
+    assert any(re.search(text, found) for found in problems(folder)), problems(folder)
+
+
+def test_an_input_that_was_taken_out_of_the_job_is_noticed(folder):
+    gone = json.loads((folder / "certificates.jsonl").read_text().splitlines()[2])["index"]
+    edited(folder, lambda record: [])
+    edited(folder, lambda header: [header | {"indices": [i for i in header["indices"] if i != gone]}], line=0)
+    assert problems(folder) == ["labels: they are not those that were certified, or inputs were left out of the header"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: [h | {"indices": [0, 0, 1]}],
+        lambda h: [h | {"indices": "all"}],
+        lambda h: [{key: value for key, value in h.items() if key != "num_classes"}],
+        lambda h: [h | {"noise": "Gaussian(width=1.0)"}],
+        lambda h: [h | {"parts": 3}],
+    ],
+    ids=["double indices", "no indices", "no classes", "an argument that is none", "parts"],
+)
+def test_a_damaged_header_is_a_message(folder, change):
+    edited(folder, change, line=0)
+    with pytest.raises(UserError, match="damaged"):
+        problems(folder)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [[(x, 2 - label) for x, label in DATA], [(x + 0.01, label) for x, label in DATA]],
+    ids=["labels", "inputs"],
+)
+def test_runs_of_other_data_are_not_compared(tmp_path, other):
+    runs = {
+        tmp_path / name: certified(tmp_path / name, "fixed", data=data)
+        for name, data in zip("ab", (DATA, other), strict=True)
+    }
+    with pytest.raises(UserError, match="must be of the same data, got other"):
+        _check_comparable(runs)
+    _check_comparable({path: runs[tmp_path / "a"] for path in runs})
