@@ -88,8 +88,8 @@ def _signature(name: str, target: griffe.Object) -> str:
     given = target.parameters if isinstance(target, griffe.Function | griffe.Class) else []
     shown, bare = [], False
     for parameter in given:
-        if parameter.name in ("self", "cls"):
-            continue
+        if parameter.name in ("self", "cls") or str(parameter.annotation).startswith("ClassVar"):
+            continue  # griffe counts the class variables of a dataclass among its arguments
         kind = parameter.kind
         if kind is griffe.ParameterKind.keyword_only and not bare:
             shown.append("*")

@@ -16,7 +16,7 @@ class Certify(CertifyingJob, OneClassifierJob):
     Args:
         explain: draws of the maps in report.html, for each input shown; 0: no maps. Gaussian noise only.
         attack: attacks every certified input below and above its radius; a label that breaks below is an error.
-        **others: of `OneClassifierJob` and `CertifyingJob`.
+        **others: those of `OneClassifierJob` and `CertifyingJob`.
     """
 
     known: ClassVar = (*CertifyingJob.known, "attacks.jsonl")

@@ -15,7 +15,7 @@ class Compare(Job):
 
     Args:
         runs: folders of the job certify, of the same data and norm.
-        names: of the curves and columns, one for each run; those of the folders unless given.
+        names: names of the curves and columns, one for each run; those of the folders unless given.
     """
 
     known: ClassVar = ("table.md", "curve.png", "certificates.jsonl")

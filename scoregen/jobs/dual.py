@@ -25,7 +25,7 @@ class Dual(CertifyingJob):
         n_selector: draws of the selector for an input; None: n.
         max_radius: None: twice the selector's sigma. step: None: half of the smallest sigma.
         purify: a denoiser before the experts, at each sigma; the selector sees the noisy input.
-        **others: of `CertifyingJob`.
+        **others: those of `CertifyingJob`.
     """
 
     selector: str

@@ -24,7 +24,7 @@ class Predict(OneClassifierJob):
         method: "sequential" looks after 32, 64, 128, ... draws, "fixed" after all n.
         n: draws for an input (sequential: at most).
         class_names: names of the classes; None: those of the checkpoint or of transformers, where they are known.
-        **others: of `OneClassifierJob`.
+        **others: those of `OneClassifierJob`.
     """
 
     known: ClassVar = ("predictions.jsonl", "predictions.csv")
