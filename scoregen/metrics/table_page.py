@@ -198,7 +198,7 @@ def _bars(made: TableColumn, real: TableColumn) -> dict[str, object]:
             "real": round(a * scale, 1),
             "made": round(b * scale, 1),
             "end": round(95 + max(a, b) * scale, 1),
-            "text": f"{100 * a:.0f} % {100 * b:.0f} %" if a >= 0.095 else f"{100 * a:.1f} % {100 * b:.1f} %",
+            "text": f"{100 * a:.0f}, {100 * b:.0f} %" if a >= 0.095 else f"{100 * a:.1f}, {100 * b:.1f} %",
         }
         for i, (name, a, b) in enumerate(pairs)
     ]
