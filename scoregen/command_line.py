@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,9 @@ def _check_arguments(job: str, overrides: list[str]) -> None:
     for argument in overrides:
         key = argument.split("=")[0]
         if argument.startswith("-") and key not in _FLAGS:
-            raise UserError(f"{argument}: there is no such flag. {closest(key, _FLAGS)} Keys need none.")
+            near = get_close_matches(key, _FLAGS, n=1, cutoff=0.75)
+            remedy = f"Did you mean '{near[0]}'?" if near else f"Keys have no dashes: {key.lstrip('-')}=VALUE."
+            raise UserError(f"{argument}: there is no such flag. {remedy}")
         if job == "sample" and key.lstrip("+") in _MOVED:
             raise UserError(f"{key.lstrip('+')}: {_MOVED[key.lstrip('+')]}.")
         if argument.startswith("~") and "." not in key:

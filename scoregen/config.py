@@ -169,6 +169,8 @@ def typed(value: Any, hint: Any, where: str) -> Any:
         names.append(_PLAIN.get(origin, origin.__name__) + of)
     found = "null" if value is None else f"{value!r} ({_PLAIN.get(type(value), type(value).__name__)})"
     advice = closest(value, names) if isinstance(value, str) else ""
+    if isinstance(value, str | int | float) and any((typing.get_origin(o) or o) in (tuple, list) for o in options):
+        advice = f"Did you mean {where}=[{value}]?"
     if isinstance(value, str) and any(typing.get_origin(option) is typing.Literal for option in options):
         found = repr(value)  # the choices say what it should be
     raise UserError(f"{where}: must be {either(names)}, got {found}." + f" {advice}" * advice.startswith("Did"))

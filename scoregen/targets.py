@@ -9,6 +9,8 @@ import importlib
 import inspect
 import sys
 from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from scoregen.errors import UserError, closest
@@ -26,16 +28,35 @@ def join(where: str, key: str) -> str:
 def locate(target: str, where: str = "") -> Any:
     r"""The class or function with this dotted name."""
     module_name, _, name = str(target).rpartition(".")
+    if not module_name or not is_module(str(target)):
+        raise UserError(
+            f"{join(where, '_target_')}: must be MODULE.CLASS, such as mynet.Net of the file mynet.py, got '{target}'."
+        )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise UserError(f"{join(where, '_target_')}: '{target}' cannot be found: {error}.") from None
+        raise UserError(f"{join(where, '_target_')}: '{target}' cannot be found: {_absent(error, target)}") from None
     except (ImportError, ValueError) as error:
-        raise UserError(f"{join(where, '_target_')}: cannot import '{target}' ({error}).") from None
+        remedy = " Import your own files by their names: from mynet import Net." * ("relative import" in str(error))
+        raise UserError(f"{join(where, '_target_')}: cannot import '{target}' ({error}).{remedy}") from None
     if not hasattr(module, name):
         known = getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")])
         raise UserError(f"{join(where, '_target_')}: '{module_name}' has no '{name}'. {closest(name, known)}")
     return getattr(module, name)
+
+
+def _absent(error: ModuleNotFoundError, target: str) -> str:
+    r"""Which module is missing, the target's own or one that it imports, and what to do."""
+    missing = str(error.name)
+    if not f"{target}.".startswith(f"{missing}."):
+        return f"{error}, which it imports. Install it."
+    here = Path.cwd()
+    names = (
+        [path.stem for path in here.iterdir() if path.suffix == ".py" or path.is_dir()] if "." not in missing else []
+    )
+    near = get_close_matches(missing, names, n=1, cutoff=0.6)
+    remedy = f"Did you mean '{near[0]}'?" if near else "Run the command in the folder of your file."
+    return f"{error}. Modules are looked for in '{here}' and among the installed packages. {remedy}"
 
 
 def is_module(name: str) -> bool:
@@ -103,6 +124,9 @@ def _check_name(target: str, where: str, trust: Collection[str], typed: bool) ->
             return  # which is refused for that when it is built
         root = target.split(".")[0]
         remedy = "Choose another class" if root in (*sys.stdlib_module_names, "scoregen") else f"Give trust=[{root}]"
+        if root == "diffusers":
+            kind = target.rpartition(".")[2]
+            remedy = f"Give a node of scoregen.models.DiffusersNetwork with kind={kind} and its arguments in config"
         raise UserError(f"{where}: '{target}' is not of this package. {_RULE} {remedy}.")
     else:
         raise UserError(f"{join(where, '_target_')}: '{target}' is refused. {_RULE}{_advice(target)}")

@@ -68,7 +68,12 @@ def test_plain_data_are_passed_through():
         ({"chart": {"_target_": "scoregen.sde.EDM"}}, "sde.chart: must be Chart or null, got .*EDM"),
         ({"_target_": "scoregen.sde.EDN"}, r"sde._target_: 'scoregen.sde' has no 'EDN'. Did you mean 'EDM'\?"),
         ({"_target_": "scoregn.sde.EDM"}, "sde._target_: 'scoregn.sde.EDM' cannot be found: No module named 'scoregn'"),
-        ({"_target_": "EDM"}, "sde._target_: cannot import 'EDM'"),
+        (
+            {"_target_": "mynet.Net"},
+            "looked for in '.*' and among the installed packages. Run the command in the folder",
+        ),
+        ({"_target_": "EDM"}, "sde._target_: must be MODULE.CLASS, such as mynet.Net of the file mynet.py, got 'EDM'"),
+        ({"_target_": "./mynet.Net"}, "sde._target_: must be MODULE.CLASS, .* got './mynet.Net'"),
         ({"_target_": "scoregen.data.Npz"}, "sde.path: a value is required by scoregen.data.Npz; give sde.path=..."),
     ],
 )

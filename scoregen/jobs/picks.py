@@ -192,7 +192,10 @@ def fill_model(model: Mapping[str, Any], source: Source, conditional: bool, wher
         node |= own
     if "network" in node:
         if not isinstance(node["network"], Mapping):
-            raise UserError(f"{where}.network: must be a mapping with a _target_, got {node['network']!r}.")
+            raise UserError(
+                f"{where}.network: must be a mapping with a _target_, got {node['network']!r}."
+                f" Give {where}.network._target_=MODULE.CLASS."
+            )
         node["network"] = dict(fill_model(node["network"], source, conditional, f"{where}.network"))
         return node
     if accepts(node, "shape", where):

@@ -1,6 +1,7 @@
 r"""What of a training can go wrong is tried before any work: weights of init, optimizer, loss, monitors."""
 
 import math
+import traceback
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,9 @@ def _check_apart(model: Any) -> None:
 
 def check_optimizer(trainer: Any, model: Any, loss: Any = None) -> None:
     r"""Makes the optimizer once, so that a value out of range is an error before any work."""
+    if next(model.parameters(), None) is None:
+        name = type(getattr(model, "network", model)).__name__
+        raise UserError(f"model: {name} has no parameters to train. A network is a torch.nn.Module that has some.")
     try:
         rates = [group["lr"] for group in trainer.make_optimizer(model, loss).param_groups]
     except UserError:
@@ -91,7 +95,28 @@ def check_loss(loss: Any, model: Any, source: Source, steps: int) -> None:
         raise
     except _FAILURES as error:
         names = f"{type(loss).__name__} of {type(model).__name__} on {source.name}"
-        raise UserError(f"loss: {names} cannot be computed: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"loss: {names} cannot be computed: {text}{_line_of(error)}.{_advice(text)}") from error
+
+
+def _line_of(error: Exception) -> str:
+    r"""The line of the user's own code in which something failed, if it was there."""
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    ours = max((k for k, (file, _) in enumerate(frames) if _PACKAGE in file.parents), default=-1)
+    own = [(file, line) for file, line in frames[ours + 1 :] if "site-packages" not in file.parts and file.is_file()]
+    return f" ({own[-1][0].name}, line {own[-1][1]})" if own else ""
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _advice(text: str) -> str:
+    r"""What to do about the usual mistakes in a network of the user's own."""
+    if "positional argument" in text:
+        return " A network is called as network(z, c_noise, label)."
+    if text.endswith("has no attribute 'sde'"):
+        return " A network of your own is model.network._target_=MODULE.CLASS; a denoiser is put around it."
+    return ""
 
 
 def _check_told(loss: Any, model: Any) -> None:

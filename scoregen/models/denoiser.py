@@ -188,6 +188,9 @@ class Denoiser(AbstractDenoiser):
         return gap_of(s, next_s, self.sigma_data)
 
 
+_SAMPLE = " For a network of diffusers take scoregen.models.DiffusersNetwork."
+
+
 def evaluate(
     network: nn.Module, z: Tensor, condition: Tensor, label: Tensor | None, gap: Tensor | None = None
 ) -> Tensor:
@@ -201,7 +204,12 @@ def evaluate(
     output: Tensor = network(z.to(dtype), _of_each(condition, z, dtype), label, **options)
     if not isinstance(output, Tensor) or output.shape != z.shape:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(f"{type(network).__name__} must return a tensor like z, {tuple(z.shape)}, got {found}.")
+        remedy = (
+            "" if isinstance(output, Tensor) else " Return the tensor itself." + _SAMPLE * hasattr(output, "sample")
+        )
+        raise ValueError(
+            f"{type(network).__name__} must return a tensor like z, {tuple(z.shape)}, got {found}.{remedy}"
+        )
     return output.to(z)
 
 

@@ -11,6 +11,7 @@ file are refused all the same.
 """
 
 import importlib
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -156,6 +157,25 @@ def _function(module: str, name: str, weights: str | None) -> Classify:
     return classifier
 
 
+_FIXED_BATCH = re.compile(r"Guard failed: [\w.]+(\(\))?\[0\]")  # of an exported program
+
+
+def _reason(error: Exception) -> str:
+    r"""What a classifier says; of a TorchScript program the end, which is its own words."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if "TorchScript" in lines[0] else lines[0]
+
+
+def _remedy(error: Exception, size: int) -> str:
+    r"""What to do about a classifier that cannot take a batch of 2, or takes that and not one of 3."""
+    if size == 3 or _FIXED_BATCH.match(str(error)):
+        return "It must take batches of any size: export it with a dynamic batch dimension."
+    return (
+        "Give data of the shape that it was made for (pictures in files: data.size, data.channels), or resize them "
+        "before it: classifier_input.size."
+    )
+
+
 @torch.no_grad()
 def probe(classifier: Classify, x: Tensor) -> int:
     r"""The number of classes, found by classifying batches of two sizes.
@@ -171,7 +191,7 @@ def probe(classifier: Classify, x: Tensor) -> int:
         except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
             raise UserError(
                 f"classifier: cannot take inputs of shape {tuple(x.shape)} and type {x.dtype}, {size} at once "
-                f"({str(error).splitlines()[0]}). An exported program needs a dynamic batch dimension."
+                f"({_reason(error)}). {_remedy(error, size)}"
             ) from error
         try:
             logits = logits_of(output)

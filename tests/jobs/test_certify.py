@@ -230,8 +230,28 @@ def test_what_is_no_classifier_of_any_batch_is_refused(tmp_path):
         probe(lambda x: {"out": x[0]}, torch.ones(3))
     for size in (1, 2, 5):
         torch.export.save(torch.export.export(network(), (torch.rand(size, 1, 8, 8),)), tmp_path / "a.pt2")
-        with pytest.raises(UserError, match=r"at once .*needs a dynamic batch dimension"):
+        with pytest.raises(UserError, match=r"at once .*export it with a dynamic batch dimension\."):
             probe(read_classifier(str(tmp_path / "a.pt2")), torch.rand(1, 8, 8))
+
+
+def test_a_classifier_of_another_shape_is_answered_with_the_key_of_the_shape(tmp_path):
+    image, batch = torch.rand(2, 1, 8, 8), {0: torch.export.Dim("batch", min=2)}
+    torch.export.save(torch.export.export(network(), (image,), dynamic_shapes=(batch,)), tmp_path / "a.pt2")
+    torch.jit.trace(network(), image).save(tmp_path / "a.pt")
+
+    def silent(x):
+        assert len(x) == 0
+
+    for classifier, reason in (
+        (read_classifier(str(tmp_path / "a.pt2")), r"Guard failed: .*\[2\] == 8"),
+        (read_classifier(str(tmp_path / "a.pt")), "RuntimeError: mat1 and mat2"),
+        (silent, "AssertionError"),
+    ):
+        with pytest.raises(
+            UserError, match=rf"2 at once \({reason}.*\)\. Give data of the shape .*data\.size"
+        ) as error:
+            probe(classifier, torch.rand(1, 9, 9))
+        assert "batch" not in str(error.value)
 
 
 def test_rows_are_the_rungs_that_were_asked_for(tmp_path, capsys):

@@ -100,6 +100,21 @@ MISTAKES = {
         ["data=captions", "data.path=photos"],
         "model: .* Choose model=latent_diffusion model.pipeline=PATH loss=latent",
     ),
+    "key-elsewhere": (["batch_size=4"], "batch_size: there is no key .* Did you mean 'trainer.batch_size'\\?"),
+    "key-below": (["trainer.lr=1"], "trainer.lr: there is no key 'lr'. Did you mean 'trainer.optimizer.lr'\\?"),
+    "key-of-option": (
+        ["data.path=x"],
+        "data.path: there is no key 'path'. Options that have it: captions, folder, .*table. Choose one by data=",
+    ),
+    "folder-as-option": (["data=photos/cats"], "Give the place as data.path: data=folder data.path=photos/cats. Choi"),
+    "class-as-option": (["model=mynet.Net"], "A class of your own is model.network._target_=mynet.Net. Choices"),
+    "dashes": (["--data", "folder"], "--data: there is no such flag. Keys have no dashes: data=VALUE."),
+    "near-flag": (["--hepl"], "--hepl: there is no such flag. Did you mean '--help'\\?"),
+    "text-for-a-list": (["data=digits", "trust=mynet"], "must be a list of texts.* Did you mean trust=\\[mynet\\]\\?"),
+    "class-for-a-node": (
+        ["data=digits", "model.network=mynet.Net"],
+        "model.network: must be a mapping .* Give model.network._target_=MODULE.CLASS.",
+    ),
     "sde-number": (["sde=3"], "sde: must be an option of conf/sde, got 3. Choices: cosine, edm"),
     "model-null": (["model=null"], "model: must be an option of conf/model, got null. Choices: auto"),
 }
@@ -125,7 +140,10 @@ def test_a_mistake_is_one_message(case, here, capsys):
     assert sorted(here.iterdir()) == before
 
 
-@pytest.mark.parametrize("name", ["lr=1e-3", "photos (1)", "it's", "a[1]", "a#1", "Bücher", "a~b^c"])
+NAMES = ["lr=1e-3", "photos (1)", "it's", "a[1]", "a#1", "Bücher", "a~b^c", r"a\b(1)", 'a"b', r"a\"(b)", "a(b)\\"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_quotes_that_a_message_shows_work(name, here, capsys):
     import shlex
 

@@ -3,6 +3,7 @@ r"""A network of the user's own, from a module outside the package: trained, sam
 import re
 import shutil
 import sys
+import types
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import scoregen
 from scoregen.checkpoint_files import write_state
 from scoregen.errors import UserError
 from scoregen.jobs.evaluate import extractor_for
+from scoregen.targets import check_targets
 
 MODULE = '''
 import os
@@ -50,6 +52,26 @@ class Tied(Net):
 class Drawn(Net):
     def __init__(self):
         super().__init__(random.randint(1, 10**4))
+
+
+class Pair(Net):
+    def forward(self, z, c_noise, label=None):
+        return (super().forward(z, c_noise, label),)
+
+
+class Short(Net):
+    def forward(self, x, t):
+        return x
+
+
+class Slip(Net):
+    def forward(self, z, c_noise, label=None):
+        return self.middle(z)
+
+
+class Empty:
+    def __init__(self, width):
+        self.width = width
 
 
 class Flat(Net):
@@ -212,6 +234,29 @@ def test_a_sweep_runs_each_of_its_values(here):
 
 
 MISTAKES = {
+    "tuple": (
+        ["model.network._target_=mynet.Pair", TRUST],
+        r"Pair must return a tensor .*got tuple. Return the tensor",
+    ),
+    "arguments": (
+        ["model.network._target_=mynet.Short", TRUST],
+        r"3 positional arguments but 4 were given. A network is called as network\(z, c_noise, label\)\.",
+    ),
+    "line": (["model.network._target_=mynet.Slip", TRUST], r"no attribute 'middle' \(mynet.py, line \d+\)\."),
+    "no-module": (
+        ["model.network._target_=mynet.Empty", TRUST],
+        "model: Empty has no parameters to train. A network is",
+    ),
+    "place": (["model={_target_: mynet.Net}", TRUST], r"A network of your own is model.network._target_=MODULE.CLASS;"),
+    "name": (["model.network._target_=mynt.Net", "trust=[mynt]"], "cannot be found: .*. Did you mean 'mynet"),
+    "relative": (
+        ["model.network._target_=beside.Net", "trust=[beside]"],
+        r"cannot import 'beside.Net' \(attempted relative .*Import your own files by their names: from mynet import",
+    ),
+    "import": (
+        ["model.network._target_=needing.Net", "trust=[needing]"],
+        "No module named 'nowhere', which it imports",
+    ),
     "no-trust": ([], r"train: model.network: 'mynet.Net' is not of this package. .* Give trust=\[mynet\]\."),
     "neighbour": (["trust=[mynetwork]"], "model.network: 'mynet.Net' is not of this package"),
     "python": (["trust=[os]"], "trust: 'os' is a module of Python itself"),
@@ -233,9 +278,31 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_what_could_not_be_loaded_is_refused_before_any_work(here, capsys, case):
     argv, text = MISTAKES[case]
+    (here / "beside.py").write_text("from .mynet import Net")
+    (here / "needing.py").write_text("import nowhere")
     own = OWN if not any("={" in override for override in argv) else OWN[:-2]
     assert re.search(text, refused(capsys, "train", *own, *argv, "hydra.run.dir=run"))
     assert not (here / "run").exists()
+
+
+def test_a_network_of_diffusers_is_given_by_its_kind(monkeypatch):
+    module = types.ModuleType("diffusers")
+    module.UNet2DModel = type("UNet2DModel", (torch.nn.Module,), {})
+    monkeypatch.setitem(sys.modules, "diffusers", module)
+    with pytest.raises(UserError, match=r"Give a node of scoregen\.models\.DiffusersNetwork with kind=UNet2DModel and"):
+        check_targets({"_target_": "diffusers.UNet2DModel"}, "model.network", typed=True)
+
+
+def test_an_output_of_diffusers_is_answered_with_the_class_that_unpacks_it():
+    class Net(torch.nn.Module):
+        def forward(self, z, c_noise, label=None):
+            return types.SimpleNamespace(sample=z)
+
+    denoiser = scoregen.models.Denoiser(Net(), scoregen.sde.EDM())
+    with pytest.raises(
+        ValueError, match=r"Return the tensor itself\. For a network of diffusers take .*DiffusersNetwork"
+    ):
+        denoiser(torch.zeros(2, 1, 4, 4), 1.0)
 
 
 @pytest.fixture
