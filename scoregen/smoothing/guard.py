@@ -120,7 +120,7 @@ class Guard:
         copies, spots = self._drawn()[:half], self._spots.take()
         chosen, answers = rows(spots, half)
         noisy = [self._chunk(spot, len(spot.answers))[places] for spot, places in chosen if places]
-        asked = torch.cat((*noisy, copies))
+        asked, answers = torch.cat((*noisy, copies)), answers.to(copies.device)
         few = torch.linspace(0, max(0, len(answers) - 1), min(_ALONE, len(answers))).round().long()
         alone = self._alone(asked[few])
         logits = self._mixed(asked)

@@ -94,9 +94,9 @@ def _close(given: Any, right: Any) -> bool:
 
 def _relabelled(labels: Mapping[int, Any], header: Mapping[str, Any]) -> Iterator[str]:
     r"""Labels that are not those of the job, of which the header has a hash; all of them are needed to know."""
-    if "labels" not in header or labels.keys() != set(header["indices"]):
+    if labels.keys() != set(header["indices"]):
         return
-    if hash_of_labels([labels[index] for index in header["indices"]]) != header["labels"]:
+    if hash_of_labels([labels[index] for index in header["indices"]]) != header.get("labels"):
         yield "labels: they are not those that were certified, or inputs were left out of the header"
 
 
@@ -117,7 +117,7 @@ def _wrong(record: Mapping[str, Any], indices: Sequence[int], proofs: Proofs) ->
         yield f"{name} is none of this job"
     try:
         proved = list(proofs(record))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         yield f"{name}: its counts are no counts of this method ({error})"
         return
     for of, given, certificate in proved:
@@ -181,6 +181,9 @@ def _tally(record: Mapping[str, Any], classes: int, method: AbstractMethod) -> T
     """
     counts = _array(record["counts"], classes)
     selection = None if record["selection"] is None else _array(record["selection"], classes)
+    n0 = getattr(method, "n0", None)
+    if (selection is None) != (n0 is None):
+        raise ValueError(f"the class was chosen by {record['selection']}, {n0=}")
     candidate, path = int(record["candidate"]), record["path"]
     looks = [_look(counts, candidate, *look) for look in path[:-1]]
     tally = Tally(selection, [*looks, counts])
@@ -191,7 +194,6 @@ def _tally(record: Mapping[str, Any], classes: int, method: AbstractMethod) -> T
     allowed = method._schedule.tolist() if isinstance(method, AbstractSequential) else [method.n]
     if drawn != allowed[: len(drawn)] or any(min(np.subtract(b, a)) < 0 for a, b in itertools.pairwise(proved)):
         raise ValueError(f"looks after {drawn} draws")
-    n0 = getattr(method, "n0", None)
     if (None if selection is None else int(selection.sum())) != n0:
         raise ValueError(f"the class was chosen by {record['selection']}, n0={n0}")
     return tally

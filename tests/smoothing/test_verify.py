@@ -63,11 +63,26 @@ def test_what_was_certified_follows_from_its_counts(method, noise, tmp_path, cap
         (lambda r: [r | {"n": r["n"] + 1}], "n is"),
         (lambda r: [r | {"path": [[1, 1], *r["path"]]}], "its counts are no counts of this method"),
         (lambda r: [r | {"selection": [9, 0, 0]}], r"the class was chosen by \[9, 0, 0\], n0=30"),
+        (lambda r: [r | {"selection": None}], r"the class was chosen by None, n0=30"),
+        (lambda r: [r | {"path": [[10**30, 1], *r["path"]]}], "its counts are no counts of this method"),
         (lambda r: [r | {"index": 99}], "input 99 is none of this job"),
         (lambda r: [r, r], r"1 input is more than once: \d"),
         (lambda r: [], r"1 input is missing: \d"),
     ],
-    ids=["radius", "label", "bound", "counts", "n", "path", "selection", "foreign", "double", "missing"],
+    ids=[
+        "radius",
+        "label",
+        "bound",
+        "counts",
+        "n",
+        "path",
+        "selection",
+        "no selection",
+        "huge",
+        "foreign",
+        "double",
+        "missing",
+    ],
 )
 def test_what_was_edited_is_named(folder, change, text, capsys):
     edited(folder, change)
@@ -145,8 +160,9 @@ def test_tables_hold_every_input_with_its_recorded_radius(folder):
         (lambda h: [h | {"reach": 2 * h["reach"]}], 0, "header: reach is .*, its noise and method say"),
         (lambda h: [h | {"radii": h["radii"][:-1]}], 0, "header: radii is"),
         (lambda h: [h | {"norm": "l1"}], 0, "header: norm is l1, its noise and method say l2"),
+        (lambda h: [{key: value for key, value in h.items() if key != "labels"}], 0, "labels: they are not those"),
     ],
-    ids=["label", "reach", "radii", "norm"],
+    ids=["label", "reach", "radii", "norm", "no hash of labels"],
 )
 def test_labels_and_the_radii_of_the_header_are_verified(folder, change, line, text):
     edited(folder, change, line)
