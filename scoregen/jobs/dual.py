@@ -80,7 +80,7 @@ class Dual(CertifyingJob):
         ]
         for path in [self.selector, *networks]:
             check_units(path, self.data)
-        told = check_names(_names(list(networks)), self.data)
+        told = check_names(_names(list(networks)), self.data, max(classes[path] for path in networks))
         told = [f"selector: {self.selector}", *told]
         told += [f"expert {k}: {path}, {noise!r}" for k, (path, noise) in enumerate(zip(paths, noises, strict=True))]
         return DualSmoothing(chooser, experts), told

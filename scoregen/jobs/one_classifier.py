@@ -52,7 +52,7 @@ class OneClassifierJob(SmoothingJob):
         classifier, told = self._classifier(device)
         classes = classes_of(classifier, self.data, device, self.needs_labels)
         if self.needs_labels:
-            told = told + check_names(self.names(classifier), self.data)
+            told = told + check_names(self.names(classifier), self.data, classes)
         return SmoothedClassifier(classifier, self.noise, classes, **self.options()), told
 
     def names(self, classifier: Any) -> list[str]:

@@ -12,7 +12,7 @@ from scoregen.config import Config, Node, accepts, build
 from scoregen.data import Source, identity
 from scoregen.data.parts import NAMES
 from scoregen.description import node_option, option, root_node
-from scoregen.errors import UserError
+from scoregen.errors import UserError, listed
 from scoregen.jobs.adoption import adopted
 from scoregen.jobs.data_moments import set_moments
 from scoregen.jobs.job import LoadingJob, Plan
@@ -266,11 +266,16 @@ def _lines(parts: TrainingParts, source: Source, out: Path, start: Path | None) 
     kind = f"{type(model).__name__}{', a flow map' if getattr(model, 'takes_next', False) else ''}"
     resumed = f", resumed from {start}" if start else ""
     return [
-        f"data: {source.name}, {len(source.train)} samples of shape {source.shape}, classes: {source.num_classes}",
+        f"data: {source.name}, {len(source.train)} samples of shape {source.shape}, classes: {_classes(source)}",
         f"parts: {'; '.join(source.told(name) for name in NAMES)}; {_readers(trainer, source)}",
         f"model: {kind}, {parameters / 1e6:.2f} M parameters, precision: {precision}",
         f"run: {out}, {trainer.steps} steps of {trainer.batch_size}{_spread(trainer)}{resumed}",
     ]
+
+
+def _classes(source: Source) -> str:
+    r"""How many classes there are, and their names: a folder one level too high shows here."""
+    return f"{source.num_classes} ({listed(source.class_names)})" if source.class_names else str(source.num_classes)
 
 
 def _readers(trainer: Any, source: Source) -> str:

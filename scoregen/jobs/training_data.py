@@ -35,17 +35,19 @@ def names_of(checkpoint: str) -> list[str]:
     return list(known_of(find_checkpoint(checkpoint)).classes or ())
 
 
-def check_names(known: Sequence[str], source: Source) -> list[str]:
-    r"""A line where the classes of labelled data have other names than those of a classifier, which go by number.
+def check_names(known: Sequence[str], source: Source, count: int) -> list[str]:
+    r"""A line where the names of the classes of labelled data are not those of a classifier: they go by number.
 
     Args:
-        known: names of the classes of the classifier; empty where it has none.
+        known: names of the classes of the classifier; empty where it has none. count: of its classes.
 
     Raises:
         UserError: a name stands for different numbers in both, so that right answers would count as wrong.
     """
     have = list(source.class_names or ())
-    if not known or not have or have == list(known[: len(have)]):
+    if not known:
+        return _by_number(have, source, count)
+    if not have or have == list(known[: len(have)]):
         return []
     there = {name: k for k, name in enumerate(known)}
     moved = [(name, k, there[name]) for k, name in enumerate(have) if there.get(name, k) != k]
@@ -59,3 +61,10 @@ def check_names(known: Sequence[str], source: Source) -> list[str]:
     return [
         f"classes: by number, as their names differ: {source.name} has {listed(have)}, the classifier {listed(known)}"
     ]
+
+
+def _by_number(have: Sequence[str], source: Source, count: int) -> list[str]:
+    r"""A line about a classifier without names: which of its outputs each class of the data is held against."""
+    pairs = f": {listed([f'{k} {name}' for k, name in enumerate(have)])}" if have else ""
+    more = f"; it has {count:,} classes, {source.name} has {source.num_classes}" if count != source.num_classes else ""
+    return [f"classes: by number, as the classifier names none{pairs}{more}"] if pairs or more else []

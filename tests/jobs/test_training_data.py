@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 from tiny import COMMON, job, train
 
+from scoregen.data import Digits, Folder
 from scoregen.errors import UserError
+from scoregen.jobs.training_data import check_names
 
 SMALL = ["model=classifier_fast", "loss=cross_entropy", *COMMON]
 FEW = ["n=8", "n0=2", "method=fixed", "alpha=.1", "max_inputs=2"]
@@ -63,3 +65,20 @@ def test_data_in_other_units_are_refused(trained, tmp_path, name):
         UserError, match=r"trained on values in \[0\.0, 1\.0\], photos has \[-1\.0, 1\.0\].*range=\[0,1\]"
     ):
         job(name, f"checkpoint={run}", *few, *overrides).run(tmp_path / "out")
+
+
+def test_a_classifier_without_names_is_held_against_the_classes_by_number(tmp_path):
+    source = Folder(str(pictures(tmp_path / "pets", "cat", "dog")), size=8)
+    line = "classes: by number, as the classifier names none: 0 cat, 1 dog"
+    assert check_names([], source, 2) == [line]
+    assert check_names([], source, 1000) == [f"{line}; it has 1,000 classes, pets has 2"]
+    assert check_names([], Digits(), 10) == []
+    assert check_names([], Digits(), 11) == [
+        "classes: by number, as the classifier names none; it has 11 classes, digits has 10"
+    ]
+
+
+def test_a_training_names_its_classes(tmp_path, capsys):
+    photos = pictures(tmp_path / "photos" / "pets", "cat", "dog").parent
+    job("train", "data=folder", f"data.path={photos}", "dry_run=true", *SMALL).run(tmp_path / "run")
+    assert "classes: 2 (pets/cat, pets/dog)\n" in capsys.readouterr().out
