@@ -1,6 +1,6 @@
 r"""Tables of mixed columns, from a file or a data frame: rows as vectors, with nan for what is missing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,7 +11,8 @@ from scoregen.data.parts import AUTO, NAMES, Name
 from scoregen.errors import UserError
 from scoregen.keys import derive_seed
 from scoregen.rng import Stream
-from scoregen.tables import Schema, read_table
+from scoregen.tables import Schema, TextForm, read_table
+from scoregen.tables.text_form import stated
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +45,8 @@ class TableFile(Source):
         path: the file.
         columns: kinds of columns by their names, where the guess is not right: real, positive, zero_positive, integer,
             category, date, constant or drop.
-        separator: between the cells of a text file.
+        separator, decimal, thousands, na_values, date_format: how a text file writes cells
+            (`scoregen.tables.TextForm`), as those of `pandas.read_csv`.
         test, validation: which data are these parts, as in `Source`; a file of a path has the same columns.
 
     Attributes:
@@ -61,13 +63,18 @@ class TableFile(Source):
         path: str,
         columns: Mapping[str, str] | None = None,
         separator: str = ",",
+        decimal: str = ".",
+        thousands: str | None = None,
+        na_values: str | Sequence[str] | None = None,
+        date_format: str | None = None,
         test: Held = AUTO,
         validation: Held = AUTO,
     ) -> None:
         super().__init__(test=test, validation=validation)
-        self.path, self.columns, self.separator = path, None if columns is None else dict(columns), separator
+        self.path, self.columns = path, None if columns is None else dict(columns)
+        self._written(TextForm(separator, decimal, thousands, stated("data.na_values", na_values), date_format))
         self.name = Path(path).stem
-        frame, forms = read_table(path, separator)
+        frame, forms = read_table(path, self.text)
         self._take(frame, forms)
 
     @classmethod
@@ -81,13 +88,18 @@ class TableFile(Source):
         r"""Of a data frame, whose index is left out; arguments as of the class."""
         found = cls.__new__(cls)
         Source.__init__(found, test=test, validation=validation)
-        found.path, found.columns, found.separator = IN_MEMORY, None if columns is None else dict(columns), ","
+        found.path, found.columns = IN_MEMORY, None if columns is None else dict(columns)
+        found._written(TextForm())
         found.name = "table"
         found._take(frame, {})
         return found
 
+    def _written(self, text: TextForm) -> None:
+        self.text, self.separator, self.decimal, self.thousands = text, text.separator, text.decimal, text.thousands
+        self.na_values, self.date_format = list(text.na_values) or None, text.date_format
+
     def _take(self, frame: "pd.DataFrame", forms: Mapping[str, str]) -> None:
-        self.schema = Schema.guess(frame, self.columns, forms)
+        self.schema = Schema.guess(frame, self.columns, forms, self.text)
         self.frame = frame
         self._x = self.schema.encode(frame)
 
@@ -98,10 +110,11 @@ class TableFile(Source):
         r"""Rows of another file by the columns of this one, not by a guess of their own."""
         try:
             seed = derive_seed(Stream.ELSEWHERE, NAMES.index(key))  # draws of its own, so that equal rows differ
-            return TableRows(self.schema.encode(read_table(path, self.separator, f"data.{key}")[0], seed))
+            return TableRows(self.schema.encode(read_table(path, self.text, f"data.{key}")[0], seed))
         except UserError as error:
             text = str(error).removeprefix("data: ")
             raise error if text.startswith(f"data.{key}") else UserError(f"data.{key}: '{path}': {text}") from error
 
     def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "table": self.schema.plain()}
+        text = self.text.plain()
+        return {**super().identity(), "table": self.schema.plain()} | ({"text": text} if text else {})

@@ -1,6 +1,6 @@
 r"""Imputation: the missing cells of a table filled in by draws of a model, and how much the draws differ."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,7 +20,8 @@ class Impute(FastJob):
 
     Args:
         checkpoint: a checkpoint of a table, or a run folder (its last one). weights: "ema", "model" or "ema:LENGTH".
-        table: a .csv or .parquet file with the columns of the training table. separator: between cells of a text file.
+        table: a .csv or .parquet file with the columns of the training table. separator: between cells of a text
+            file; None: as that of the training. Numbers, dates and missing values are written as there.
         draws: copies of the table, each filled in anew.
         sampler: how noise becomes rows.
         format: format of the copies, "csv" or "parquet".
@@ -33,7 +34,7 @@ class Impute(FastJob):
     checkpoint: str | None = None
     weights: Weights = "ema"
     table: str | None = None
-    separator: str = ","
+    separator: str | None = None
     draws: int = 5
     sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
     format: Literal["csv", "parquet"] = "csv"
@@ -53,7 +54,9 @@ class Impute(FastJob):
 
         checkpoint, file = find_checkpoint(self.checkpoint), Path(str(self.table)).resolve()
         schema = table_of(checkpoint, "checkpoint: impute")
-        frame, _ = read_table(file, self.separator, "table")
+        text = schema.text if self.separator is None else replace(schema.text, separator=self.separator)
+        schema = replace(schema, text=text)
+        frame, _ = read_table(file, text, "table")
         schema.encode(frame, seed=None)  # refuses what no column can have
         model = self.loaded(checkpoint, self.weights)
         check_sampler(self.sampler, model)
@@ -84,4 +87,4 @@ class Impute(FastJob):
         for draw, filled in enumerate(frames):
             print(write_table(filled, out / "imputed" / f"{draw}.{self.format}", rows.schema))
         if self.draws > 1:
-            print(write_table(spread(frames, frame), out / "spread.csv", type(rows.schema)(())))
+            print(write_table(spread(frames, frame), out / "spread.csv", replace(rows.schema, columns=())))

@@ -78,7 +78,7 @@ def part_of(source: TableFile, name: Name) -> "pd.DataFrame | None":
     choices: dict[Name, Held] = {"test": source.test_from, "validation": source.validation_from}
     for key, choice in choices.items():
         if is_path(choice):
-            stored[key] = read_table(str(choice), source.separator, f"data.{key}")[0]
+            stored[key] = read_table(str(choice), source.text, f"data.{key}")[0]
     sizes = {key: len(frame) for key, frame in stored.items()}
     pieces = divide(sizes, source.test_from, source.validation_from, source.seed_of_parts).get(name)
     if not pieces:
@@ -98,7 +98,7 @@ def _check_target(source: TableFile, target: str | None) -> None:
 
 def _check_columns(source: TableFile, file: Path) -> None:
     r"""Refuses samples without a column that is measured, or with too few rows, before any work."""
-    frame = read_table(str(file), source.separator, "samples")[0]
+    frame = read_table(str(file), source.text, "samples")[0]
     names = [str(name) for name in frame.columns]
     for column in source.schema.columns:
         if column.kind not in ("constant", "drop") and str(column.name) not in names:
@@ -149,7 +149,7 @@ def _measured(job: Any, file: Path, page: Path | None) -> "Report":
     from scoregen.metrics.tables import evaluate_table
 
     source: TableFile = job.data
-    made, protocol = read_table(str(file), source.separator, "samples")[0], {"data": source.name, "samples": str(file)}
+    made, protocol = read_table(str(file), source.text, "samples")[0], {"data": source.name, "samples": str(file)}
     training, held_out = part_of(source, "train"), part_of(source, "test")
     if training is None:
         training, held_out = held_out, None

@@ -63,6 +63,8 @@ class TableModel:
     ) -> None:
         if steps is not None:
             whole(1, steps=steps)
+        if columns is not None and not isinstance(columns, Mapping):
+            raise UserError(f"columns: must be kinds by names, {{'price': 'positive'}}, got {columns!r:.60}.")
         whole(1, batch_size=batch_size)
         self.columns, self.steps, self.batch_size, self.seed = columns, steps, batch_size, seed
         self.width, self.depth, self.dropout, self.folder = width, depth, dropout, folder
@@ -75,6 +77,7 @@ class TableModel:
         """
         from scoregen.data import TableFile
 
+        _check_frame(frame, "fit")
         source = TableFile.of_frame(frame, self.columns, test="none", validation="none")
         out = self._new_folder() if self.folder is None else Path(self.folder)
         Train(data=source, trainer=self._trainer(len(frame)), model=self._model(), preview=None, seed=self.seed).run(
@@ -175,6 +178,7 @@ class TableModel:
         from scoregen.samplers import log_likelihood
 
         self._fitted()
+        _check_frame(frame, "log_prob")
         if not self.schema.all_numeric:
             column = next(column for column in self.schema.columns if column.sizes)
             raise UserError(
@@ -204,6 +208,7 @@ class TableModel:
             UserError: a value that its column cannot have.
         """
         at_least(1, draws=draws)
+        _check_frame(frame, "impute")
         return self._rows(sampler, batch_size).impute(frame, draws, seed)
 
     @staticmethod
@@ -220,3 +225,15 @@ class TableModel:
     def _fitted(self) -> None:
         if not hasattr(self, "denoiser"):
             raise UserError("TableModel: it has no weights yet. Call fit(frame) first, or TableModel.load(path).")
+
+
+def _check_frame(frame: Any, what: str) -> None:
+    r"""Refuses what is no data frame."""
+    from scoregen.tables.files import pandas
+
+    library = pandas()
+    if not isinstance(frame, library.DataFrame):
+        remedy = (
+            "frame, _ = scoregen.tables.read_table(path)" if isinstance(frame, str | Path) else "pandas.DataFrame(x)"
+        )
+        raise UserError(f"{what}: needs a data frame of pandas, got {type(frame).__name__}. Make one: {remedy}.")

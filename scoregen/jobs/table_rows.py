@@ -19,8 +19,8 @@ def schema_in(checkpoint: Path) -> Schema | None:
     from scoregen.loading import describe
 
     facts = describe(checkpoint).get("dataset")
-    nodes = facts.get("table") if isinstance(facts, dict) else None
-    return None if nodes is None else Schema.of(nodes)
+    nodes, text = (facts.get(key) if isinstance(facts, dict) else None for key in ("table", "text"))
+    return None if nodes is None else Schema.of(nodes, text)
 
 
 def table_of(checkpoint: Path, why: str) -> Schema:

@@ -4,5 +4,6 @@ from scoregen.tables.column import KINDS, Column
 from scoregen.tables.encoding import Layout
 from scoregen.tables.files import read_table, write_table
 from scoregen.tables.schema import Schema
+from scoregen.tables.text_form import TextForm
 
-__all__ = ["KINDS", "Column", "Layout", "Schema", "read_table", "write_table"]
+__all__ = ["KINDS", "Column", "Layout", "Schema", "TextForm", "read_table", "write_table"]

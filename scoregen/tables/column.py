@@ -35,8 +35,9 @@ class Column:
         dtype: type of its values in a data frame, by pandas' name.
         categories: of a category: its values, in order; of a constant: its value.
         decimals: digits after the point of all numbers; None where there is no such number.
-        form: how values are written in a text file: "fixed" for numbers with all their decimals, a pattern of strftime
-            for dates; of a category in a frame "ordered". None: as usual.
+        form: how values are written in a text file: "fixed" for numbers with all their decimals, "grouped" for those
+            with separators of thousands, "fixed grouped" for both, a pattern of strftime for dates; of a category in a
+            frame "ordered". None: as usual.
         origin: what is subtracted from numbers first; of dates: nanoseconds since 1970.
         step: of dates: nanoseconds between the moments that occur, to which samples are rounded.
         low: of an integer: the least value that a sample may have, 0 where no value is negative.
@@ -64,6 +65,11 @@ class Column:
     def has_number(self) -> bool:
         r"""Whether one coordinate of a row is its number."""
         return self.kind in NUMBERS
+
+    @property
+    def is_text_date(self) -> bool:
+        r"""Whether its values are dates that a data frame holds as texts."""
+        return self.kind == "date" and not ("datetime64" in self.dtype or "timestamp" in self.dtype)
 
     @property
     def logarithmic(self) -> bool:

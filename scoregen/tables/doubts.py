@@ -3,14 +3,18 @@ r"""Columns whose guess would be wrong without a word: refused where nothing can
 A kind that the user gives is not doubted.
 """
 
+import csv
+import gzip
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scoregen.errors import UserError
 from scoregen.parallel import say_once
+from scoregen.tables.text_form import TextForm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,34 +62,38 @@ def doubt_texts(known: "pd.Series", key: str) -> None:
     Raises:
         UserError: more than ten different values are.
     """
+    if not known.map(lambda value: isinstance(value, str)).any():
+        return  # numbers and flags of a category of pandas
     texts = known.map(str)
     if texts.nunique() <= _FEW:
         return
     if texts.str.fullmatch("|".join(_DATES)).all():
         raise UserError(
             f"{key}: the texts of the column look like dates or times, {texts.iloc[0]!r}, in a form that is not taken "
-            f"for one. Write dates as 2024-01-31 or 2024-01-31 12:30, times as numbers; or give {key}=category, or "
-            f"{key}=drop."
+            f"for one. Say how a file writes them, data.date_format='%d.%m.%Y', or make dates of a data frame's by "
+            f"pandas.to_datetime; times as numbers; or give {key}=category, or {key}=drop."
         )
     if texts.str.fullmatch(_CODE).any():
         return
     plain, written = texts.str.fullmatch(_PLAIN), texts.str.fullmatch(_WRITTEN)
-    if plain.all():
+    broken = texts[~plain | texts.str.contains(r"[.eE]")]  # no whole numbers
+    first = texts.iloc[0] if broken.empty else broken.iloc[0]
+    if broken.empty:
         raise UserError(
             f"{key}: the column has whole numbers beyond 64 bits, {max(texts, key=len)}. If they are names of things, "
             f"leave it out: {key}=drop; else give them in another unit."
         )
     if written.all():
         raise UserError(
-            f"{key}: the texts of the column look like numbers, {texts[~plain].iloc[0]!r}. Write numbers with a "
-            f"decimal point and nothing else (1234.5; pandas.read_csv has decimal= and thousands=); or give "
-            f"{key}=category."
+            f"{key}: the texts of the column look like numbers, {first!r}. Write them as 1234.5, or say how a file "
+            "writes them: data.decimal=\"','\", data.thousands=\"','\" (of pandas.read_csv: decimal=, "
+            f"thousands=); units and % go into the name of the column. Or give {key}=category."
         )
     if plain.mean() >= 0.5 and texts[plain].nunique() > _FEW:
         raise UserError(
             f"{key}: {int((~plain).sum()):,} of {len(texts):,} values are no numbers, and the others are (first: "
-            f"{texts[~plain].iloc[0]!r}). If they say that a value is missing, leave these cells empty; else give "
-            f"{key}=category."
+            f"{texts[~plain].iloc[0]!r}). If they say that a value is missing, leave these cells empty, or give a "
+            f"file's data.na_values='[\"{texts[~plain].iloc[0]}\"]'; else give {key}=category."
         )
 
 
@@ -128,7 +136,7 @@ def tell_marks(numbers: np.ndarray, key: str) -> None:
         if mark < low - (high - low) or mark > high + (high - low):
             say_once(
                 f"{key}: {mark} occurs {count:,} times, far from the other values, {low:g} to {high:g}. If it says "
-                "that a value is missing, leave these cells empty."
+                f"that a value is missing, leave these cells empty, or give a file's data.na_values=[{mark}]."
             )
 
 
@@ -153,6 +161,46 @@ def tell_merged(texts: "pd.DataFrame", separator: str) -> None:
                 f"data.columns.{name}: {int(merged.sum()):,} cells hold line breaks and separators (first: "
                 f"{first[:40]!r}). If they are rows, a quotation mark before them is not closed."
             )
+
+
+def tell_short(texts: "pd.DataFrame", file: Path, form: TextForm) -> None:
+    r"""Says how many rows of a text file have fewer cells than there are names, which are then missing."""
+    width = len(texts.columns)
+    if width < 2 or not texts.iloc[:, -1].isna().any():
+        return
+    opened = gzip.open if file.suffix == ".gz" else open
+    with opened(file, "rt", encoding="utf-8-sig", newline="") as lines:
+        rows = [len(row) for row in csv.reader(lines, delimiter=form.separator) if row]
+    short = [k for k, cells in enumerate(rows) if cells < rows[0]]
+    if short:
+        say_once(
+            f"data.path: {len(short):,} rows of '{file}' have fewer cells than the {rows[0]} names (first: row "
+            f"{short[0]}, with {rows[short[0]]}). The cells after them count as missing."
+        )
+
+
+def doubt_names(frame: "pd.DataFrame", file: Path, where: str) -> None:
+    r"""Refuses names that are a row: each fits its column, and some are numbers with a point or dates.
+
+    Raises:
+        UserError: they are.
+    """
+    fits, telling = [], False
+    for name in frame.columns:
+        values = frame[name]
+        if values.dtype.kind in "iuf" or str(values.dtype) == "Int64":
+            fits.append(re.fullmatch(_PLAIN, name) is not None)
+            telling |= fits[-1] and not name.isdigit()
+        elif values.dtype.kind == "M":
+            fits.append(any(re.fullmatch(pattern, name) for pattern in _DATES))
+            telling |= fits[-1]
+        else:
+            fits.append(name in set(values.dropna().map(str)))
+    if telling and all(fits):
+        raise UserError(
+            f"{where}: the first line of '{file}' fits the rows below it ({', '.join(map(str, frame.columns[:3]))}), "
+            "and must hold the names of the columns. Add a line of names."
+        )
 
 
 def are_values(names: Sequence[str]) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor
 from scoregen.errors import UserError, closest
 from scoregen.parallel import say_once
 from scoregen.tables.column import Column, Value
+from scoregen.tables.dates import dates_by, stamped
 from scoregen.tables.guess import is_numeric, nanoseconds
 
 if TYPE_CHECKING:
@@ -130,7 +131,14 @@ def _days(values: "pd.Series", column: Column, missing: np.ndarray) -> np.ndarra
     if missing.all():
         return np.full(len(values), np.nan)
     if not types.is_datetime64_any_dtype(values):
-        raise UserError(f"{column.name}: must hold dates, got values of type {values.dtype}. Give pandas' dates.")
+        import pandas as pd
+
+        texts, example = dates_by(pd, values, column.form), values.dropna().iloc[0]
+        if texts is None:
+            raise UserError(
+                f"{column.name}: must hold dates, got {example!r}. Give pandas' dates, or texts as 2024-01-31."
+            )
+        values = texts
     moments = nanoseconds(values)
     return np.where(missing, np.nan, (moments - int(column.origin)) / DAY)
 
@@ -235,7 +243,7 @@ def _whole(number: np.ndarray, column: Column) -> "pd.Series":
 
 def _limits(column: Column) -> tuple[int, int]:
     r"""The least and the largest whole number that a column may hold."""
-    name = column.dtype.lower()
+    name = column.dtype.lower().partition("[")[0]  # int64[pyarrow]
     limits = np.iinfo(name if name.startswith(("int", "uint")) else "int64")
     least = int(limits.min) if column.low is None else max(column.low, int(limits.min))
     return least, int(limits.max)
@@ -247,6 +255,8 @@ def _moments(number: np.ndarray, column: Column) -> "pd.Series":
     steps = np.round(number * (DAY / column.step)).astype(np.int64)
     moments = (int(column.origin) + steps * column.step).view("datetime64[ns]")
     found = pd.Series(moments, name=column.name)
+    if column.is_text_date:
+        return stamped(found, column.form or "%Y-%m-%d").astype(column.dtype)
     if "," in column.dtype:  # datetime64[ns, Europe/Berlin]
         found = found.dt.tz_localize("UTC")
     return found.astype(column.dtype)

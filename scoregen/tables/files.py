@@ -7,24 +7,26 @@ back: flags, whole numbers (00123 is none), numbers, dates as 2024-01-31 or 2024
 import csv
 import gzip
 import io
-import re
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scoregen.errors import UserError, absent
 from scoregen.parallel import say_once
 from scoregen.storage import write_atomically
 from scoregen.tables.column import Column
-from scoregen.tables.doubts import are_values, tell_merged
+from scoregen.tables.dates import iso_dates, stamped
+from scoregen.tables.doubts import are_values, doubt_names, tell_merged, tell_short
+from scoregen.tables.guess import is_numeric
 from scoregen.tables.schema import Schema, check_names
+from scoregen.tables.text_form import TextForm
 
 if TYPE_CHECKING:
     import pandas as pd
 
+TEXT = "text"  # of a column that is nothing else
 _WHOLE = r"[+-]?(?:0|[1-9]\d*)"
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?[iI]nf(?:inity)?"
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:([T ])\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?")
 
 
 def pandas() -> ModuleType:
@@ -44,25 +46,37 @@ def pandas() -> ModuleType:
 
 
 def read_table(
-    path: str | Path, separator: str = ",", where: str = "data.path"
+    path: str | Path, text: TextForm | None = None, where: str = "data.path"
 ) -> "tuple[pd.DataFrame, dict[str, str]]":
     r"""A table of a .csv (also .csv.gz, .tsv, .txt) or .parquet file, and how its columns are written.
 
     Args:
-        path: the file. separator: between the cells of a text file. where: the key that names it, for messages.
+        path: the file. text: how a text file writes cells; None: as usual. where: the key that names it, for messages.
 
     Raises:
         UserError: the file is missing, empty or damaged, or a name of a column occurs twice.
     """
-    library, file = pandas(), Path(path).expanduser()
+    library, file, text = pandas(), Path(path).expanduser(), text or TextForm()
     if not file.is_file():
         raise UserError(f"{where}: {f'{file} is not a file.' if file.exists() else absent(file)}")
-    if file.suffix == ".parquet":
+    if file.suffix.lower() == ".parquet":
         return _parquet(library, file, where), {}
-    if not set(file.suffixes[-2:]) & {".csv", ".tsv", ".txt"}:
-        raise UserError(f"{where}: must be a .csv or .parquet file, got '{file}'.")
+    if not {ending.lower() for ending in file.suffixes[-2:]} & {".csv", ".tsv", ".txt"}:
+        raise UserError(
+            f"{where}: must be a .csv, .tsv, .txt (or one of them with .gz) or .parquet file, got '{file}'. Rename it "
+            "if it is a text, and write other files with pandas."
+        )
+    separator = text.separator
     try:
-        texts = library.read_csv(file, sep=separator, header=None, dtype=str, skip_blank_lines=True, index_col=False)
+        texts = library.read_csv(
+            file,
+            sep=separator,
+            header=None,
+            dtype=str,
+            skip_blank_lines=True,
+            index_col=False,
+            na_values=list(text.na_values),
+        )
     except library.errors.EmptyDataError as error:
         raise UserError(f"{where}: '{file}' is empty. It must have a line of names and then rows.") from error
     except (ValueError, OSError, EOFError, csv.Error) as error:
@@ -78,12 +92,43 @@ def read_table(
             f"{where}: the first line of '{file}' holds numbers ({', '.join(names[:3])}), and must hold the names of "
             "the columns. Add a line of names."
         )
-    check_names(names)
-    texts = texts.iloc[1:].reset_index(drop=True).set_axis(names, axis=1)
+    texts = texts.iloc[1:].reset_index(drop=True)
     if not len(texts):
         raise UserError(f"{where}: '{file}' has names of columns and no rows. Add some.")
+    kept = _named(texts, names, file, where)
+    names, texts = [names[k] for k in kept], texts.iloc[:, kept]
+    check_names(names)
+    texts = texts.set_axis(names, axis=1)
     tell_merged(texts, separator)
-    return _typed(library, texts)
+    tell_short(texts, file, text)
+    found = _columns(library, texts, text)
+    doubt_names(found[0], file, where)
+    _check_dates(found[1], text)
+    return found
+
+
+def _named(texts: "pd.DataFrame", names: list[str], file: Path, where: str) -> list[int]:
+    r"""The columns that are read: all but an index of pandas and empty ones, which have no name and are told."""
+    kept = []
+    for k, name in enumerate(names):
+        cells = texts.iloc[:, k]
+        if name.strip():
+            kept.append(k)
+        elif cells.isna().all():
+            say_once(f"{where}: column {k + 1} of '{file}' has no name and no value, and is left out.")
+        elif k == 0 and list(cells) == [str(i) for i in range(len(cells))]:
+            say_once(f"{where}: the first column of '{file}', without a name, numbers the rows, and is left out.")
+        else:
+            kept.append(k)  # refused
+    return kept
+
+
+def _check_dates(forms: dict[str, str], text: TextForm) -> None:
+    if text.date_format is not None and text.date_format not in forms.values():
+        raise UserError(
+            f"data.date_format: no column has dates of the form {text.date_format} in all of its cells. Compare it "
+            "with the file, or leave it out."
+        )
 
 
 def _check_separator(file: Path, separator: str, where: str) -> None:
@@ -122,38 +167,54 @@ def _parquet(library: ModuleType, file: Path, where: str) -> "pd.DataFrame":
     return frame
 
 
-def _typed(library: ModuleType, texts: "pd.DataFrame") -> "tuple[pd.DataFrame, dict[str, str]]":
+def _columns(library: ModuleType, texts: "pd.DataFrame", text: TextForm) -> "tuple[pd.DataFrame, dict[str, str]]":
     r"""The columns of texts with their types, and the forms of those that are not written as usual."""
     columns, forms = {}, dict[str, str]()
     for name in texts.columns:
-        columns[name], form = typed_column(library, texts[name])
+        columns[name], form = typed_column(library, texts[name], text)
         if form is not None:
             forms[name] = form
     return library.DataFrame(columns), forms
 
 
-def typed_column(library: ModuleType, texts: "pd.Series") -> "tuple[pd.Series, str | None]":
+def typed_column(
+    library: ModuleType, texts: "pd.Series", text: TextForm | None = None
+) -> "tuple[pd.Series, str | None]":
     r"""A column of texts with its type, and how it is written where that is not as usual."""
+    text = text or TextForm()
+    numbers = text.numbers(texts)
+    plain, grouped = numbers or (texts, False)
+    found, form = _typed(library, plain, numbers is not None)
+    if form != TEXT:
+        return found, f"{form or ''} grouped".strip() if grouped else form
+    if text.date_format is not None and texts.notna().any():
+        try:
+            return library.to_datetime(texts, format=text.date_format), text.date_format
+        except ValueError:
+            pass
+    return texts, None
+
+
+def _typed(library: ModuleType, texts: "pd.Series", numeric: bool) -> "tuple[pd.Series, str | None]":
     known = texts.dropna()
     if not len(known):
         return texts, None
     if known.isin(["True", "False"]).all():
         return texts.map({"True": True, "False": False}).astype("boolean" if texts.isna().any() else "bool"), None
-    if known.str.fullmatch(_WHOLE).all():
+    if numeric and known.str.fullmatch(_WHOLE).all():
         try:
             return library.to_numeric(texts).astype("int64"), None
         except (ValueError, OverflowError):  # missing cells, or beyond 64 bits
             whole = _nullable(library, texts)
             if whole is not None:
                 return whole, None
-    if known.str.fullmatch(_NUMBER).all() and not known.str.fullmatch(r"[+-]?0\d.*").any():
+    if numeric and known.str.fullmatch(_NUMBER).all() and not known.str.fullmatch(r"[+-]?0\d.*").any():
         digits = known.str.extract(r"\.(\d*)$")[0].fillna("").str.len()
         fixed = not known.str.contains("[eEn]").any() and digits.nunique() == 1 and int(digits.iloc[0]) > 0
         return library.to_numeric(texts), "fixed" if fixed else None
-    matches = known.str.fullmatch(_DATE)
-    if matches.all() and (found := _dates(library, texts)) is not None:
+    if (found := iso_dates(library, texts)) is not None:
         return found
-    return texts, None
+    return texts, TEXT
 
 
 def _nullable(library: ModuleType, texts: "pd.Series") -> "pd.Series | None":
@@ -165,20 +226,6 @@ def _nullable(library: ModuleType, texts: "pd.Series") -> "pd.Series | None":
     return found
 
 
-def _dates(library: ModuleType, texts: "pd.Series") -> "tuple[pd.Series, str] | None":
-    r"""A column of dates, and the pattern in which they are written; moments of several zones become UTC."""
-    first = _DATE.fullmatch(texts.dropna().iloc[0])
-    assert first is not None  # the caller has looked
-    between, seconds, fraction, zone = first.groups()
-    pattern = "%Y-%m-%d" + ("" if between is None else f"{between}%H:%M")
-    pattern += ("" if seconds is None else ":%S") + ("" if fraction is None else ".%f") + ("" if zone is None else "%z")
-    try:
-        found = library.to_datetime(texts, format="ISO8601", utc=zone is not None)
-    except ValueError:  # no such day, or zones in some cells alone
-        return None
-    return found, pattern
-
-
 def write_table(frame: "pd.DataFrame", file: Path, schema: Schema) -> Path:
     r"""Writes a table whole or not at all, in the form of its ending: .csv or .parquet.
 
@@ -188,26 +235,27 @@ def write_table(frame: "pd.DataFrame", file: Path, schema: Schema) -> Path:
     if file.suffix == ".parquet":
         return write_atomically(file, lambda opened: frame.to_parquet(opened, index=False))
     known = {str(column.name): column for column in schema.columns}
-    texts = {name: written(frame[name], known.get(str(name))) for name in frame.columns}
+    texts = {name: written(frame[name], known.get(str(name)), schema.text) for name in frame.columns}
     text = io.StringIO()
-    pandas().DataFrame(texts).to_csv(text, index=False, lineterminator="\n")
+    pandas().DataFrame(texts).to_csv(text, index=False, lineterminator="\n", sep=schema.text.separator)
     return write_atomically(file, lambda opened: opened.write(text.getvalue().encode()))
 
 
-def written(values: "pd.Series", column: Column | None) -> "pd.Series":
+def written(values: "pd.Series", column: Column | None, text: TextForm | None = None) -> "pd.Series":
     r"""The cells of a column as a text file has them."""
-    if column is None:
+    form, text = "" if column is None else column.form or "", text or TextForm()
+    if "%" in form:
+        return stamped(values, form) if values.dtype.kind == "M" else values
+    if not is_numeric(values) or not (text.decimal == "," or {"fixed", "grouped"} & set(form.split())):
         return values
-    if column.form == "fixed" and column.decimals is not None and column.kind != "category":
-        return values.map(lambda value: f"{value:.{column.decimals}f}", na_action="ignore")
-    if column.form == "fixed" and column.kind == "category":
-        digits = max(len(repr(value).partition(".")[2]) for value in column.categories)
-        return values.map(lambda value: f"{value:.{digits}f}", na_action="ignore")
-    if column.form is not None and "%" in column.form:
-        return _stamped(values, column.form)
-    return values
+    digits = _digits(column) if "fixed" in form else None
+    plain = values.map(lambda value: str(value) if digits is None else f"{value:.{digits}f}", na_action="ignore")
+    grouped = "grouped" in form
+    return plain if text.usual else plain.map(lambda number: text.written(number, grouped), na_action="ignore")
 
 
-def _stamped(values: "pd.Series", form: str) -> "pd.Series":
-    found: Any = values.dt.strftime(form.replace("%z", ""))
-    return found + "Z" if form.endswith("%z") else found
+def _digits(column: Column | None) -> int | None:
+    r"""Digits after the point of all numbers of a column."""
+    if column is None or column.kind != "category":
+        return None if column is None else column.decimals
+    return max(len(repr(value).partition(".")[2]) for value in column.categories)

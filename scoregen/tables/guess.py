@@ -19,6 +19,7 @@ import numpy as np
 
 from scoregen.errors import UserError, closest
 from scoregen.tables.column import KINDS, Column
+from scoregen.tables.dates import iso_dates
 from scoregen.tables.doubts import doubt_objects, doubt_texts, tell_marks, tell_texts, tell_whole, typeable
 
 if TYPE_CHECKING:
@@ -57,8 +58,19 @@ def _column(values: "pd.Series", kind: str | None, form: str | None, key: str) -
         return Column(kind="drop", **column)
     if not len(known):
         raise UserError(f"{key}: the column has no value in {len(values):,} rows. Leave it out: {key}=drop.")
+    if kind in (None, "date") and (texts := _text_dates(known)) is not None:
+        known, column = texts[0], column | {"form": texts[1]}
     found = kind or _guessed(known, key)
     return _MAKERS[found](known, key, column)
+
+
+def _text_dates(known: "pd.Series") -> "tuple[pd.Series, str] | None":
+    r"""Texts of a data frame as dates, with their pattern; None where they are none."""
+    import pandas as pd
+
+    if is_numeric(known) or _is_date(known) or not isinstance(known.iloc[0], str) or known.nunique() == 1:
+        return None
+    return iso_dates(pd, known)
 
 
 def _key(name: object) -> str:

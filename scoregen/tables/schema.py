@@ -1,7 +1,7 @@
 r"""A table: its columns in order, and rows as vectors and back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from scoregen.errors import UserError, closest
 from scoregen.tables.column import Column, Value
+from scoregen.tables.dates import dates_by, stamped
 from scoregen.tables.encoding import Layout, decode_column, encode_column, one_hots
 from scoregen.tables.guess import guess_column
+from scoregen.tables.text_form import TextForm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,10 +25,11 @@ class Schema:
     r"""The columns of a table.
 
     Args:
-        columns: in the order of the table.
+        columns: in the order of the table. text: how a text file of it writes cells.
     """
 
     columns: tuple[Column, ...]
+    text: TextForm = field(default_factory=TextForm)
 
     @classmethod
     def guess(
@@ -34,13 +37,14 @@ class Schema:
         frame: "pd.DataFrame",
         overrides: Mapping[str, str] | None = None,
         forms: Mapping[str, str] | None = None,
+        text: TextForm | None = None,
     ) -> "Schema":
         r"""The schema of a data frame; its index is left out.
 
         Args:
             frame: with a name of its own for each column.
             overrides: kinds by names of columns, for those that are not to be guessed.
-            forms: how columns are written in a file, as `read_table` gives it.
+            forms: how columns are written in a file, as `read_table` gives it. text: how its cells are.
 
         Raises:
             UserError: no rows, names that occur twice, an override of no column, values that a kind cannot have.
@@ -57,7 +61,7 @@ class Schema:
             guess_column(frame[column], wanted.get(name), forms.get(name))
             for column, name in zip(frame.columns, names, strict=True)
         )
-        schema = cls(found)
+        schema = cls(found, text or TextForm())
         if not schema.layout.width:
             raise UserError("data: no column of the table varies, so there is nothing to learn. Add rows or columns.")
         return schema
@@ -148,8 +152,8 @@ class Schema:
         data = {}
         for name, column in columns.items():
             value = given[name]
-            if value is None:
-                raise UserError(f"{where}.{name}: must be a value, got null. Leave the column out.")
+            if value is None or value != value:  # nan
+                raise UserError(f"{where}.{name}: must be a value, got {value}. Leave the column out.")
             data[column.name] = self._series(column, value, f"{where}.{name}")
         frame = pd.DataFrame(data)
         whole = {
@@ -177,6 +181,13 @@ class Schema:
                 raise UserError(f"{key}: must be a whole number, got {value!r}.")
             if column.has_number and column.kind != "date":
                 return pd.Series([value if isinstance(value, int) else float(value)])
+            if isinstance(value, str):
+                dates = dates_by(pd, pd.Series([value]), column.form)
+                if dates is None:
+                    raise UserError(f"{key}: must be a date as 2024-01-31 or 2024-01-31 12:30, got {value!r}.")
+                value = dates.iloc[0]
+            if column.is_text_date:
+                return stamped(pd.Series([pd.Timestamp(value)]), column.form or "%Y-%m-%d")
             return pd.Series([value], dtype=column.dtype)
         except (ValueError, TypeError) as error:
             if isinstance(error, UserError):
@@ -188,14 +199,14 @@ class Schema:
         return [column.plain() for column in self.columns]
 
     @classmethod
-    def of(cls, nodes: Sequence[Mapping[str, Any]]) -> "Schema":
-        r"""From `plain`.
+    def of(cls, nodes: Sequence[Mapping[str, Any]], text: Mapping[str, Any] | None = None) -> "Schema":
+        r"""From `plain`, and from that of its text form.
 
         Raises:
             UserError: what a configuration holds is no schema.
         """
         try:
-            return cls(tuple(Column.of(node) for node in nodes))
+            return cls(tuple(Column.of(node) for node in nodes), TextForm.of(text))
         except (TypeError, ValueError) as error:
             raise UserError(f"checkpoint: 'dataset.table' of its configuration is no table: {error}") from error
 

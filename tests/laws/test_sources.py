@@ -126,7 +126,8 @@ def table(folder: Path) -> dict[str, Any]:
     pytest.importorskip("pandas")
     rows = "".join(f"{0.5 * k + 1};{'ab'[k % 2]}\n" for k in range(30))
     (folder / "a.csv").write_text("size;kind\n" + rows)
-    return {"path": str(folder / "a.csv"), "columns": {"size": "real"}, "separator": ";"} | PARTS
+    form = {"separator": ";", "decimal": ".", "thousands": "'", "na_values": ["?"], "date_format": None}
+    return {"path": str(folder / "a.csv"), "columns": {"size": "real"}} | form | PARTS
 
 
 SOURCES = {

@@ -23,14 +23,20 @@ def guessed(values, name: str = "b", kinds=None) -> Schema:
 
 
 REFUSED = {
-    "decimal comma": ([f"{x:.2f}".replace(".", ",") for x in X], "look like numbers, '.*,.*decimal= and thousands="),
+    "decimal comma": (
+        [f"{x:.2f}".replace(".", ",") for x in X],
+        "look like numbers, '.*,.*data.decimal=.*decimal=, thousands=",
+    ),
     "thousands": ([f"{997 * k % 9000:,}" for k in range(N)], "look like numbers, '.,"),
     "thin spaces": ([f"{1000 + k % 30:,}".replace(",", "\u202f") for k in range(N)], "look like numbers"),
     "money": ([f"${k % 30}.50" for k in range(N)], "look like numbers, '[$]0.50'"),
     "percent": ([f"{k % 30} %" for k in range(N)], "look like numbers, '0 %'"),
     "a word": ([*map(str, X[1:]), "?"], r"1 of 40 values are no numbers, and the others are \(first: '[?]'\). If they"),
     "large": ([str(2**70 + k % 30) for k in range(N)], "whole numbers beyond 64 bits, 11805"),
-    "German dates": ([f"{1 + k % 28}.2.2020" for k in range(N)], "look like dates or times, '1.2.2020'.*2024-01-31"),
+    "German dates": (
+        [f"{1 + k % 28}.2.2020" for k in range(N)],
+        "look like dates or times, '1.2.2020'.*data.date_format='%d.%m.%Y'",
+    ),
     "American dates": ([f"2/{1 + k % 28}/20" for k in range(N)], "look like dates or times"),
     "no such day": ([f"2021-02-{1 + k % 31:02d}" for k in range(N)], "look like dates or times"),
     "months": ([f"{2000 + k % 20}-11" for k in range(N)], "look like dates or times"),
@@ -99,7 +105,11 @@ FILES = {
     "semicolons and commas": (b"a;b\n1,5;2\n2,5;3\n", "has one column, 'a;b'.* give data.separator=';'"),
     "latin-1": ("a,\xe9\n1,2\n3,4\n".encode("latin-1"), "is no text in UTF-8 .*Save it as UTF-8"),
     "utf-16": ("a,b\n1,2\n3,4\n".encode("utf-16"), "is no text in UTF-8"),
-    "index": (b",a\n0,1.5\n1,2.5\n", "got ''. Name each column; an index that pandas wrote .*index=False"),
+    "index": (b",a\n3,1.5\n7,2.5\n", "got ''. Name each column; an index that pandas wrote .*index=False"),
+    "a row as names": (
+        b"1.5,cat,2021-01-05\n2.5,cat,2021-01-06\n",
+        "fits the rows below it .1.5, cat, 2021.*Add a line",
+    ),
 }
 
 
@@ -124,3 +134,20 @@ def test_an_index_that_a_file_keeps_apart_is_told(tmp_path, capsys):
     pd.DataFrame({"a": X}, index=pd.Index(range(N, 0, -1), name="key")).to_parquet(tmp_path / "a.parquet")
     assert list(read_table(tmp_path / "a.parquet")[0]) == ["a"]
     assert "the index of" in (text := capsys.readouterr().err) and "key, is left out" in text
+
+
+def test_columns_without_a_name_that_say_nothing_are_left_out_and_told(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text(",a,b,\n0,1.5,x,\n1,2.5,y,\n")
+    assert list(read_table(tmp_path / "a.csv")[0]) == ["a", "b"]
+    found = capsys.readouterr().err
+    assert "the first column of" in found and "numbers the rows" in found and "column 4 of" in found
+
+
+def test_rows_with_too_few_cells_are_told(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text('a,b,c\n1,2,3\n4,"x\ny"\n5,6,\n7\n')
+    assert read_table(tmp_path / "a.csv")[0].isna().sum().sum() == 4
+    assert "2 rows of" in (found := capsys.readouterr().err) and "the 3 names (first: row 2, with 2)" in found
+
+
+def test_numbers_as_categories_of_pandas_are_no_texts():
+    assert guessed(pd.Series(X).astype("category")).columns[1].kind == "category"

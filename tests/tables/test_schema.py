@@ -186,7 +186,7 @@ FILES = {
     "other.csv": ("a;b\n1;2\n", "give data.separator=';'"),
     "ragged.csv": ("a,b\n1,2\n1,2,3\n", "cannot be read as a table"),
     "wrong.parquet": ("a,b\n", "cannot be read as a table"),
-    "a.xls": ("a", "must be a .csv or .parquet file"),
+    "a.xls": ("a", "must be a .csv, .tsv, .txt .* or .parquet file"),
 }
 
 
