@@ -11,7 +11,7 @@ from scoregen.smoothing import Gaussian, Uniform
 from scoregen.smoothing.bounds import lower_bound, upper_bound
 from scoregen.smoothing.choice import make_method
 from scoregen.smoothing.methods import Tally, TopTwo, Vote
-from scoregen.smoothing.sequential import FIRST_VOTE, GROWTH_OF_VOTES, SequentialVote, looks
+from scoregen.smoothing.sequential import FIRST_VOTE, GROWTH_OF_VOTES, Ladder, SequentialVote, looks
 from scoregen.smoothing.sequential_top_two import LadderTopTwo
 
 ALPHA = 0.05
@@ -148,3 +148,8 @@ def test_a_prediction_with_too_few_draws_is_refused_with_the_smallest_number():
     method = SequentialVote(11, 1e-3)
     assert method.bounds(Tally(looks=[np.array([11, 0])])).lower == 1.0
     assert method.request(Tally()) == (Stream.VOTE, 11)
+
+
+def test_a_rung_is_certified_by_a_bound_above_its_target_alone():
+    ladder = Ladder(1000, targets=(0.5, 0.7))
+    assert [ladder.rung(proved) for proved in (0.5, 0.51, 0.7, 0.71)] == [0, 1, 1, 2]
