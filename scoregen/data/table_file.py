@@ -75,6 +75,11 @@ class TableFile(Source):
         self._written(TextForm(separator, decimal, thousands, stated("data.na_values", na_values), date_format))
         self.name = Path(path).stem
         frame, forms = read_table(path, self.text)
+        if date_format is not None and date_format not in forms.values():
+            raise UserError(
+                f"data.date_format: no column of '{path}' has dates of the form {date_format} in all of its cells. "
+                "Compare it with the file, or leave it out."
+            )
         self._take(frame, forms)
 
     @classmethod

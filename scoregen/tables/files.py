@@ -103,7 +103,6 @@ def read_table(
     tell_short(texts, file, text)
     found = _columns(library, texts, text)
     doubt_names(found[0], file, where)
-    _check_dates(found[1], text)
     return found
 
 
@@ -121,14 +120,6 @@ def _named(texts: "pd.DataFrame", names: list[str], file: Path, where: str) -> l
         else:
             kept.append(k)  # refused
     return kept
-
-
-def _check_dates(forms: dict[str, str], text: TextForm) -> None:
-    if text.date_format is not None and text.date_format not in forms.values():
-        raise UserError(
-            f"data.date_format: no column has dates of the form {text.date_format} in all of its cells. Compare it "
-            "with the file, or leave it out."
-        )
 
 
 def _check_separator(file: Path, separator: str, where: str) -> None:

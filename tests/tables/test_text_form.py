@@ -97,7 +97,7 @@ def test_marks_of_missing_values_are_missing(tmp_path):
         ({"thousands": "."}, "data.thousands: .* not the decimal point, got '.' with data.decimal='.'"),
         ({"separator": "; "}, "data.separator: must be one character, got '; '"),
         ({"date_format": "dd.mm"}, "data.date_format: must be a pattern of strftime with a day.*got 'dd.mm'"),
-        ({"date_format": "%m/%d/%Y"}, "data.date_format: no column has dates of the form %m/%d/%Y"),
+        ({"date_format": "%m/%d/%Y"}, "data.date_format: no column of .* has dates of the form %m/%d/%Y"),
         ({"na_values": {"a": 1}}, "data.na_values: must be texts"),
     ],
 )
