@@ -33,6 +33,7 @@ _OPEN = own_names.KEYS
 _BUG = (
     "this is a mistake in scoregen or in code it was given, not in your values. Please report it with the lines above."
 )
+_VERIFY = "python -m scoregen.smoothing verify=FOLDER"
 _MOVED = {
     "restore": "is a job of its own: scoregen restore images=... looks=...",
     "interpolate": "is a job of its own: scoregen interpolate between=[0,1]",
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if job in ("--help", "-h", "help"):
         print(list_of_jobs())
     elif job not in JOBS:
-        print(f"scoregen: there is no job '{job}'. {closest(job, JOBS)}", file=sys.stderr)
+        remedy = f"Give {_VERIFY}." if job == "verify" else closest(job, JOBS)
+        print(f"scoregen: there is no job '{job}'. {remedy}", file=sys.stderr)
         sys.exit(1)
     else:
         run_job(job, rest)
@@ -109,6 +111,8 @@ def _check_arguments(job: str, overrides: list[str]) -> None:
             raise UserError(f"{argument}: there is no such flag. {remedy}")
         if job == "sample" and key.lstrip("+") in _MOVED:
             raise UserError(f"{key.lstrip('+')}: {_MOVED[key.lstrip('+')]}.")
+        if key.lstrip("+") == "verify":
+            raise UserError(f"verify: is a command of its own: {_VERIFY}.")
         if argument.startswith("~") and "." not in key:
             raise UserError(f"{key}: a key of the job cannot be removed. Give it another value.")
         if key == "hydra.sweeper.storage" and not argument.endswith("=null"):

@@ -174,7 +174,10 @@ def classes_of(classifier: Any, source: Source, device: "torch.device", labelled
 
     labels = source.test.label
     if labelled and labels is None:
-        raise UserError("data: certified accuracy needs labels, and these data have none.")
+        raise UserError(
+            "data: certified accuracy needs labels, and these data have none. Give a folder whose sub-folders are the "
+            "classes; scoregen predict needs no labels."
+        )
     first = source.test.in_units(0)[0].to(device)
     classes = probe(classifier, first.to(*placed(classifier, first)))
     if not labelled or labels is None:

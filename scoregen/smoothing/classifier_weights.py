@@ -31,6 +31,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of whatever it holds besides tensors
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if first.startswith("Weights only"):  # whose advice is to run what the file holds
+            first = "it holds other Python objects, such as a whole module"
         raise UserError(
             f"classifier_weights: '{path}' cannot be read as tensors alone ({first:.200}). Save the state dict: "
             "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."

@@ -127,10 +127,10 @@ def _file(path: Path, device: torch.device | str) -> nn.Module:
             module = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]  # torch: no types
             return Exported(module.eval(), digest)
     except Exception as error:
-        first = str(error).strip().splitlines()[:1]
+        first = _reason(error).split(". ")[0]
         raise UserError(
-            f"classifier: '{path}' is no torch.export (.pt2) or TorchScript (.pt) file ({' '.join(first)}). For a file "
-            f"of weights alone set classifier=MODULE:FUNCTION, a function that builds the network."
+            f"classifier: '{path}' is no torch.export (.pt2) or TorchScript (.pt) file ({first}). A file of weights "
+            f"alone is classifier_weights={path}, beside classifier=timm:NAME, torchvision:NAME or MODULE:FUNCTION."
         ) from error
 
 

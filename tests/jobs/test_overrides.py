@@ -158,6 +158,13 @@ def test_the_quotes_that_a_message_shows_work(name, here, capsys):
     assert f"checkpoint: '{name}' is not a checkpoint of scoregen" in err
 
 
+def test_where_verify_is_looked_for_its_command_is_named(here, capsys):
+    assert command("certify", "verify=outputs/a") == 1
+    with pytest.raises(SystemExit):
+        main(["verify", "outputs/a"])
+    assert capsys.readouterr().err.count("python -m scoregen.smoothing verify=FOLDER.\n") == 2
+
+
 def test_a_job_returns_its_number_to_a_sweeper(here, monkeypatch):
     r"""Hydra hands a sweeper what each job returns."""
     from hydra._internal.core_plugins import basic_launcher
