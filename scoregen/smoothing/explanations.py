@@ -189,10 +189,7 @@ def explain_input(guard: Guard, x: Tensor, index: int, label: int | None, questi
     engine = guard.engine
     sigma = check_gaussian(engine.noise)
     if label is None:
-        chosen = [Request(x, index, Stream.SELECTION, 0, question.n0)]
-        counts, answers = engine.count(chosen, question.seed)
-        guard.recount(chosen, question.seed, answers)
-        label = int(counts[0].argmax())
+        label = int(guard.count([Request(x, index, Stream.SELECTION, 0, question.n0)], question.seed)[0].argmax())
     source = noise_source(placed(engine.classifier, x)[0])
     votes = None if question.top is None else _Votes(x, question.top)
     moments = Moments(torch.zeros(x.numel(), dtype=torch.float64, device=source))
@@ -238,10 +235,7 @@ def _quantile_and_density(p: float) -> tuple[float, float]:
 def _answered(
     guard: Guard, request: Request, seed: int, label: int, votes: "_Votes | None"
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    r"""Each chunk's draws eps (m, d) in float64, and whether the label was the answer (m,); one batch is in memory.
-
-    Sums over chunks do not depend on the batch size, as the chunks do not.
-    """
+    r"""Each chunk's draws eps (m, d) in float64, and whether the label was the answer (m,); one batch is in memory."""
     engine, x = guard.engine, request.x
     sigma = check_gaussian(engine.noise)
     device, dtype = placed(engine.classifier, x)

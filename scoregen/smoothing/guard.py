@@ -19,6 +19,7 @@ what is left.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -129,6 +130,12 @@ class Guard:
         beyond, turned = self._changed(torch.cat((alone, logits[:-half])), torch.cat((answers[few], answers)))
         if beyond > 1 or turned > max(1, self._turned * (len(few) + len(answers))):
             raise self._refusal(AGAIN)
+
+    def count(self, requests: Sequence[Request], seed: int) -> np.ndarray:
+        r"""The counts of `Engine.count`, some of which are counted again."""
+        counts, answers = self.engine.count(requests, seed)
+        self.recount(requests, seed, answers)
+        return counts
 
     @torch.no_grad()
     def recount(self, requests: Sequence[Request], seed: int, answers: Tensor) -> None:

@@ -232,9 +232,7 @@ class SmoothedClassifier:
                 budget = ROUND * guard.engine.batch_size - sum(request.draws for request in wanted)
             if not wanted or guard is None:
                 break
-            counted, answers = guard.engine.count(wanted, seed)
-            guard.recount(wanted, seed, answers)
-            done = []
+            counted, done = guard.count(wanted, seed), []
             for request, counts in zip(wanted, counted, strict=True):
                 tally = open_inputs[request.index][1]
                 tally.add(request.stream, counts)
