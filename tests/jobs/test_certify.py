@@ -237,10 +237,11 @@ def test_what_is_no_classifier_of_any_batch_is_refused(tmp_path):
 def test_a_classifier_of_another_shape_is_answered_with_the_key_of_the_shape(tmp_path):
     image, batch = torch.rand(2, 1, 8, 8), {0: torch.export.Dim("batch", min=2)}
     torch.export.save(torch.export.export(network(), (image,), dynamic_shapes=(batch,)), tmp_path / "a.pt2")
-    torch.jit.trace(network(), image).save(tmp_path / "a.pt")
+    with pytest.warns(DeprecationWarning):
+        torch.jit.script(network()).save(tmp_path / "a.pt")
 
     def silent(x):
-        assert len(x) == 0
+        raise AssertionError
 
     for classifier, reason in (
         (read_classifier(str(tmp_path / "a.pt2")), r"Guard failed: .*\[2\] == 8"),
