@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 _MOST = 2000  # objects that are looked into
 _OF_MODULES = frozenset(vars(nn.Module()))  # attributes that hold what `named_modules` gives, and hooks
-_CONTENT = type(None) | int | float | complex | str | bytes | Tensor | np.ndarray | types.ModuleType | type
-_WRAPPED = functools.partial | functools.partialmethod | staticmethod | classmethod | property
+_CONTENT = (type(None), int, float, complex, str, bytes, Tensor, np.ndarray, types.ModuleType, type)
+_WRAPPED = (functools.partial, functools.partialmethod, staticmethod, classmethod, property)
 
 
 def refuse_training(classifier: Callable[..., Any]) -> None:
@@ -88,7 +88,7 @@ def _held(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _plain(value: Any) -> bool:
     r"""Whether an attribute of a module may be there to be called: a trainer, an optimizer or data are not followed."""
-    return inspect.isroutine(value) or isinstance(value, nn.Module | _WRAPPED | list | tuple | dict)
+    return inspect.isroutine(value) or isinstance(value, (nn.Module, *_WRAPPED, list, tuple, dict))
 
 
 def _unwrapped(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -133,7 +133,7 @@ def _named(function: Any, owner: type | None) -> Iterator[tuple[str, Any]]:
         if owner is not None and _callable(inner := inspect.getattr_static(owner, key, None)):
             yield key, inner
     if _wraps(function):
-        yield function.__name__, function.__wrapped__
+        yield function.__name__, vars(function)["__wrapped__"]
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -143,7 +143,7 @@ def _names(code: types.CodeType) -> set[str]:
 
 
 def _callable(value: Any) -> bool:
-    return inspect.isfunction(value) or isinstance(value, nn.Module | _WRAPPED | list | tuple | dict)
+    return inspect.isfunction(value) or isinstance(value, (nn.Module, *_WRAPPED, list, tuple, dict))
 
 
 def _followed(value: Any, module: str) -> bool:
