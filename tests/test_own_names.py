@@ -34,7 +34,7 @@ def test_all_else_is_left_to_hydra(text):
 
 @pytest.mark.parametrize("text", ["condition=cat", 'condition={"a": [1, 2]}', 'condition={"a: 1', "condition.ö=[1]"])
 def test_what_is_no_value_of_a_column_is_refused(text):
-    with pytest.raises(UserError, match="^condition: "):
+    with pytest.raises(UserError, match=r"^condition: "):
         apart([text])
 
 
