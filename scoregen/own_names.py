@@ -16,7 +16,9 @@ from scoregen.errors import UserError
 KEYS = ("data.columns", "condition")
 Named = dict[str, dict[str, Any]]  # values by name by key
 _OVERRIDE = re.compile(r"\+{0,2}(data\.columns|condition)(?:\.([^={]+))?=(.*)", re.DOTALL)
-_BOOL = re.compile("true|false|True|False")
+_BOOL = re.compile("(?:true|false|True|False)$")
+_INT = re.compile(r"[-+]?(?:0|[1-9](?:_?[0-9])*)$")
+_FLOAT = re.compile(r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$")
 
 
 def apart(overrides: Sequence[str]) -> tuple[Named, list[str], list[str]]:
@@ -99,10 +101,10 @@ def _is_single(value: Any) -> bool:
 
 
 class _Loader(yaml.SafeLoader):
-    r"""YAML whose dates stay texts, and whose yes and no do too, as Hydra has them."""
+    r"""YAML with Hydra's numbers: dates, times such as 12:30, 010, yes and no stay texts, and 1e3 is a number."""
 
 
-_KEPT = {"int": None, "float": None, "null": None, "bool": _BOOL}  # with the pattern in place of YAML's own
+_KEPT = {"int": _INT, "float": _FLOAT, "null": None, "bool": _BOOL}  # with the pattern in place of YAML's own
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, _KEPT[kind] or pattern) for tag, pattern in kinds if (kind := tag.rpartition(":")[2]) in _KEPT]
     for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -21,6 +21,11 @@ from scoregen.own_names import apart, put
             {"a b": 2.5, "ok": "yes", "day": "2021-05-01", "f": True, "R&D": 3},
         ),
         ("condition.price [EUR]=30", "condition", {"price [EUR]": 30}),
+        (
+            'condition={"time [h]": 12:30, "post code": 010, "c (mg/l)": 1e3}',  # YAML's own numbers: 750, 8, a text
+            "condition",
+            {"time [h]": "12:30", "post code": "010", "c (mg/l)": 1000.0},
+        ),
     ],
 )
 def test_what_hydra_cannot_read_is_read(text, key, values):
