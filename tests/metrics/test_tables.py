@@ -271,7 +271,7 @@ def test_the_page_shows_each_column_and_escapes_its_name(tmp_path):
     report = evaluate_table(synthetic, training, None, kinds, page=tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "<b>&lt;b&gt;</b>" in text and "<b><b>" not in text
-    assert "60 % 50 %" in text and "40 % 50 %" in text
+    assert "60, 50 %" in text and "40, 50 %" in text
     bars = re.findall(r'<rect class="real" x="[\d.]+" y="[\d.]+" width="80.0" height="([\d.]+)"', text)
     assert [float(height) for height in bars] == [84, 42, 14]
     assert 'd="M0 90V20.0H80.0V20.0H160.0V90.0H240.0V90.0"' in text
