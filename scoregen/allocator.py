@@ -1,8 +1,8 @@
 r"""Memory that a network frees stays with the process, so that the next step finds it there.
 
 glibc gives large freed blocks back to the kernel at once. A network on a CPU asks for blocks of the same sizes at every
-step, and the kernel then has to clear each page anew: a fifth of the time of certifying a small network, some hundredths
-of a training (docs/scale.md).
+step, and the kernel then has to clear each page anew: a fifth of the time of certifying a small network, some
+hundredths of a training (docs/scale.md).
 """
 
 import ctypes
