@@ -34,6 +34,8 @@ from scoregen.sde.process import SDE
 
 _DRAWS = 5  # uniform numbers of a jump: the other level, whether its ends are those of the process, direction, cut
 _PARTS = ("jumps", "matching")
+_FINEST = 10**6  # denominator of the share that jumps
+_LEAST = Fraction(1, _FINEST)
 
 
 class FlowMap(Loss):
@@ -87,7 +89,8 @@ class FlowMap(Loss):
         self.noise_levels = LogNormal(-0.8, 1.7) if noise_levels is None else noise_levels
         self.weighting = EDMWeighting() if weighting is None else weighting
         self.matching = float(matching)
-        self._share = (1 - Fraction(self.matching).limit_denominator(1000)).as_integer_ratio()  # of what jumps
+        share = min(max((1 - Fraction(self.matching)).limit_denominator(_FINEST), _LEAST), 1 - _LEAST)
+        self._share = share.as_integer_ratio()  # of what jumps; its products with places are exact
         self.to_data, self.to_noise, self.upward = float(to_data), float(to_noise), float(upward)
         self.label_dropout = float(label_dropout)
         self._target = progressive if target == "progressive" else partial(meanflow, h=self.h)

@@ -222,7 +222,7 @@ def test_a_sample_has_the_same_loss_however_the_batch_is_cut(matching, target):
         torch.testing.assert_close(cut, whole, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("matching", "least"), [(0.5, 2), (0.75, 4), (0.3, 4)])
+@pytest.mark.parametrize(("matching", "least"), [(0.5, 2), (0.75, 4), (0.3, 4), (1 / 3, 3), (0.9995, 2000)])
 def test_a_small_batch_is_refused_where_it_is_trained_on_and_measured_where_not(matching, least):
     loss = FlowMap(matching=matching)
     with pytest.raises(ValueError, match=f"at least {least} samples of a batch in each process and micro-batch"):
@@ -230,6 +230,12 @@ def test_a_small_batch_is_refused_where_it_is_trained_on_and_measured_where_not(
     assert loss(Affine(), data(least), None, generator(0)).shape == (least,)
     with torch.no_grad():
         assert loss(Affine(), data(1), None, generator(0)).shape == (1,)
+
+
+@pytest.mark.parametrize("matching", [1e-9, 1 - 1e-9])
+def test_a_share_of_hardly_anything_asks_for_a_batch_of_a_million(matching):
+    with pytest.raises(ValueError, match="at least 1000000 samples"):
+        FlowMap(matching=matching)(Affine(), data(9), None, generator(0))
 
 
 def test_the_gap_is_that_of_flow_matching_times_and_its_mirror_image_upward():
