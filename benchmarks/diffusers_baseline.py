@@ -9,6 +9,7 @@ network is the `UNet2DModel` inside `model=unet_small` (2 x 2 patches, labels), 
 """
 
 import argparse
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.training_peers import of_the_example
 from scoregen.data import MNIST, Batches, FashionMNIST
 from scoregen.models import UNet
 from scoregen.progress import progress
@@ -27,13 +30,9 @@ SOURCES = {"mnist": MNIST, "fashion_mnist": FashionMNIST}
 def train(net, source, steps: int, batch: int, lr: float, seed: int):
     r"""The example's loop; returns the averaged weights in the network."""
     from diffusers import DDPMScheduler
-    from diffusers.optimization import get_cosine_schedule_with_warmup
-    from diffusers.training_utils import EMAModel
 
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
-    rate = get_cosine_schedule_with_warmup(optimizer, min(500, steps // 10), steps)
-    ema = EMAModel(net.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    optimizer, rate, ema = of_the_example(net, lr, steps)
     generator = torch.Generator().manual_seed(seed)
     for indices in progress(Batches(len(source.train), batch, 1, 0, 1, seed, 0, steps), description="diffusers"):
         x, label = source.train.__getitems__(indices)

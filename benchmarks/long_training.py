@@ -20,6 +20,7 @@ The rate of learning is an option, since neither was made for small networks: --
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -30,6 +31,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.training_peers import Unshuffled, of_the_example
 from scoregen.compat import repair_torchvision
 from scoregen.data import Batches, Digits
 from scoregen.models import UNet
@@ -37,19 +40,6 @@ from scoregen.progress import progress
 
 CALLS = (18, 35, 100)
 Sampler = Callable[[int, int], Tensor]  # calls, images -> images in [0, 1]
-
-
-class Plain(nn.Module):
-    r"""A network of diffusers, called as denoising-diffusion-pytorch calls its own."""
-
-    channels, out_dim, self_condition = 1, 1, False
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor, t: Tensor, x_self_cond: None = None) -> Tensor:
-        return self.net(x, t, return_dict=False)[0]
 
 
 def batches(source: Digits, steps: int, batch: int, seed: int) -> Iterator[Tensor]:
@@ -60,13 +50,9 @@ def batches(source: Digits, steps: int, batch: int, seed: int) -> Iterator[Tenso
 def diffusers(net: nn.Module, images: Iterator[Tensor], steps: int, lr: float) -> Sampler:
     r"""The loop of diffusers' train_unconditional.py; the sampler has the averaged weights."""
     from diffusers import DDIMScheduler, DDPMScheduler
-    from diffusers.optimization import get_cosine_schedule_with_warmup
-    from diffusers.training_utils import EMAModel
 
     scheduler = DDPMScheduler(1000, prediction_type="v_prediction", rescale_betas_zero_snr=True)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
-    rate = get_cosine_schedule_with_warmup(optimizer, min(500, steps // 10), steps)
-    ema = EMAModel(net.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    optimizer, rate, ema = of_the_example(net, lr, steps)
     for x in images:
         clean, noise, t = 2 * x - 1, torch.randn_like(x), torch.randint(0, 1000, (len(x),))
         found = net(scheduler.add_noise(clean, noise, t), t).sample
@@ -102,7 +88,7 @@ def lucidrains(net: nn.Module, images: Iterator[Tensor], steps: int, lr: float) 
             Image.new("L", (8, 8)).save(f"{folder}/{k}.png")
         options = {"save_and_sample_every": 10**9, "results_folder": f"{folder}/results", "calculate_fid": False}
         trainer = Trainer(
-            GaussianDiffusion(Plain(net), image_size=8), folder, train_lr=lr, train_num_steps=steps, **options
+            GaussianDiffusion(Unshuffled(net, 1), image_size=8), folder, train_lr=lr, train_num_steps=steps, **options
         )
         trainer.dl = images
         trainer.train()

@@ -7,6 +7,7 @@ nor samples. Their clocks run from the start of a step to the end of the last on
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +16,17 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 class Unshuffled(nn.Module):
-    r"""A network on 2 x 2 patches, called as both peers call theirs."""
+    r"""A network on patches, called as both peers call theirs."""
 
     channels, out_dim, self_condition = 1, 1, False
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, size: int = 2) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.size = net, size
 
     def forward(self, x: Tensor, t: Tensor, x_self_cond: None = None) -> Tensor:
-        found = self.net(functional.pixel_unshuffle(x, 2), t, return_dict=False)[0]
-        return functional.pixel_shuffle(found, 2)
+        found = self.net(functional.pixel_unshuffle(x, self.size), t, return_dict=False)[0]
+        return functional.pixel_shuffle(found, self.size)
 
 
 class Clocked:
@@ -74,20 +75,26 @@ def lucidrains_seconds(net: nn.Module, images: Tensor, steps: int, batch: int, p
     return (time.perf_counter() - clocked.start) / steps
 
 
+def of_the_example(net: nn.Module, lr: float, steps: int) -> tuple[Any, Any, Any]:
+    r"""Optimizer, rate and averages of diffusers' train_unconditional.py, with a warm-up of a tenth, 500 at most."""
+    from diffusers.optimization import get_cosine_schedule_with_warmup
+    from diffusers.training_utils import EMAModel
+
+    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
+    rate = get_cosine_schedule_with_warmup(optimizer, min(500, steps // 10), steps)
+    return optimizer, rate, EMAModel(net.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+
+
 def diffusers_seconds(net: nn.Module, images: Tensor, steps: int, batch: int, precision: str) -> float:
     r"""Seconds a step of the loop of diffusers' examples/unconditional_image_generation/train_unconditional.py."""
     from accelerate import Accelerator
     from diffusers import DDPMScheduler
-    from diffusers.optimization import get_scheduler
-    from diffusers.training_utils import EMAModel
     from tqdm import tqdm
 
     accelerator = Accelerator(mixed_precision=precision)
     model = Unshuffled(net)
-    ema = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    optimizer, rate, ema = of_the_example(model, lr=1e-4, steps=10_000)
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
-    rate = get_scheduler("cosine", optimizer, num_warmup_steps=500, num_training_steps=10_000)
     model, optimizer, rate = accelerator.prepare(model, optimizer, rate)
     ema.to(accelerator.device)
     clocked = Clocked(images, batch, steps)
