@@ -196,9 +196,11 @@ def named(weights: str) -> str:
 
 
 def announced(checkpoint: Path, weights: str) -> str:
-    r"""The line that names a checkpoint and its weights."""
-    from scoregen.loading import is_foreign
+    r"""The line that names a checkpoint, its weights, and the least noise that it learned, if that is not all."""
+    from scoregen.loading import describe, is_foreign
 
     if is_foreign(checkpoint):
         return f"checkpoint: {checkpoint}, of diffusers"
-    return f"checkpoint: {checkpoint}, {named(weights)} weights"
+    least = describe(checkpoint)["model"].get("least_s", 0)
+    learned = f", which learned noise ratios from {least:.3g} on" if least else ""
+    return f"checkpoint: {checkpoint}, {named(weights)} weights{learned}"

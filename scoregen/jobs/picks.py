@@ -218,6 +218,14 @@ def tell_next(model: Node, loss: Any) -> Node:
     return Node({**model, "network": {**network, "next_level": True}})
 
 
+def tell_least(config: dict[str, Any], model: Any, loss: Any) -> None:
+    r"""States in a configuration, and to its model, the least noise ratio that the loss trains, where it has one."""
+    least = loss.least_s(model.sde) if hasattr(model, "sde") else 0.0
+    if least and accepts(config["model"], "least_s", "model"):
+        config["model"] = {**config["model"], "least_s": least}
+        model.least_s = least
+
+
 def has_shape(model: Mapping[str, Any]) -> bool:
     r"""Whether the innermost node of a model says the shape of the data."""
     while isinstance(model.get("network"), Mapping):

@@ -1,6 +1,7 @@
 r"""Despeckling of images with a checkpoint: what speckled intensities leave possible, a band of tiles at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -164,12 +165,14 @@ class Restore(FastJob):
 
     def _despeckler(self, tiled: Tiled, looks: float) -> Despeckler:
         r"""The despeckler, if it can do what is asked for."""
-        try:
+        with _refused("looks"):
             despeckler = Despeckler(tiled, looks, self.sampler if self.samples else None)
-            if self.samples > 1:
+        if self.samples:
+            with _refused("samples"):
+                despeckler.check_levels()
+        if self.samples > 1:
+            with _refused("sampler"):
                 despeckler.check_stochastic()
-        except ValueError as error:
-            raise UserError(f"{'sampler' if 'sampler' in str(error) else 'looks'}: {error}") from error
         return despeckler
 
     def _check_scenes(self, scenes: "Sequence[Scene]", tiled: Tiled) -> None:
@@ -244,3 +247,12 @@ class Restore(FastJob):
     def _put(self, restored: "Restored", results: "Results") -> None:
         r"""Writes a restored band."""
         results.put(restored.band, restored.values, restored.deviation, restored.altered)
+
+
+@contextmanager
+def _refused(key: str) -> Iterator[None]:
+    r"""A refusal of the sampler's as that of a key."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from error

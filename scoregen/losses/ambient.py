@@ -21,6 +21,7 @@ from scoregen.losses.splitting import check_levels
 from scoregen.losses.weightings import EDMWeighting, Weighting
 from scoregen.rng import Generators, randn
 from scoregen.sde.path import expand
+from scoregen.sde.process import SDE
 
 _LEAST = 1.01  # of the noise of the data: there the loss says nothing of D
 
@@ -28,7 +29,8 @@ _LEAST = 1.01  # of the noise of the data: there the loss says nothing of D
 class AmbientScoreMatching(Loss):
     r"""Denoising score matching above the noise of the data, from noisy data (B, *S) alone.
 
-        Levels of the law below 1.01 times the noise of the data are raised to that. A sampler should stop there.
+        Levels of the law below 1.01 times the noise of the data are raised to that. Below it the model is told this
+        level, so that a sampler ends with the denoised image there.
 
     Args:
         sigma: standard deviation of the noise, in units of the data, > 0.
@@ -55,8 +57,11 @@ class AmbientScoreMatching(Loss):
         self.sigma, self.label_dropout = float(sigma), label_dropout
         self.noise_levels, self.weighting = noise_levels or LogNormal(), weighting or EDMWeighting()
 
+    def least_s(self, sde: SDE) -> float:
+        return _LEAST * noise_ratio_of(sde, self.sigma, type(self).__name__)
+
     def begin(self, model: Any) -> None:
-        least = _LEAST * noise_ratio_of(model.sde, self.sigma, type(self).__name__)
+        least = self.least_s(model.sde)
         check_levels(model.sde, least, least, "Give a process whose noise reaches beyond that of the data.")
 
     def forward(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from scoregen.models import DenoiserLike
 from scoregen.rng import Generators, rand
+from scoregen.sde.process import SDE
 
 
 class TrainableDenoiser(DenoiserLike, Protocol):
@@ -70,6 +71,10 @@ class Loss(nn.Module, ABC):
             (B,).
         """
 
+    def least_s(self, sde: SDE) -> float:
+        r"""The least noise ratio that is trained, which the job train states as `model.least_s`; 0: all of them."""
+        return 0.0
+
     def begin(self, model: Any) -> None:
         r"""Called once before a checkpoint is loaded; create state that depends on the model here."""
 
@@ -106,6 +111,9 @@ class WrappedLoss(Loss):
         self.comparable, self.needs_labels = base_loss.comparable, base_loss.needs_labels
         self.sharded = self.sharded and base_loss.sharded
         self.second_derivatives, self.needs_next = base_loss.second_derivatives, base_loss.needs_next
+
+    def least_s(self, sde: SDE) -> float:
+        return self.base_loss.least_s(sde)
 
     def begin(self, model: Any) -> None:
         self.base_loss.begin(model)

@@ -8,6 +8,7 @@ Reference: Pang, Zheng, Quan, Ji (2021), Recorrupted-to-recorrupted: unsupervise
 CVPR.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +45,9 @@ class GaussianSplit(Splitting):
         super().__init__(split, label_dropout, weighting)
         checks.positive(sigma=sigma)
         self.sigma = float(sigma)
+
+    def least_s(self, sde: SDE) -> float:
+        return noise_ratio_of(sde, self.sigma, type(self).__name__) / math.sqrt(1 - self.split[0])
 
     def begin(self, model: Any) -> None:
         s = noise_ratio_of(model.sde, self.sigma, type(self).__name__)

@@ -81,10 +81,12 @@ class SpeckleSplit(Splitting):
         self.subsample, self.floor = int(subsample), floor
         self._correlation = SpeckleCorrelation(_variance(as_time(looks)).item(), self.subsample)
 
+    def least_s(self, sde: SDE) -> float:
+        return _noise_ratio(sde, self.looks * (1 - self.split[0]))
+
     def begin(self, model: Any) -> None:
         sde = model.sde
-        rate = logarithm(sde, type(self).__name__, _REMEDY).rate
-        least, most = (rate * math.sqrt(_variance(as_time(looks)).item()) for looks in (self.looks, self._fewest()))
+        least, most = (_noise_ratio(sde, looks) for looks in (self.looks, self._fewest()))
         check_levels(
             sde,
             least,
@@ -139,6 +141,10 @@ class SpeckleSplit(Splitting):
 
     def metrics(self) -> dict[str, float]:
         return self._correlation.metrics()
+
+
+def _noise_ratio(sde: SDE, looks: float) -> float:
+    return logarithm(sde, SpeckleSplit.__name__, _REMEDY).rate * math.sqrt(_variance(as_time(looks)).item())
 
 
 def _variance(looks: Tensor) -> Tensor:

@@ -3,8 +3,9 @@ r"""Denoisers from noisy data alone: each image is split into two independent on
     y1, y2 independent given the clean image, E[t(y2)] = y_0:    E |D(u(y1), s1) - t(y2)|^2 = E |D - y_0|^2 + const
 
 so the minimiser is E[y_0 | y1], that of training on clean images; the noise of the target adds variance alone. A random
-fraction a of the information goes to the target and 1 - a to the input, so that one network learns many noise levels;
-at the noise of the data themselves, a = 0, it extrapolates a little.
+fraction a of the information goes to the target and 1 - a to the input, so that one network learns many noise levels.
+The noise of the data themselves, a = 0, is a little less than the least of them, at the smallest a. There a network
+would extrapolate what it is told, and gets the scale wrong by some percent; so it is told the least (`least_s`).
 
 The weight of a pixel is 1 / (1/w(s1) + s2^2): where w(s) is the inverse of what a denoiser leaves open, as EDM's is for
 normal data, this is the inverse variance of the residual, target noise included.

@@ -31,7 +31,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from scoregen.checks import one_of, positive
+from scoregen.checks import at_least, one_of, positive
 from scoregen.models.next_level import gap_of
 from scoregen.sde.discrete import DiscretePath
 from scoregen.sde.multiplicative import logarithm
@@ -44,6 +44,7 @@ class AbstractDenoiser(nn.Module):
 
     compiled_parts: ClassVar[tuple[str, ...]] = ("network",)  # where its network is (models/regions.py)
     sde: SDE
+    least_s: float = 0.0  # the least noise ratio that it learned, below which D(u, s) is D(u, least_s); 0: all
 
     @property
     def num_classes(self) -> int | None:
@@ -121,10 +122,11 @@ class Denoiser(AbstractDenoiser):
         sigma_data: standard deviation of the data in model coordinates.
         prediction: "edm", "x0", "eps", "v", "flow" or "consistency".
         time: how the network is told the noise: "log", "index" or "flow".
+        least_s: least noise ratio of its training, where the loss has one (`Loss.least_s`): lower ones are told as it.
 
     Raises:
-        ValueError: sigma_data <= 0, an unknown prediction or time, time="index" on a path without levels, or
-            prediction="consistency" of a network that is told the next level.
+        ValueError: sigma_data <= 0, least_s < 0, an unknown prediction or time, time="index" on a path without levels,
+            or prediction="consistency" of a network that is told the next level.
     """
 
     def __init__(
@@ -134,9 +136,11 @@ class Denoiser(AbstractDenoiser):
         sigma_data: float = 0.5,
         prediction: str = "edm",
         time: str = "log",
+        least_s: float = 0.0,
     ) -> None:
         super().__init__()
         positive(sigma_data=sigma_data)
+        at_least(0, least_s=least_s)
         one_of(PREDICTIONS, prediction=prediction)
         one_of(TIMES, time=time)
         if time == "index" and not isinstance(sde, DiscretePath):
@@ -146,7 +150,7 @@ class Denoiser(AbstractDenoiser):
         self._scales, self._time = PREDICTIONS[prediction], TIMES[time]
         if (tell := getattr(network, "tell_time", None)) is not None:
             tell(time)
-        self._least = sde.noise_ratio(0.0).item()
+        self._least, self.least_s = sde.noise_ratio(0.0).item(), float(least_s)
         if self.takes_next and prediction == "consistency":
             raise ValueError(
                 "prediction=consistency is D(u, s) = the end of the path, and a network with next_level=true is told "
@@ -174,6 +178,8 @@ class Denoiser(AbstractDenoiser):
             ValueError: next_s for a network that does not take it.
         """
         s = as_time(s)
+        if self.least_s:
+            s = s.clamp_min(self.least_s)
         c_in, c_skip, c_out = self._scales(s, self.sigma_data, self._least)
         gap = None if next_s is None else self._gap(s, as_time(next_s))
         output = evaluate(self.network, expand(c_in, u) * u, self._time(s, self.sde), label, gap)

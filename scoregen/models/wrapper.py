@@ -23,6 +23,7 @@ class DenoiserWrapper(AbstractDenoiser, ABC):
     def __init__(self, denoiser: DenoiserLike) -> None:
         super().__init__()
         self.denoiser, self.sde = denoiser, denoiser.sde
+        self.least_s = float(getattr(denoiser, "least_s", 0.0))
 
     @property
     def num_classes(self) -> int | None:

@@ -31,6 +31,7 @@ from scoregen.rng import Generators, rand, random_signs
 from scoregen.samplers.base import Sampler
 from scoregen.samplers.dale_langevin import DaleLangevin
 from scoregen.samplers.grids import Karras
+from scoregen.samplers.start import check_learned
 from scoregen.sde.chart import Affine, Compose, Log
 from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import as_time
@@ -173,7 +174,12 @@ class Despeckler:
         return mean, mean * v.expm1().sqrt()
 
     def sample(self, intensity: Tensor, generator: Generators = None, progress: bool = False) -> Tensor:
-        r"""One draw from p(X | I), (B, *S), by the sampler; a deterministic one gives one plausible image instead."""
+        r"""One draw from p(X | I), (B, *S), by the sampler; a deterministic one gives one plausible image instead.
+
+        Raises:
+            ValueError: a denoiser that did not learn the lower noise levels, which a draw passes.
+        """
+        self.check_levels()
         start = (self.denoiser.sde.from_u(self.observe(intensity), self.t), self.t)
         return self.sampler(self.denoiser, start=start, generator=generator, progress=progress)
 
@@ -197,6 +203,10 @@ class Despeckler:
             mean = mean + step / (k + 1)
             squares += step * (x - mean)
         return mean, (squares / (samples - 1)).sqrt()
+
+    def check_levels(self) -> None:
+        r"""Refuses draws by a denoiser that learned some levels alone, as those trained on speckled images did."""
+        check_learned(self.denoiser, 0.0)
 
     def check_stochastic(self) -> None:
         r"""Refuses a sampler without noise, by two draws of one pixel through a denoiser that costs nothing."""

@@ -30,7 +30,7 @@ from scoregen.samplers.dale_langevin import DaleLangevin
 from scoregen.samplers.grids import Karras, check_ratios
 from scoregen.samplers.pixel_axis import LogAxis
 from scoregen.samplers.pixel_observation import PixelObservation
-from scoregen.samplers.start import check_generators, check_label, state_options
+from scoregen.samplers.start import check_generators, check_label, check_learned, state_options
 from scoregen.sde.path import readable
 from scoregen.sde.process import SDE
 
@@ -151,11 +151,13 @@ class SplitGibbs:
         r"""Refuses a denoiser on which the chain cannot run.
 
         Raises:
-            ValueError: a rho outside the range of the process, a sampler without noise. TypeError: a chart of other
+            ValueError: a rho outside the range of the process or below what the denoiser learned, a sampler without
+                noise. TypeError: a chart of other
                 than pixels.
         """
         LogAxis.of(denoiser.sde, type(self).__name__)
         check_suits(self.sampler, denoiser)
+        check_learned(denoiser, self.rho_min)
         check_ratios(denoiser.sde, (self.rho_min, self.rho_max), "rho_min and rho_max")
         check_draws(self.sampler, denoiser.sde, self.rho_max)
 

@@ -120,3 +120,13 @@ def check_label(denoiser: object, label: Tensor | None, batch: int) -> None:
         )
     if num_classes is not None and not bool(((label >= -1) & (label < num_classes)).all()):
         raise ValueError(f"label must lie in 0..{num_classes - 1}, got values from {label.min()} to {label.max()}.")
+
+
+def check_learned(denoiser: DenoiserLike, s: float) -> None:
+    r"""Refuses a denoiser that did not learn the noise ratio s, for draws that start there or pass it."""
+    least = getattr(denoiser, "least_s", 0.0)
+    if least > s:
+        raise ValueError(
+            f"samples need a denoiser of all noise levels, and this one learned noise ratios from {least:.3g} on, as "
+            "those that are trained on noisy images alone do. Take its mean (samples=0), or train on clean images."
+        )

@@ -7,7 +7,9 @@ import pytest
 import torch
 from tiny import COMMON, job, numbers, train
 
+import scoregen
 from scoregen.errors import UserError
+from scoregen.losses import SpeckleSplit
 
 tifffile = pytest.importorskip("tifffile")
 SMALL = ["model.network.channels=[4]", "model.network.layers=1", "trainer.resume=null"]
@@ -33,16 +35,21 @@ def scenes(folder, *more: str) -> list[str]:
     return ["data=scenes", f"data.path={folder}", "data.size=16", "data.test=none", *more]
 
 
-def test_a_folder_of_scenes_trains_a_despeckler_that_restores_them(folder, tmp_path):
+def test_a_folder_of_scenes_trains_a_despeckler_that_restores_them(folder, tmp_path, capsys):
     more = ["data.scale=8000", "loss.looks=4", "+data.augmentation={_target_:scoregen.data.Flip}"]
     run = train(tmp_path / "run", *SPECKLED, *scenes(folder, *more))
     assert numbers(run)[-1]["skipped"] == 0
+    model = scoregen.load(run)
+    assert model.least_s == pytest.approx(SpeckleSplit(4).least_s(model.sde))
     given = [f"checkpoint={run}", f"images={folder / '0.tif'}", "looks=4", "scale=8000", "probes=0"]
     out = job("restore", *given).run(tmp_path / "out")
     (restored,) = out.rglob("0.tif")
     mean = tifffile.imread(restored)
     assert mean.dtype == np.float32 and mean.shape == (36, 40)
     assert 500 < np.median(mean[:, :20]) < 8000  # in the units of the file
+    assert "weights, which learned noise ratios from 0." in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"^samples: samples need a denoiser of all noise levels"):
+        job("restore", *given[:-1], "samples=2").run(tmp_path / "no")
     forgotten = [text for text in given if not text.startswith("scale")]
     with pytest.raises(UserError, match=r"whose highest intensity is 1.02.*scale=.*e\+03 is likely, scale=auto"):
         job("restore", *forgotten).run(tmp_path / "no")

@@ -89,3 +89,11 @@ def test_processes_that_do_not_suit_are_refused(loss):
         loss.begin(Scaled(1, sde=Multiplicative(EDM())))
     with pytest.raises(ValueError, match=r"must lie within those of the process, 0\.002 to 0\.1\. Give a"):
         loss.begin(Scaled(1, sde=EDM(0.002, 0.1, chart=Affine(2.0, -1.0))))
+
+
+def test_the_least_level_is_the_least_noise_that_is_drawn():
+    split, ambient = GaussianSplit(SIGMA, split=(0.2, 0.5)), AmbientScoreMatching(SIGMA, LogUniform())
+    assert split.least_s(SDE) == pytest.approx(S / 0.8**0.5)
+    assert ambient.least_s(SDE) == pytest.approx(1.01 * S)
+    found = split.halves(SDE, noisy()[:1], torch.tensor([0.2], dtype=torch.float64), generator(0))
+    assert found.s.item() == pytest.approx(split.least_s(SDE))

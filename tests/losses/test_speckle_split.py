@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks.device_spy import DEVICE, Spy
 from scoregen.keys import Keys
-from scoregen.losses import DataWeighting, SpeckleSplit
+from scoregen.losses import DataWeighting, OptimalTransportPairing, SpeckleSplit
 from scoregen.losses.gammas import log_gammas, log_shares
 from scoregen.losses.speckle_correlation import SpeckleCorrelation, block_correlations
 from scoregen.rng import generator
@@ -328,3 +328,13 @@ def test_an_additive_process_is_refused():
 def test_fractions_out_of_range_are_refused(split):
     with pytest.raises(ValueError, match=r"split must be the smallest and the largest fraction, 0 < low <= high < 1"):
         SpeckleSplit(4.0, split)
+
+
+def test_the_least_level_is_that_of_the_smallest_fraction():
+    r"""The loss states it, also through a wrapper; inputs have it at that fraction, and the data have less noise."""
+    loss = SpeckleSplit(4.0, split=(0.15, 0.35))
+    found = halves(loss, intensities(torch.ones(1, 9), 4.0), 0.15, RANGED)
+    rate = RANGED.chart.as_log().rate
+    assert found.s.item() == pytest.approx(loss.least_s(RANGED))
+    assert loss.least_s(RANGED) > rate * float(torch.polygamma(1, torch.tensor(4.0))) ** 0.5
+    assert OptimalTransportPairing(loss).least_s(RANGED) == loss.least_s(RANGED)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from oracles import Independent
+from torch import nn
 
 from scoregen.models import Denoiser
 from scoregen.rng import generator
@@ -124,6 +125,25 @@ def test_a_consistency_function_is_the_identity_at_the_least_noise():
     u = noisy()
     found = Denoiser(Constant(7.0), EDM(0.002), SD, "consistency")(u, 0.002)
     torch.testing.assert_close(found, u, rtol=1e-14, atol=0)
+
+
+def test_levels_below_the_least_that_was_learned_are_told_as_it():
+    told = []
+
+    class Network(nn.Module):
+        def forward(self, z, condition, label):
+            told.append(condition)
+            return z
+
+    network = Network()
+    denoiser = Denoiser(network, EDM(), SD, least_s=0.3)
+    u = torch.ones(3, 2, dtype=torch.float64)
+    lower, least = (torch.tensor([first, 0.3, 0.5], dtype=torch.float64) for first in (0.1, 0.3))
+    below, at = denoiser(u, lower), denoiser(u, least)
+    assert torch.equal(below, at) and torch.equal(told[0], told[1])
+    assert not torch.equal(below[:1], Denoiser(network, EDM(), SD)(u, lower)[:1])
+    with pytest.raises(ValueError, match="least_s must be >= 0, got least_s=-0.1"):
+        Denoiser(network, EDM(), SD, least_s=-0.1)
 
 
 def test_edm_target_has_unit_variance_when_sigma_data_is_that_of_the_data():

@@ -196,3 +196,12 @@ def test_many_draws_of_a_sampler_without_noise_are_refused(sampler):
 def test_speckle_on_integers_is_that_on_numbers():
     whole, g = torch.full((1, 100), 100), lambda: torch.Generator().manual_seed(0)
     assert torch.equal(speckle(whole, 4, g()), speckle(whole.float(), 4, g()))
+
+
+def test_draws_need_a_denoiser_of_all_levels():
+    model = oracle(PROCESSES["edm"])
+    model.least_s = 0.4
+    despeckler, x = Despeckler(model, 4), torch.ones(1, 2)
+    assert despeckler.denoiser.least_s == 0.4 and bool((despeckler.log_mean(x) > 0).all())
+    with pytest.raises(ValueError, match=r"samples need a denoiser of all noise levels, .* from 0.4 on"):
+        despeckler.sample(x)

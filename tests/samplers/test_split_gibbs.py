@@ -342,6 +342,10 @@ def test_what_cannot_be_drawn_is_refused():
         SplitGibbs(GammaObservation(4), rho_max=9.0)(model, seen)
     with pytest.raises(ValueError, match=r"the sampler must be stochastic, .* got DDIM"):
         SplitGibbs(GammaObservation(4), DDIM(3))(model, seen)
+    model.least_s = 0.2
+    with pytest.raises(ValueError, match=r"samples need a denoiser of all noise levels, .* from 0.2 on"):
+        SplitGibbs(GammaObservation(4))(model, seen)
+    model.least_s = 0.0
     with pytest.raises(ValueError, match=r"rounds must be a whole number >= 2"):
         SplitGibbs(GammaObservation(4), rounds=1)
     for bad in (0.0, -1.0, math.inf):
