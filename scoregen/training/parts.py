@@ -3,7 +3,7 @@ r"""What a training consists of, and how far it has come."""
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import nn
@@ -38,6 +38,17 @@ class Progress:
     skipped_in_a_row: int = 0
     window: tuple[float, float, int] = (0.0, 0.0, 0)
     hooks_due: list[str] = field(default_factory=list)
+
+
+class Made(TypedDict):
+    r"""The parts that the settings make of a model and a loss."""
+
+    accelerator: "Accelerator"
+    optimizer: torch.optim.Optimizer
+    rates: Sequence[float]
+    ema: EMA
+    powers: PowerAverages | None
+    progress: Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from scoregen.training.exponentiated_gradient import ExponentiatedGradient
 from scoregen.training.hooks import Hook
 from scoregen.training.loggers import Logger
 from scoregen.training.loop import Loop
-from scoregen.training.parts import Parts, Progress
+from scoregen.training.parts import Made, Parts, Progress
 from scoregen.training.power_averages import PowerAverages, begin_snapshots
 from scoregen.training.precision import mixed_precision
 from scoregen.training.room import say_room
@@ -76,63 +76,39 @@ class Trainer(Settings):
             The averaged weights.
 
         Raises:
-            UserError: the training diverged, the run folder was renamed or deleted, or a hook failed on another
-                process.
+            UserError: the training diverged, the run folder is gone, or a hook failed on another process.
             Interrupted: a signal or `max_hours` ended it, after a checkpoint.
         """
         self.check(model, loss)
-        parts = self._parts(
-            model,
-            loss,
+        parts = Parts(
+            settings=self,
+            seed=seed,
+            model=model,
+            loss=loss,
             source=source,
             folder=folder,
             config=config,
-            start=start,
             loggers=loggers,
             hooks=hooks,
-            seed=seed,
+            **self._made(model, loss, start),
         )
         _begin_powers(parts, start)
         self._run(parts, start)
         return parts.ema
 
-    def _parts(
-        self,
-        model: nn.Module,
-        loss: Loss,
-        *,
-        source: Source,
-        folder: Path,
-        config: Config,
-        start: Path | None,
-        loggers: Sequence[Logger],
-        hooks: Sequence[Hook],
-        seed: int,
-    ) -> Parts:
-        r"""Everything that a training consists of, in the state of the checkpoint `start` if there is one."""
+    def _made(self, model: nn.Module, loss: Loss, start: Path | None) -> Made:
+        r"""What these settings make of a model and a loss, in the state of the checkpoint `start` if there is one."""
         accelerator = self._place(model, loss)
         optimizer = self.make_optimizer(model, loss)
         rates = [group["lr"] * group.get("rate", 1.0) for group in optimizer.param_groups]
         ema = EMA(model, self.ema_halflife, self.ema_warmup)
         powers = None if self.ema_snapshots is None else PowerAverages(ema)
+        progress = Progress()
         if start is not None:
             restore_scale(accelerator, checkpoint.read_state(start))
-        return Parts(
-            settings=self,
-            seed=seed,
-            accelerator=accelerator,
-            model=model,
-            loss=loss,
-            optimizer=optimizer,
-            rates=rates,
-            ema=ema,
-            source=source,
-            folder=folder,
-            config=config,
-            powers=powers,
-            progress=Progress() if start is None else restored(start, model, loss, optimizer, ema),
-            loggers=loggers,
-            hooks=hooks,
+            progress = restored(start, model, loss, optimizer, ema)
+        return Made(
+            accelerator=accelerator, optimizer=optimizer, rates=rates, ema=ema, powers=powers, progress=progress
         )
 
     def _place(self, model: nn.Module, loss: Loss) -> "Accelerator":
