@@ -29,8 +29,8 @@ _LEAST = 1.01  # of the noise of the data: there the loss says nothing of D
 class AmbientScoreMatching(Loss):
     r"""Denoising score matching above the noise of the data, from noisy data (B, *S) alone.
 
-        Levels of the law below 1.01 times the noise of the data are raised to that. Below it the model is told this
-        level, so that a sampler ends with the denoised image there.
+        Levels of the law below 1.01 times the noise of the data are raised to that. It is the `s_min` of
+        the model's process: a sampler ends with the denoised image there.
 
     Args:
         sigma: standard deviation of the noise, in units of the data, > 0.

@@ -86,13 +86,13 @@ class SpeckleSplit(Splitting):
 
     def begin(self, model: Any) -> None:
         sde = model.sde
-        least, most = (_noise_ratio(sde, looks) for looks in (self.looks, self._fewest()))
+        most = _noise_ratio(sde, self._fewest())
         check_levels(
             sde,
-            least,
+            self.least_s(sde),
             most,
-            f"Inputs have {self._fewest():.3g} to {self.looks:.3g} looks. Give a sigma_max of the process above "
-            f"{most:.3g} (sde.base.sigma_max), or a lower split.",
+            f"Inputs have {self._fewest():.3g} to {self.looks * (1 - self.split[0]):.3g} looks. Give a sigma_max of "
+            f"the process above {most:.3g} (sde.base.sigma_max), or a lower split.",
         )
 
     def _fewest(self) -> float:

@@ -24,6 +24,7 @@ Reference: Karras et al. (2022), arXiv 2206.00364, table 1; Salimans & Ho (2022)
 (2023), arXiv 2210.02747 (flow); Song et al. (2023), arXiv 2303.01469, appendix C (consistency).
 """
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
@@ -122,7 +123,8 @@ class Denoiser(AbstractDenoiser):
         sigma_data: standard deviation of the data in model coordinates.
         prediction: "edm", "x0", "eps", "v", "flow" or "consistency".
         time: how the network is told the noise: "log", "index" or "flow".
-        least_s: least noise ratio of its training, where the loss has one (`Loss.least_s`): lower ones are told as it.
+        least_s: least noise ratio of its training, where the loss has one (`Loss.least_s`). Lower ones are told as it,
+            and it is the `s_min` of the denoiser's process.
 
     Raises:
         ValueError: sigma_data <= 0, least_s < 0, an unknown prediction or time, time="index" on a path without levels,
@@ -150,12 +152,24 @@ class Denoiser(AbstractDenoiser):
         self._scales, self._time = PREDICTIONS[prediction], TIMES[time]
         if (tell := getattr(network, "tell_time", None)) is not None:
             tell(time)
-        self._least, self.least_s = sde.noise_ratio(0.0).item(), float(least_s)
+        self._least = sde.noise_ratio(0.0).item()
+        self.least_s = least_s
         if self.takes_next and prediction == "consistency":
             raise ValueError(
                 "prediction=consistency is D(u, s) = the end of the path, and a network with next_level=true is told "
                 "where to go. Use prediction=edm."
             )
+
+    @property
+    def least_s(self) -> float:
+        return self._least_s
+
+    @least_s.setter
+    def least_s(self, least: float) -> None:
+        self._least_s = float(least)
+        if least > self.sde.s_min:  # samplers, likelihoods and encodings end there
+            self.sde = copy.copy(self.sde)
+            self.sde.s_min = self._least_s
 
     @property
     def is_consistency(self) -> bool:

@@ -9,6 +9,7 @@ from torch import nn
 
 from scoregen.models import Denoiser
 from scoregen.rng import generator
+from scoregen.samplers import Heun
 from scoregen.sde import EDM, VP, Affine, DiscretePath, GeometricBrownianMotion, RectifiedFlow, SubVP
 
 MEAN, VAR = 0.3, 0.4
@@ -141,8 +142,10 @@ def test_levels_below_the_least_that_was_learned_are_told_as_it():
     lower, least = (torch.tensor([first, 0.3, 0.5], dtype=torch.float64) for first in (0.1, 0.3))
     below, at = denoiser(u, lower), denoiser(u, least)
     assert torch.equal(below, at) and torch.equal(told[0], told[1])
+    assert denoiser.sde.s_min == Heun(4).grid(denoiser.sde, 4)[-2].item() == 0.3  # where samplers end
+    assert Denoiser(network, EDM(), SD, least_s=1e-4).sde.s_min == EDM().s_min
     assert not torch.equal(below[:1], Denoiser(network, EDM(), SD)(u, lower)[:1])
-    with pytest.raises(ValueError, match="least_s must be >= 0, got least_s=-0.1"):
+    with pytest.raises(ValueError, match=r"least_s must be >= 0, got least_s=-0.1"):
         Denoiser(network, EDM(), SD, least_s=-0.1)
 
 
