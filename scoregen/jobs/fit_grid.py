@@ -76,9 +76,9 @@ class FitGrid(FastJob):
         labels = labels_of(self.label, self.n, model, self.seed, known_of(checkpoint).classes)
         denoiser, shape = guided(model, self.guidance, labels), image_shape(checkpoint, model)
         try:
-            check_fits(denoiser.sde, self.sampler, self.start)
+            check_fits(denoiser, self.sampler, self.start)
         except (ValueError, TypeError) as error:
-            raise UserError(f"sampler: {error}") from error
+            raise UserError(str(error)) from error
 
         def work() -> None:
             with autocast(self.precision):
@@ -127,7 +127,7 @@ class FitGrid(FastJob):
             print(f"{name}: RMSE to {self.reference} steps {old:.4g} with {grid}, {new:.4g} fitted")
         if not found.accepted:
             print(f"the fitted levels are not better on both sets of other starts: the levels are those of {grid}")
-        text = ", ".join(f"{level:.6g}" for level in levels)
+        text = ", ".join(map(str, levels))  # all digits: a first level that is rounded up lies outside the process
         print(f"'sampler.grid={{_target_: scoregen.samplers.Levels, values: [{text}]}}'")
         print(f"diffusers: sigmas=[{text}, 0.0] (of a flow-matching scheduler: flow_sigmas of fit.json)")
         print(out / "levels.yaml")

@@ -19,7 +19,7 @@ from scoregen.checks import positive, whole
 from scoregen.models.protocol import DenoiserLike
 from scoregen.parallel import gather, moved, shard
 from scoregen.rng import Generators, Stream, generators
-from scoregen.samplers.base import Bound, CountingZeroDenoiser, Sampler, check_suits
+from scoregen.samplers.base import Bound, CountingZeroDenoiser, Sampler
 from scoregen.samplers.from_noise import FromNoise
 from scoregen.samplers.grids import Karras, Levels, check_ratios
 from scoregen.samplers.start import check_label, prior_state
@@ -149,10 +149,10 @@ class Fit:
             evaluated: called after each evaluation of the error.
 
         Raises:
-            ValueError: a sampler that draws noise, has one step or chooses its steps itself, or a grid with jumps.
+            ValueError: a consistency function; a sampler that draws noise, has one step or chooses its steps itself; a
+                grid with jumps, or without room above the least noise.
         """
-        check_suits(sampler, denoiser)
-        grid = check_fits(denoiser.sde, sampler, self.start)
+        grid = check_fits(denoiser, sampler, self.start)
         fit, *checks = (_Ends(denoiser, sampler, self, shape, label, number) for number in range(3))
 
         def error(levels: Sequence[float]) -> float:
@@ -161,35 +161,56 @@ class Fit:
                 evaluated()
             return value if math.isfinite(value) else math.inf
 
-        floor = 2 * max(denoiser.sde.noise_ratio(0.0).item(), min(denoiser.sde.s_min, grid[0] / 10))
-        found = rounded(minimise(error, grid, floor, self.evaluations))
+        found = rounded(minimise(error, grid, _floor(denoiser.sde, grid), self.evaluations))
         before, after = ([ends.error(levels) for ends in (fit, *checks)] for levels in (grid, found))
         accepted = all(new < old for old, new in zip(before[1:], after[1:], strict=True))
         return FittedLevels(Levels(found if accepted else grid), accepted, tuple(before), tuple(after))
 
 
-def check_fits(sde: SDE, sampler: Sampler, start: float | None = None) -> list[float]:
+def check_fits(denoiser: DenoiserLike, sampler: Sampler, start: float | None = None) -> list[float]:
     r"""The levels that a fit begins with, those of the grid of a sampler.
 
     Raises:
-        ValueError: a sampler that draws noise, has one step or chooses its steps itself, or a grid with jumps.
+        ValueError: a consistency function; a sampler that draws noise, has one step or chooses its steps itself; a grid
+            with jumps, or without room above the least noise.
     """
-    name = type(sampler).__name__
+    sde, name = denoiser.sde, type(sampler).__name__
+    if getattr(denoiser, "is_consistency", False):
+        raise ValueError(
+            "the denoiser must be a mean, whose flow leads to the ends of a fit, got a consistency function. Fit the "
+            "levels to the model that it was tuned from."
+        )
     if start is not None:
         check_ratios(sde, [start], "start")
-    grid: list[float] = sampler.grid(sde, sampler.steps, start)[:-1].tolist()
-    if sampler.couples_batch or len(grid) != sampler.steps:
+    if sampler.couples_batch:
         raise ValueError(
-            f"sampler must take one level a step, got {name} with {len(grid)} levels for {sampler.steps} steps. Choose "
-            "sampler=velocity_abm with a grid such as Karras."
+            f"sampler must take one level a step, got {name}, which chooses its steps itself. Choose "
+            "sampler=velocity_abm."
         )
-    if len(grid) < 2 or not all(a > b for a, b in pairwise(grid)):
+    grid: list[float] = sampler.grid(sde, sampler.steps, start)[:-1].tolist()
+    if not all(a > b for a, b in pairwise(grid)):
+        raise ValueError(f"grid must decrease, got {type(sampler.grid).__name__} with jumps upward. Choose Karras.")
+    if len(grid) < 2:
         raise ValueError(
-            f"sampler must have at least two steps on levels that decrease, got {name} on {grid}. With one step there "
-            "is nothing to fit."
+            f"sampler must have at least two steps, got {name} with one. With one step there is nothing to fit."
+        )
+    if len(grid) != sampler.steps:
+        raise ValueError(
+            f"sampler must take one level a step, got {name} with {len(grid)} levels for {sampler.steps} steps. Give "
+            f"sampler.steps={len(grid)}, or a grid such as Karras."
+        )
+    if not _floor(sde, grid) < grid[0]:
+        raise ValueError(
+            f"start must lie above {_floor(sde, grid):.6g}, which is the least last level, got {grid[0]:.6g}. There is "
+            "hardly any noise to remove: one step will do."
         )
     FromNoise(CountingZeroDenoiser(sde), sampler)  # refuses samplers that draw
     return grid
+
+
+def _floor(sde: SDE, grid: Sequence[float]) -> float:
+    r"""The least last level of a fit that begins with a grid."""
+    return 2 * max(sde.noise_ratio(0.0).item(), min(sde.s_min, grid[0] / 10))
 
 
 class _Ends:

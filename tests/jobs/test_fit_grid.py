@@ -31,6 +31,15 @@ def test_levels_are_written_said_and_taken_by_the_job_sample(run, tmp_path, caps
     assert record["network_calls"] == 4
 
 
+def test_a_first_level_with_many_digits_goes_back_in(tmp_path, capsys):
+    r"""sigma/alpha of VP ends at 152.16697: rounded to 152.167, it would lie outside the process."""
+    run = train(tmp_path / "run", *TOY, "trainer.steps=1", "sde=vp")
+    assert command("fit_grid", f"checkpoint={run}", f"out={tmp_path}/fit", *FAST) == 0
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("'sampler.grid="))
+    taken = ["n=2", "format=npz", "sampler=velocity_abm", "sampler.steps=4", line.strip("'")]
+    assert command("sample", f"checkpoint={run}", f"out={tmp_path}/s", *taken) == 0
+
+
 def test_a_fit_is_a_function_of_its_values(run, tmp_path):
     first, again = (job("fit_grid", f"checkpoint={run}", *FAST).run(tmp_path / name) for name in "ab")
     assert (first / "fit.json").read_text() == (again / "fit.json").read_text()
@@ -49,13 +58,14 @@ def test_levels_of_the_grid_are_kept_with_a_message(run, tmp_path, capsys, monke
 @pytest.mark.parametrize(
     "overrides, text",
     [
-        (["sampler=ancestral"], "fit_grid: sampler: sampler must be deterministic"),
-        (["sampler.steps=1"], "fit_grid: sampler: sampler must have at least two steps"),
-        (["start=100"], "fit_grid: sampler: start must lie between"),
+        (["sampler=ancestral"], "fit_grid: sampler must be deterministic"),
+        (["sampler.steps=1"], "fit_grid: sampler must have at least two steps"),
+        (["start=100"], "fit_grid: start must lie between"),
+        (["start=0.003"], "fit_grid: start must lie above 0.004, which is the least last level, got 0.003"),
         (["n=0"], "fit_grid: n must be a whole number >= 1"),
         (["guidance=2"], "fit_grid: guidance: needs labels"),
     ],
-    ids=["noise", "steps", "start", "n", "guidance"],
+    ids=["noise", "steps", "start", "low-start", "n", "guidance"],
 )
 def test_mistakes_stop_before_any_work(run, tmp_path, capsys, overrides, text):
     assert command("fit_grid", f"checkpoint={run}", f"out={tmp_path}/fit", *overrides) == 1
