@@ -101,7 +101,7 @@ class FlowMap(Loss):
             network = type(getattr(model, "network", model)).__name__
             raise ValueError(
                 f"model must be told the next level, got a {type(model).__name__} of {network}, which is not. Choose a "
-                "UNet or an MLP, with next_level=true."
+                "UNet or an MLP with next_level=true, or another loss."
             )
 
     def forward(
