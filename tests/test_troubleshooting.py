@@ -10,7 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
 MESSAGES = [" ".join(block.split()) for block in re.findall(r"```text\n(.*?)```", PAGE, re.S)]
-NAMES = ("changed", "classifier", "mnist")  # words that are values of a message
+NAMES = ("changed", "classifier", "mnist", "digits", "Net", "Denoiser", "DenoisingScoreMatching")  # values of a message
+QUOTED = {  # messages of Python and torch that stand in ours
+    "No module named",
+    "takes 3 positional arguments but 4 were given",
+    "mat1 and mat2 must have the same dtype, but got Float and BFloat16",
+}
 
 
 @cache
@@ -34,7 +39,7 @@ def foreign(message: str) -> list[str]:
     known = [False] * len(message)
     for found in re.finditer(r"'[^']*'|\([^)]*\)|\[[^\]]*\]|\w+(?:\.\w+)+", message):
         known[found.start() : found.end()] = [True] * len(found.group())
-    for text in texts():
+    for text in texts() | QUOTED:
         at = message.find(text)
         while at >= 0:
             known[at : at + len(text)] = [True] * len(text)
