@@ -2,7 +2,7 @@ r"""What of a training can go wrong is tried before any work: weights of init, o
 
 import math
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def check_loads(config: Config, model: Any, trust: Collection[str]) -> None:
     if not any(is_under(node["_target_"], own) for node in nodes(parts)):
         return
     _check_apart(model)
+    _check_classes(parts["model"], model)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     try:
         with torch.random.fork_rng(devices=[]):
@@ -59,6 +60,17 @@ def _check_apart(model: Any) -> None:
                 f"model: its tensors '{first}' and '{name}' share memory, and a checkpoint holds each by itself. Keep "
                 "one of them in the state_dict, and use it in both places."
             )
+
+
+def _check_classes(node: Mapping[str, Any], model: Any) -> None:
+    r"""Refuses a network that is given a number of classes and does not keep it: nothing would hand it labels."""
+    network = getattr(model, "network", None)
+    given = (node.get("network") or {}).get("num_classes")
+    if given is not None and network is not None and not hasattr(network, "num_classes"):
+        raise UserError(
+            f"model.network: {type(network).__name__} is given num_classes={given} but has no attribute num_classes, "
+            "so that it would be trained without labels. Add self.num_classes = num_classes to its constructor."
+        )
 
 
 def check_optimizer(trainer: Any, model: Any, loss: Any = None) -> None:
@@ -85,6 +97,8 @@ def check_loss(loss: Any, model: Any, source: Source, steps: int) -> None:
     if label is None and loss.needs_labels:
         raise UserError(f"data: {type(loss).__name__} needs labels, {source.name} has none.")
     _check_told(loss, model)
+    if label is not None and getattr(loss, "label_dropout", 0):
+        label = torch.where(torch.arange(len(label)) == 0, label, -1)  # as some will be in the training
     try:
         loss.begin(model)
         loss.at(0, steps)
@@ -114,6 +128,12 @@ def _advice(text: str) -> str:
     r"""What to do about the usual mistakes in a network of the user's own."""
     if "positional argument" in text:
         return " A network is called as network(z, c_noise, label)."
+    if "same dtype" in text:
+        return " c_noise has at least float32: use c_noise.to(z)."
+    if "NoneType" in text:
+        return " Without labels label is None, and -1 stands for no label."
+    if "index out of range" in text:
+        return " A label may be -1, which stands for no label: give it a row of its own."
     if text.endswith("has no attribute 'sde'"):
         return " A network of your own is model.network._target_=MODULE.CLASS; a denoiser is put around it."
     return ""
