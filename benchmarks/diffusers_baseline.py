@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.training_peers import of_the_example
+from benchmarks.training_peers import learn, of_the_example
 from scoregen.data import MNIST, Batches, FashionMNIST
 from scoregen.models import UNet
 from scoregen.progress import progress
@@ -41,12 +41,7 @@ def train(net, source, steps: int, batch: int, lr: float, seed: int):
         t = torch.randint(0, 1000, (batch,), generator=generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_native()):
             loss = functional.mse_loss(net(scheduler.add_noise(clean, noise, t), t, label).sample.float(), noise)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        rate.step()
-        optimizer.zero_grad()
-        ema.step(net.parameters())
+        learn(loss, net, optimizer, rate, ema)
     ema.copy_to(net.parameters())
     return scheduler
 

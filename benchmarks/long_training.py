@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.training_peers import Unshuffled, of_the_example
+from benchmarks.training_peers import Unshuffled, learn, of_the_example
 from scoregen.compat import repair_torchvision
 from scoregen.data import Batches, Digits
 from scoregen.models import UNet
@@ -56,12 +56,7 @@ def diffusers(net: nn.Module, images: Iterator[Tensor], steps: int, lr: float) -
     for x in images:
         clean, noise, t = 2 * x - 1, torch.randn_like(x), torch.randint(0, 1000, (len(x),))
         found = net(scheduler.add_noise(clean, noise, t), t).sample
-        functional.mse_loss(found, scheduler.get_velocity(clean, noise, t)).backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        rate.step()
-        optimizer.zero_grad()
-        ema.step(net.parameters())
+        learn(functional.mse_loss(found, scheduler.get_velocity(clean, noise, t)), net, optimizer, rate, ema)
     ema.copy_to(net.parameters())
     net.eval()
 

@@ -85,6 +85,16 @@ def of_the_example(net: nn.Module, lr: float, steps: int) -> tuple[Any, Any, Any
     return optimizer, rate, EMAModel(net.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
 
 
+def learn(loss: Tensor, net: nn.Module, optimizer: Any, rate: Any, ema: Any) -> None:
+    r"""A step of the example: gradients of norm 1 at most, the rate of the next step, averages."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+    optimizer.step()
+    rate.step()
+    optimizer.zero_grad()
+    ema.step(net.parameters())
+
+
 def diffusers_seconds(net: nn.Module, images: Tensor, steps: int, batch: int, precision: str) -> float:
     r"""Seconds a step of the loop of diffusers' examples/unconditional_image_generation/train_unconditional.py."""
     from accelerate import Accelerator

@@ -127,8 +127,9 @@ def write_page(
         x = data[record["index"]][0]
         noisy = noise.sample(x, 1, generator(header["seed"], Stream.ESTIMATION, record["index"], 0))[0]
         shown = _shown(record, _look(x, data_range), _look(noisy, data_range), names, noise)
-        shown = replace(shown, chosen=_chosen(record, header))
-        return _with_map(shown, (explanations or {}).get(record["index"]), names)
+        return _with_map(
+            replace(shown, chosen=_chosen(record, header)), (explanations or {}).get(record["index"]), names
+        )
 
     most, least = (list(map(shown, records)) for records in extremes(run, count))
     write_html(
