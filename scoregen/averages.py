@@ -75,12 +75,14 @@ def length_of(weights: object) -> float | None:
     return check_length(length)
 
 
-def check_length(length: float, name: str = "weights") -> float:
+def check_length(length: object, name: str = "weights") -> float:
     r"""The length of an average, if there is a power average of it that snapshots can fit.
 
     Raises:
         UserError: there is none.
     """
+    if isinstance(length, bool) or not isinstance(length, int | float):
+        raise UserError(f"{name}: the length of an average must be a number, got {length!r}. Give {name}=0.08.")
     if not 0.01 <= length <= LONGEST:
         raise UserError(
             f"{name}: the length of an average must lie in .01..{LONGEST}, got {length:g}. It is the standard "
@@ -237,7 +239,7 @@ def sources(checkpoint: Path) -> list[Path]:
     if not (own := checkpoint / POWERS).is_file():
         raise UserError(
             f"weights: '{checkpoint}' has no averages of other lengths: its run kept none. Train with "
-            "trainer.ema_snapshots=32, or give weights=ema."
+            "trainer.ema_snapshots=32, or take the average that it has, weights=ema."
         )
     run, step = checkpoint.resolve().parent.parent, read_state(checkpoint)["step"]
     return [*(path for at, path in snapshots(run).items() if at < step), own]

@@ -15,7 +15,7 @@ from scoregen import averages
 from scoregen.averages import LENGTHS, Moment, coefficients, decay, exponent
 from scoregen.errors import UserError
 from scoregen.training.ema import EMA
-from scoregen.training.power_averages import PowerAverages
+from scoregen.training.power_averages import PowerAverages, begin_snapshots
 
 
 def gamma_of(length):
@@ -149,6 +149,7 @@ def test_a_run_keeps_snapshots_evenly_and_its_checkpoints_the_averages(run):
     assert (own.step, own.images) == (last.step, last.images) == (16, 128)
     for length in LENGTHS:
         for name, value in own.values[length].items():
+            assert last.values[length][name].dtype == torch.float16 and value.dtype == torch.float32
             torch.testing.assert_close(last.values[length][name].to(value), value, rtol=2**-11, atol=1e-7)
     decays = [decay(0.05, 8, 8 * (k + 1)) for k in range(16)]
     assert decays[0] == 0 and all(a < b for a, b in pairwise(decays))
@@ -170,6 +171,43 @@ def test_a_length_is_loaded_from_a_run_and_from_an_earlier_checkpoint(run):
         x, _ = coefficients([m.images for m, _ in places], [one for _, one in places], 64, 0.08)
         exact = sum(a * m.values[one][name].double() for a, (m, one) in zip(x.tolist(), places, strict=True))
         torch.testing.assert_close(early[name], exact.float())
+
+
+def test_an_average_is_made_of_earlier_snapshots_and_the_checkpoint_itself(run):
+    found = averages.sources(run / "checkpoints" / "step_00000008")
+    assert [path.stem for path in found] == ["step_00000002", "step_00000004", "step_00000006", "powers"]
+    last = run / "checkpoints" / "last"
+    assert len({averages.digest_of(last, length) for length in (0.08, 0.09)}) == 2
+    assert averages.digest_of(last, 0.08) != averages.digest_of(run / "checkpoints" / "step_00000008", 0.08)
+
+
+@pytest.mark.parametrize("value", [1e6, 1e-7], ids=["large", "small"])
+def test_values_that_half_precision_does_not_hold_are_kept(value, tmp_path):
+    tensors = {"w": torch.full((3,), value), "zero": torch.zeros(2), "usual": torch.ones(2)}
+    averages.write(tmp_path / "a", Moment(1, 8, {0.05: tensors}), half=True)
+    found = averages.read(tmp_path / "a").values[0.05]
+    assert torch.equal(found["w"], tensors["w"])
+    assert found["zero"].dtype == found["usual"].dtype == torch.float16
+
+
+def test_snapshots_of_steps_that_are_made_again_are_removed(tmp_path):
+    (tmp_path / "averages").mkdir()
+    for step in (3, 6, 9):
+        averages.path_of(tmp_path, step).touch()
+    begin_snapshots(tmp_path, 6)
+    assert list(averages.snapshots(tmp_path)) == [3, 6]
+
+
+@pytest.mark.parametrize("length", ["0.08", True, None])
+def test_a_length_that_is_no_number_is_refused(length):
+    with pytest.raises(UserError, match=r"ema: the length of an average must be a number, got"):
+        averages.check_length(length, "ema")
+
+
+def test_averages_of_another_model_are_refused(tmp_path):
+    averages.write(tmp_path / "a", PowerAverages(EMA(Walk(3))).moment(1, 8))
+    with pytest.raises(UserError, match="does not fit the model: 'w'"):
+        PowerAverages(EMA(Walk(4))).load(tmp_path / "a")
 
 
 def test_a_killed_run_resumes_to_the_same_bits(run, tmp_path):

@@ -195,6 +195,8 @@ def test_the_log_holds_the_mean_distance_in_bins_of_noise():
             values.setdefault(f"delta/{name}", []).append(norm)
     assert len(values) >= 4
     assert found == pytest.approx({k: sum(v) / len(v) for k, v in values.items()}, rel=1e-6)
+    with torch.no_grad():
+        loss(model, data(), None, torch.Generator().manual_seed(2), QUANTILE)  # a held-out evaluation is not logged
     assert loss.metrics() == {"stage": 2}
 
 
@@ -215,6 +217,15 @@ def test_distillation_takes_a_step_of_second_order_along_the_flow():
         sizes.append(float(delta.norm(dim=1).mean()))
     ratios = [a / b for a, b in pairwise(sizes)]
     assert ratios == pytest.approx([8, 8, 8], rel=0.1)
+
+
+def test_the_teacher_is_told_the_labels():
+    teacher, label = Affine(), torch.tensor([2, 0, 1, 2, 1])
+    teacher.eval = lambda: teacher
+    teacher.to = lambda device: teacher
+    s = torch.full((5,), 2.0, dtype=torch.float64)
+    ConsistencyDistillation(teacher).lower(data(), data(), s, s / 2, label)
+    assert len(teacher.calls) == 2 and all(given is label for _, _, given in teacher.calls)
 
 
 def test_distillation_to_zero_noise_is_the_teachers_denoised_value():

@@ -11,7 +11,14 @@ from torch import nn
 from torch.nn import functional
 
 from scoregen.keys import Keys
-from scoregen.losses import DenoisingScoreMatching, FlowMap, JacobianPenalty, LogNormal
+from scoregen.losses import (
+    DataWeighting,
+    DenoisingScoreMatching,
+    EDMWeighting,
+    FlowMap,
+    JacobianPenalty,
+    LogNormal,
+)
 from scoregen.losses.flow_map_targets import JumpBatch, meanflow, progressive
 from scoregen.models import MLP, Denoiser, DiT, FlatMLP, LoRA, UNet
 from scoregen.models.next_level import NextLevel, gap_of
@@ -31,11 +38,11 @@ def data(n=7):
     return torch.randn(n, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def some_jumps(draw=0.35) -> JumpBatch:
+def some_jumps(draw=0.35, c=0.5) -> JumpBatch:
     s, r = LEVELS.T
     u = MEAN + (VAR + s[:, None] ** 2).sqrt() * data(6)
     y = EXACT(u, s)  # the mean of y_0 given u, so that the target is its own mean
-    return JumpBatch(y, u, s, None, r, torch.full_like(s, draw), 0.5)
+    return JumpBatch(y, u, s, None, r, torch.full_like(s, draw), c)
 
 
 def exactly(u, s, r):
@@ -77,13 +84,33 @@ def test_a_network_that_gives_too_much_noise_is_not_led_further_off():
     torch.testing.assert_close((u_m - first) / m[:, None], noise.expand(6, 3), rtol=1e-6, atol=1e-3)
 
 
-def test_the_differential_law_of_an_exact_map_is_the_map():
+@pytest.mark.parametrize("c", [0.5, 0.8])
+def test_the_differential_law_of_an_exact_map_is_the_map(c):
     r"""With a step of 1e-3 and 5e-4 the error of the central difference falls fourfold, to nothing at 0."""
-    jumps = some_jumps()
+    jumps = some_jumps(c=c)
     wanted = EXACT(jumps.u, jumps.s, next_s=jumps.r)
     coarse, fine = (meanflow(exactly, jumps, h) for h in (1e-3, 5e-4))
     torch.testing.assert_close(fine, wanted, rtol=0, atol=1e-4)
     torch.testing.assert_close((4 * fine - coarse) / 3, wanted, rtol=0, atol=1e-10)
+
+
+def test_the_step_of_the_derivative_is_that_of_the_loss():
+    coarse, fine = (FlowMap("meanflow", h=h)._target(exactly, some_jumps()) for h in (0.3, 0.01))
+    torch.testing.assert_close(fine, meanflow(exactly, some_jumps(), 0.01), rtol=0, atol=0)
+    assert (coarse - fine).abs().max() > 1e-3
+
+
+def test_differences_are_taken_in_full_precision():
+    seen = []
+
+    def watched(u, s, r):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return exactly(u, s, r)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        meanflow(watched, some_jumps())
+        progressive(watched, some_jumps())
+    assert seen == [False] * 4 + [True] * 2
 
 
 @pytest.mark.parametrize("target", ["progressive", "meanflow"])
@@ -126,7 +153,9 @@ def test_loss_is_the_formula_written_out(upward):
         noise_levels=LogNormal(-0.5, 1.5),
         label_dropout=0.0,
     )
-    found = loss(Affine(), data(), None, Keys(0, 1, 2, range(7)), QUANTILE)
+    model, c = Affine(), 0.8
+    model.sigma_data = c
+    found = loss(model, data(), None, Keys(0, 1, 2, range(7)), QUANTILE)
     keys = Keys(0, 1, 2, range(7))
     eps, draws = randn((7, 3), keys, torch.float64), rand((7, 5), keys, torch.float64)
 
@@ -143,9 +172,9 @@ def test_loss_is_the_formula_written_out(upward):
             to_data, to_noise = bool(draws[i, 1] < 0.5), bool(draws[i, 2] < 0.3)
             high = 80.0 if to_noise else high
             s, r = ((0.002 if to_data else low), high) if upward else (high, (0.0 if to_data else low))
-            tau_s, tau_r, f = s / (0.5 + s), r / (0.5 + r), 0.1 + 0.8 * float(draws[i, 4])
+            tau_s, tau_r, f = s / (c + s), r / (c + r), 0.1 + 0.8 * float(draws[i, 4])
             tau_m = tau_r + f * (tau_s - tau_r)
-            m = 0.5 * tau_m / (1 - tau_m)
+            m = c * tau_m / (1 - tau_m)
             u = data()[i] + s * eps[i]
             first = denoised(u, s, m)
             shorter = min(1.0, 3 * s / float((u - first).square().mean().sqrt()))  # no longer than noise can be
@@ -155,7 +184,7 @@ def test_loss_is_the_formula_written_out(upward):
         else:
             u = data()[i] + s * eps[i]
             delta = denoised(u, s, s) - data()[i]
-        weight = (s**2 + 0.25) / (s * 0.5) ** 2
+        weight = (s**2 + c**2) / (s * c) ** 2
         assert float(found[i]) == pytest.approx(weight * float(delta.square().mean()), rel=1e-9)
 
 
@@ -359,6 +388,28 @@ def test_targets_and_what_is_trained_have_the_same_labels():
     assert dropped.any() and not dropped.all()
 
 
+def test_each_sample_keeps_its_label():
+    r"""Sample k is k, with the label k; the levels are so small that its noisy point tells which it is."""
+    model, x = Affine(), torch.arange(7.0).double()[:, None]
+    model.num_classes = 7
+    options = {"noise_levels": LogNormal(-6.0, 0.1), "to_noise": 0.0, "label_dropout": 0.0}
+    FlowMap(**options)(model, x, torch.arange(7), generator(0))
+    places = [(u[:, 0].round().long(), label) for u, _, label, _, _ in model.calls]
+    assert sorted(torch.cat([place for place, _ in places[:2]]).tolist()) == list(range(7))
+    assert all((place == label).all() for place, label in places[:3])
+
+
+def test_a_given_weighting_and_law_are_taken_and_the_usual_ones_are_those_of_the_docs():
+    keys = [Keys(0, 1, 2, range(7)) for _ in range(2)]
+    usual = FlowMap(label_dropout=0.0)
+    plain = FlowMap(weighting=DataWeighting(), label_dropout=0.0)
+    a, b = (loss(Affine(), data(), None, k, QUANTILE) for loss, k in zip((usual, plain), keys, strict=True))
+    s = usual.noise_levels(EDM(), QUANTILE)[::2]  # of those that match scores
+    torch.testing.assert_close((a / b)[::2], EDMWeighting()(s, 0.5) / DataWeighting()(s, 0.5))
+    assert (usual.noise_levels.mean, usual.noise_levels.std) == (-0.8, 1.7)
+    assert (usual.matching, usual.to_data, usual.to_noise, usual.upward) == (0.5, 0.35, 0.1, 0.0)
+
+
 def test_adapters_are_trained_with_the_embedding_of_the_next_level():
     net = LoRA(randomised(MLP((3,), 8, 1, next_level=True)), rank=2, targets=("into.0", "out_of.0"))
     model = Denoiser(net, EDM())
@@ -399,6 +450,8 @@ def test_the_log_holds_the_losses_of_both_parts():
         "matching": float(torch.stack([v[::2] for v in values]).mean()),
     }
     assert loss.metrics() == pytest.approx(expected, rel=1e-6)
+    with torch.no_grad():
+        loss(Affine(), data(), None, generator(0), QUANTILE)  # a held-out evaluation is not logged
     assert loss.metrics() == {}
 
 

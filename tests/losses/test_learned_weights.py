@@ -9,7 +9,7 @@ from runs import assert_same_run
 from tiny import TOY, train, weights
 
 from scoregen.errors import UserError
-from scoregen.losses import DenoisingScoreMatching, LogNormal
+from scoregen.losses import DataWeighting, DenoisingScoreMatching, LogNormal
 from scoregen.losses.adaptive_levels import LEAST, MOST, AdaptiveLevels
 from scoregen.losses.uncertainty import Uncertainty
 from scoregen.sde import EDM
@@ -53,6 +53,16 @@ def test_uncertainty_is_zero_at_the_start_and_fits_the_logarithm_of_the_loss():
     torch.testing.assert_close(u(s).double(), exact.log(), rtol=0, atol=0.02)
 
 
+def test_features_of_the_uncertainty_are_those_of_a_gaussian_kernel():
+    r"""Random Fourier features cos(2 pi (f x + phi)) sqrt(2/n), f ~ N(0, 1), x = log(s)/4: their products are
+    exp(-(2 pi (x - x'))^2/2). Here f are quantiles and phi equidistributed."""
+    u, s = Uncertainty(512), torch.logspace(-1.5, 1.5, 7, dtype=torch.float64)
+    features = torch.stack([torch.autograd.grad(u(one[None]).sum(), u.weight)[0] for one in s])
+    x = s.log().float() / 4
+    wanted = torch.exp(-((2 * math.pi * (x[:, None] - x)) ** 2) / 2)
+    torch.testing.assert_close(features @ features.T, wanted, rtol=0, atol=0.05)
+
+
 def test_the_loss_with_uncertainty_is_the_weighted_error_over_e_to_u_plus_u():
     plain, learned = DenoisingScoreMatching(label_dropout=0.0), DenoisingScoreMatching(None, None, 0.0, True)
     with torch.no_grad():
@@ -64,6 +74,56 @@ def test_the_loss_with_uncertainty_is_the_weighted_error_over_e_to_u_plus_u():
     torch.testing.assert_close(found, value * (-u).exp() + u)
     with torch.no_grad():  # held-out losses are those of the weighting
         assert torch.equal(learned(Gain(0.8), x, None, draws[2], q), value)
+
+
+class Output(torch.nn.Module):
+    r"""D = c_skip u + c_out F with an F that is known."""
+
+    num_classes, sigma_data, sde = None, SD, EDM()
+
+    def __init__(self, n) -> None:
+        super().__init__()
+        self.output = torch.linspace(-1, 2, n, dtype=torch.float64)[:, None].requires_grad_()
+
+    def forward(self, u, s, label=None):
+        square = (s**2 + SD**2)[:, None]
+        return SD**2 / square * u + (s * SD)[:, None] / square.sqrt() * self.output
+
+
+@pytest.mark.parametrize("uncertainty", [False, True])
+def test_recorded_squares_are_those_of_the_gradient_in_the_networks_output(uncertainty, monkeypatch):
+    r"""g = dL/dF by autograd, the loss of a sample without its share; |g|^2/4 for one element."""
+    loss, seen = DenoisingScoreMatching(None, DataWeighting(), 0.0, uncertainty, "adaptive"), []
+    if uncertainty:
+        with torch.no_grad():
+            loss.learned.weight.normal_(generator=torch.Generator().manual_seed(0))
+    loss.adaptive.density = torch.tensor([0.5, 2.0, 1.0, 0.5]).repeat_interleave(8)
+    monkeypatch.setattr(AdaptiveLevels, "record", lambda _, quantile, square: seen.append((quantile, square)))
+    x, q, model = torch.randn(6, 1, dtype=torch.float64), (torch.arange(6) + 0.5).double() / 6, Output(6)
+    value = loss(model, x, generator=torch.Generator().manual_seed(1), quantile=q)
+    (slope,) = torch.autograd.grad(value.sum(), model.output)
+    ((base, square),) = seen
+    share = loss.adaptive(q)[1]
+    torch.testing.assert_close(square.double(), (slope[:, 0] / share).square() / 4, rtol=1e-5, atol=0)
+    torch.testing.assert_close(base, loss.adaptive(q)[0])
+    fixed = DenoisingScoreMatching(None, DataWeighting(), 0.0, uncertainty)
+    if uncertainty:
+        fixed.learned = loss.learned
+    plain = fixed(model, x, generator=torch.Generator().manual_seed(1), quantile=base)
+    torch.testing.assert_close(value, share * plain)
+    with torch.no_grad():  # held-out losses are of the base law
+        held = [one(model, x, generator=torch.Generator().manual_seed(1), quantile=q) for one in (loss, fixed)]
+    assert torch.equal(*held) and len(seen) == 1
+
+
+def test_older_steps_count_less_and_each_step_once():
+    levels = AdaptiveLevels(bins=2, rate=0.25)
+    for square in (1.0, 3.0):
+        for _ in range(2):  # micro-batches
+            levels.record(torch.tensor([0.1]), torch.tensor([square]))
+        levels.at(1)
+    assert levels.sums[:, 0].tolist() == pytest.approx([0.75 * 0.25 * 2 + 0.25 * 6, 0.75 * 0.25 * 2 + 0.25 * 2])
+    assert not levels.pending.any()
 
 
 def changed(density) -> AdaptiveLevels:

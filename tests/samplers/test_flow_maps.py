@@ -161,6 +161,41 @@ def test_wrappers_pass_the_next_level_on():
     assert not Autoguidance(strong, Independent(0.0, VAR), 2.0).takes_next  # a mean and a jump do not mix
 
 
+def test_guidance_that_does_not_act_passes_the_next_level_on():
+    model, u, label, r = Told(), start(), torch.zeros(5, dtype=torch.long), 2.0
+    model.num_classes = 3
+    wanted = model(u, 80.0, next_s=r)
+    free = [ClassifierFreeGuidance(model, 1.0), ClassifierFreeGuidance(model, 3.0, (0.1, 1.0))]
+    for guided in (*free, Autoguidance(model, Told(-1.0), 1.0)):
+        assert torch.equal(guided(u, 80.0, label, next_s=r), wanted)
+    assert torch.equal(ClassifierFreeGuidance(model, 3.0)(u, 80.0, next_s=r), wanted)  # without a label
+
+
+@pytest.mark.parametrize("rho", [1.0, 7.0])
+def test_jumps_go_by_the_levels_of_karras_with_the_label(rho):
+    labels = []
+
+    class Labelled(Told):
+        def __call__(self, u, s, label=None, *, next_s=None):
+            labels.append(label)
+            return super().__call__(u, s, label, next_s=next_s)
+
+    model, label = Labelled(), torch.tensor([1, 0])
+    Jumps(3, rho)(model, torch.zeros(2, 1, dtype=torch.float64), 0.01, 40.0, label)
+    inner = [(0.01 ** (1 / rho) + k / 3 * (40.0 ** (1 / rho) - 0.01 ** (1 / rho))) ** rho for k in (1, 2)]
+    assert model.told == pytest.approx([*inner, 40.0], rel=1e-12)
+    assert all(given is label for given in labels)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [(lambda: Jumps(0), "steps=0"), (lambda: Jumps(2, 0.0), "rho=0.0"), (lambda: FlowTime(-1.0), "c=-1.0")],
+)
+def test_bad_arguments_are_refused(make, text):
+    with pytest.raises(ValueError, match=text):
+        make()
+
+
 def test_the_error_of_inversion_is_measured_by_jumps():
     x = torch.rand(2, 1, 8, 8, generator=generator(0), dtype=torch.float64)
     found = reconstruction_error(EXACT, x, solver=Jumps(2))
