@@ -51,6 +51,8 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 def absent(path: Path | str) -> str:
     r"""The sentence that a path does not exist, with the nearest name beside it."""
     path = Path(path)
+    if path.is_symlink():
+        return f"'{path}' is a link to what does not exist."
     names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     match = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
     return f"'{path}' does not exist." + (f" Did you mean '{path.with_name(match[0])}'?" if match else "")

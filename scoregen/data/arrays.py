@@ -128,8 +128,8 @@ def _array(path: Path, archive: Mapping[str, np.ndarray], name: str) -> Mapped |
     return array
 
 
-def as_labels(label: np.ndarray, path: str | Path, name: str, count: int) -> Tensor:
-    r"""The numbers of classes (N,) that an array holds.
+def as_labels(label: np.ndarray, path: str | Path, name: str, count: int) -> Tensor | None:
+    r"""The numbers of classes (N,) that an array holds; None where all are -1.
 
     Raises:
         UserError: they are no whole numbers, or not one for each of `count` images.
@@ -137,11 +137,23 @@ def as_labels(label: np.ndarray, path: str | Path, name: str, count: int) -> Ten
     if label.ndim == 2 and label.shape[1] == 1:
         label = label[:, 0]
     if label.ndim != 1 or label.dtype.kind not in "ui":
+        remedy = _CONVERSIONS.get((label.ndim, label.dtype.kind), "")
         raise UserError(
-            f"data.path: {name} must hold a whole number for each image, got {label.shape} of {label.dtype}."
+            f"data.path: {name} must hold a whole number for each image, got {label.shape} of {label.dtype}.{remedy}"
         )
     check_labels(path, label, count)
+    if not (label >= 0).any():
+        say_once(f"data.path: {name} are all -1, which is no label.")
+        return None
     return torch.from_numpy(label.astype(np.int64))
+
+
+_CONVERSIONS = {
+    (1, "f"): " Convert them: labels.astype('int64').",
+    (1, "b"): " Convert them: labels.astype('int64').",
+    (1, "U"): " Number the classes: np.unique(labels, return_inverse=True)[1].",
+    **{(2, kind): " If each has a 1 in the place of its class, convert them: labels.argmax(1)." for kind in "uifb"},
+}
 
 
 def _check_alike(path: Path, arrays: Mapping[Name, Mapped | np.ndarray]) -> None:

@@ -24,9 +24,15 @@ class Augmentation(ABC):
 
 
 class Flip(Augmentation):
-    r"""Mirrors an image left to right with probability 1/2."""
+    r"""Mirrors an image left to right with probability 1/2.
+
+    Raises:
+        ValueError: samples that are no images (B, C, H, W).
+    """
 
     def __call__(self, x: Tensor, generator: Generators) -> Tensor:
+        if x.ndim != 4:  # the columns of a table have no left and right
+            raise ValueError(f"samples must be images (B, C, H, W) to be mirrored, got {tuple(x.shape)}. Leave it out.")
         flip = rand((len(x),), generator, device=x.device) < 0.5
         return torch.where(flip.reshape(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
 

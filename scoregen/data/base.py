@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from inspect import signature
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -14,9 +15,11 @@ from scoregen.data import identity
 from scoregen.data.augment import Augmentation
 from scoregen.data.damage import Tolerant
 from scoregen.data.indexed import UNIT, ArrayDataset, Dataset, Index, Joined, LazyDataset, Range, Subset
+from scoregen.data.labels import check_labels_of
 from scoregen.data.parts import (
     ALL,
     AUTO,
+    FOLDERS,
     NONE,
     Held,
     Name,
@@ -28,6 +31,7 @@ from scoregen.data.parts import (
     part_of,
     renumbered,
 )
+from scoregen.data.units import check_units
 from scoregen.errors import UserError
 
 __all__ = [
@@ -129,7 +133,8 @@ class Source(ABC):
     def _stored(self) -> dict[Name, Dataset]:
         r"""What the data have for each part, before anything is held out; a path names other data for a part."""
         train = self.load(train=True)
-        assert train is not None  # the contract of `load`
+        if train is None:
+            raise UserError(f"data: load(train=True) of {self.name} must return its data, got None.")
         found: dict[Name, Dataset | None] = {"train": train, "test": None, "validation": None}
         if is_path(self.test_from):
             found["test"] = self._elsewhere("test", str(self.test_from))
@@ -141,16 +146,34 @@ class Source(ABC):
             found["validation"] = self.load_validation()
         parts = {name: part for name, part in found.items() if part is not None}
         check_alike({name: part.shape for name, part in parts.items()}, self.name)
+        for name, part in parts.items():
+            self._check_values(name, part)
         return parts
+
+    def _check_values(self, name: Name, part: Dataset) -> None:
+        r"""Refuses floats outside the range, of a part whose class does not do so: all in memory, else a few."""
+        own = not type(part).__module__.startswith("scoregen.")
+        if self.range is None or not len(part) or not (own or isinstance(part, ArrayDataset)):
+            return
+        places = slice(None) if isinstance(part, ArrayDataset) else [0, len(part) // 2, len(part) - 1]
+        x = part[places][0]
+        if x.is_floating_point():
+            check_units(x, self.range, f"the {name} part of {self.name}")
 
     @cached_property
     def _parts(self) -> dict[Name, Dataset]:
         sizes = {name: len(part) for name, part in self._stored.items()}
         divided = divide(sizes, self.test_from, self.validation_from, self.seed_of_parts)
         parts = {name: _assembled(self._stored, pieces) for name, pieces in divided.items() if pieces}
+        check_labels_of(parts, self.name, self._classes_of_labels(), self.class_names)
         if self.max_corrupt:  # numbers are reported on the test part, so nothing stands in for its samples
             parts |= {name: Tolerant(part, self.max_corrupt) for name, part in parts.items() if name != "test"}
         return parts
+
+    def _classes_of_labels(self) -> int | None:
+        r"""How many labels there are: classes, or captions."""
+        captions = getattr(self, "captions", None)
+        return self.num_classes if captions is None else len(captions)
 
     def told(self, name: Name, count: int | None = None) -> str:
         r"""A part in words, with the number of its samples that are used: "4 of 4 test images, held out of 40"."""
@@ -201,6 +224,7 @@ class Source(ABC):
             raise UserError(f"data.{key}: must be no path for data with captions, which are numbered by data.path.")
         if "path" not in given:
             raise UserError(f"data.{key}: {self.name} has no data.path, so '{path}' cannot be read in its place.")
+        self._check_apart(key, Path(path))
         try:
             other = type(self)(**{**given, "path": path, "test": ALL, "validation": NONE})
             found = Joined([other.test])
@@ -208,6 +232,19 @@ class Source(ABC):
             raise UserError(str(error).replace("data.path", f"data.{key}")) from error
         found.label = renumbered(found.label, other.class_names, self.class_names, key)
         return found
+
+    def _check_apart(self, key: Name, path: Path) -> None:
+        r"""Refuses a path whose samples are training samples too."""
+        here, there = getattr(self, "path", None), path.resolve()
+        known = here is not None and there.is_relative_to(Path(here).resolve())
+        inside = there.relative_to(Path(str(here)).resolve()).parts if known else None
+        if inside is None or (inside and inside[0].lower() in sum(FOLDERS.values(), ())):
+            return
+        where = "in data.path" if inside else "data.path itself"
+        raise UserError(
+            f"data.{key}: '{path}' is {where}, so that its samples are for training too. Move it elsewhere, or give a "
+            f"share of the data: data.{key}=0.1."
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 r"""A folder of pictures with captions: texts are read at the start, pictures when they are drawn."""
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from scoregen.data.index import IMAGE_SUFFIXES, Files, files_of
 from scoregen.data.parts import AUTO
 from scoregen.data.pictures import Pictures, as_captions, wanted_of
 from scoregen.errors import UserError, absent, closest
+from scoregen.parallel import say_once
 
 METADATA = "metadata.jsonl"
 _MOST_TEXT = 2**20  # bytes of a caption, or of a line of the table
@@ -65,6 +67,7 @@ class CaptionedFolder(Source):
         names, texts = zip(*(_of_table(table) if table.exists() else _of_texts(folder)), strict=True)
         self.files = Files.of(folder, names)
         self.captions, numbers = as_captions(texts, "data.path")
+        _tell(folder, names, texts, table.exists())
         self._pictures = CaptionedFiles(self.files, torch.from_numpy(numbers), wanted)
         self._pictures.look(max_corrupt, f"the pictures under '{path}'")
 
@@ -143,6 +146,24 @@ def _of_texts(folder: Path) -> Iterator[tuple[str, str]]:
         except (OSError, ValueError) as error:
             raise UserError(f"data.path: '{text}' cannot be read ({error}).") from error
         yield files.name(k), _utf8(content, f"data.path: '{text}'").strip()
+
+
+def _tell(folder: Path, names: Sequence[str], texts: Sequence[str], by_table: bool) -> None:
+    r"""Says which captions are empty, and which pictures and texts a table leaves out or names again."""
+    if empty := sum(not text.strip() for text in texts):
+        say_once(f"data.path: {empty:,} of {len(texts):,} captions under '{folder}' are empty.")
+    if not by_table:
+        return
+    known = {os.path.normpath(name) for name in names}
+    if again := len(names) - len(known):
+        say_once(f"data.path: {again:,} lines of '{folder / METADATA}' name a picture again; each counts as one more.")
+    if left := [name for name in files_of(folder, IMAGE_SUFFIXES).names if name not in known]:
+        say_once(
+            f"data.path: {len(left):,} pictures under '{folder}' are not in {METADATA}, so they are left out (first: "
+            f"'{left[0]}')."
+        )
+    if any((folder / name).with_suffix(".txt").exists() for name in names):
+        say_once(f"data.path: texts beside the pictures of '{folder}' are left out, as {METADATA} has the captions.")
 
 
 def _utf8(content: bytes, where: str) -> str:

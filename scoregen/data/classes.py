@@ -41,15 +41,6 @@ class Classes:
         r"""The names of the classes, in the order of the parts of their paths."""
         return tuple(sorted({name for name in self._of_folder if name}, key=lambda name: name.split("/")))
 
-    @property
-    def unlearned(self) -> list[str]:
-        r"""The names of the classes that the training part has no files of."""
-        if not self.parts:
-            return []
-        tops = [folder.partition("/")[0] for folder in self.folders]
-        train = {name for top, name in zip(tops, self._of_folder, strict=True) if top in self.parts["train"]}
-        return [name for name in self.names if name not in train]
-
     def label(self, places: Tensor) -> Tensor | None:
         r"""The classes of some files, by number; None where there are none."""
         if not self.names:
@@ -68,16 +59,6 @@ class Classes:
         return torch.from_numpy(own[self.folder].nonzero()[0])
 
 
-def tell_unlearned(classes: Classes) -> None:
-    r"""Says which classes the test part or the validation part has, and the training part has not."""
-    if missing := classes.unlearned:
-        names = listed([f"'{name}'" for name in missing])
-        say_once(
-            f"data.path: {len(missing):,} of {len(classes.names):,} classes have no training pictures, so they are not "
-            f"learned: {names}."
-        )
-
-
 def classes_of(files: Files) -> Classes:
     r"""The classes and parts of the files of a folder.
 
@@ -90,6 +71,12 @@ def classes_of(files: Files) -> Classes:
         folder[place] = numbers.setdefault(path, len(numbers))
         first.setdefault(path, name)
     found = Classes(tuple(numbers), folder, _parts(tuple(numbers)))
+    tops = _tops(numbers)
+    if not found.parts and any(_stands_for("train", top) for top in tops):
+        say_once(
+            f"data.path: the folders of '{files.folder}' are taken for classes: {listed(tops)}. Parts are folders "
+            "called train, val and test, with no other one beside them."
+        )
     above = {path[:end] for path in numbers for end, sign in enumerate(f"{path}/") if sign == "/" and end < len(path)}
     above |= {""} if numbers.keys() - {""} else set()
     beside = sorted(numbers.keys() & (above | ({*_tops(numbers)} if found.parts and found.names else set())))
@@ -104,15 +91,19 @@ def classes_of(files: Files) -> Classes:
 
 
 def _parts(folders: tuple[str, ...]) -> dict[Name, tuple[str, ...]]:
-    r"""The parts of the data, where the sub-folders are nothing but a training part and another one."""
+    r"""The parts of the data, where the sub-folders are nothing but a training part and other ones."""
     tops = _tops(folders)
-    found = {name: tuple(top for top in tops if top in FOLDERS[name]) for name in NAMES}
+    found = {name: tuple(top for top in tops if _stands_for(name, top)) for name in NAMES}
     found = {name: own for name, own in found.items() if own}
-    if "train" not in found or len(found) < 2 or sum(map(len, found.values())) < len(tops):
+    if "train" not in found or sum(map(len, found.values())) < len(tops):
         return {}
-    if "test" not in found:  # ImageNet has train and val
+    if "test" not in found and "validation" in found:  # ImageNet has train and val
         found["test"] = found.pop("validation")
     return found
+
+
+def _stands_for(name: Name, top: str) -> bool:
+    return top.lower() in FOLDERS[name]
 
 
 def _tops(folders: Iterable[str]) -> list[str]:

@@ -24,7 +24,8 @@ from scoregen.parallel import say_once
 _GREY, _COLOUR = ("1", "L", "LA", "La"), ("RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _SIXTEEN = ("I;16", "I;16B", "I;16L", "I;16N")
 _PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # a JPEG's further pictures are previews of it
-_BITS, _SAMPLES = 258, 277  # tags of a TIFF: bits of each channel, channels
+_BITS, _SAMPLES, _FORMAT, _WHITE = 258, 277, 339, 262  # tags of a TIFF: bits, channels, kind of number, what 0 means
+_SIGNED = 2  # of the kinds of numbers
 
 
 class Beyond(UserError):
@@ -69,6 +70,10 @@ def check_whole(image: Image.Image, name: object, where: str) -> None:
     deep = "16" in _packed(image) or max(tags.get(_BITS, (1,))) > 8
     if deep and image.mode not in (*_SIXTEEN, "I", "F"):
         raise Beyond(f"{where}: '{name}' has colours of 16 bits, of which 8 would be read.")
+    if _SIGNED in tags.get(_FORMAT, ()) and image.mode not in ("I", "F"):
+        raise Beyond(f"{where}: '{name}' has integers with a sign, of which none below 0 would be kept.")
+    if image.mode in (*_SIXTEEN, "F") and tags.get(_WHITE, 1) == 0:
+        raise UserError(f"{where}: '{name}' says that 0 is white (WhiteIsZero). Invert it, and say that 0 is black.")
     if image.mode in ("1", "L", *_SIXTEEN, "F") and tags.get(_SAMPLES, 1) > 1:
         raise Beyond(f"{where}: '{name}' has {tags[_SAMPLES]} channels, of which one would be read.")
 

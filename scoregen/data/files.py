@@ -233,6 +233,8 @@ def read_archive(path: Path, where: str, most: int = MOST_BYTES) -> Mapping[str,
         UserError: the file is missing or damaged, now or when an array is read.
     """
     present(path, where)
+    if path.suffix == ".npy":
+        raise UserError(f"{where}: '{path}' holds one array, and is no .npz file. data=npy reads it.")
     return _Arrays(path, where, most)
 
 

@@ -14,7 +14,7 @@ from scoregen.data.alike import Alike
 from scoregen.data.augment import Augmentation
 from scoregen.data.base import Dataset, Held, Source
 from scoregen.data.bounds import MOST_PIXELS
-from scoregen.data.classes import classes_of, tell_unlearned
+from scoregen.data.classes import classes_of
 from scoregen.data.index import IMAGE_SUFFIXES, Files, files_of
 from scoregen.data.parts import AUTO
 from scoregen.data.pictures import Pictures, wanted_of
@@ -68,7 +68,6 @@ class Folder(Source):
         folder = _existing(path)
         self.name, self.files = folder.resolve().name, files_of(folder, IMAGE_SUFFIXES)
         self._classes = classes_of(self.files)
-        tell_unlearned(self._classes)
         self.class_names = self._classes.names or None
         self.num_classes = len(self._classes.names) or None
         every = PictureFiles(self.files, torch.arange(len(self.files)), None, Alike(self.files[0], wanted))

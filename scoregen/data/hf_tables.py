@@ -142,6 +142,8 @@ def labels_of(table: Table, column: str | None, where: str) -> tuple[tuple[str, 
     if texts:
         coded = cells.dictionary_encode()
         names, numbers = coded.dictionary.to_pylist(), coded.indices.to_numpy().astype(np.int64)
+        if where == "data.label" and "" in names:
+            raise UserError(f"{where}: column '{column}' has empty texts, which are no classes. Fill them in.")
         if where == "data.label":  # in the order of the alphabet
             order = np.argsort(names)
             names, numbers = [names[k] for k in order], np.argsort(order)[numbers]

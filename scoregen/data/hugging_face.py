@@ -113,7 +113,8 @@ class HuggingFace(Source):
 
     def _of_split(self, split: str) -> "TablePictures":
         table = self._tables[split]
-        names, numbers = labels_of(table, self._label, self._where)
+        has = self._label is not None and self._label in table.features  # a test split may have none
+        names, numbers = labels_of(table, self._label if has else None, self._where)
         label = None if numbers is None else torch.from_numpy(numbers)
         if self.caption is None:
             label = renumbered(

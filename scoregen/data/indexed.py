@@ -90,6 +90,12 @@ class ArrayDataset(Dataset):
     """
 
     def __init__(self, x: Tensor, label: Tensor | None = None, range: Range = UNIT) -> None:
+        if not isinstance(x, Tensor) or not isinstance(label, Tensor | None):
+            raise ValueError(
+                f"data and labels must be tensors, got {type(x).__name__} and {type(label).__name__}. Give "
+                "torch.from_numpy(x)."
+            )
+        x = x.detach()
         if x.dtype != torch.uint8 and not x.is_floating_point():
             raise ValueError(f"data must be uint8 (read as x/255) or float, got {x.dtype}. Convert them.")
         if label is not None and label.ndim == 2 and label.shape[1] == 1:

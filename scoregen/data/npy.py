@@ -24,7 +24,7 @@ from scoregen.data.mapped import map_array
 from scoregen.data.opening import Damaged
 from scoregen.data.parts import AUTO, NAMES, Name
 from scoregen.data.pictures import spread
-from scoregen.data.rows import ANYWHERE, Reading, Rows, reading
+from scoregen.data.rows import ANYWHERE, Reading, Rows, full_scale, reading
 from scoregen.data.units import UNIT, Range, as_range, check_units, tell_flat
 from scoregen.errors import UserError, absent
 
@@ -90,11 +90,13 @@ class Npy(Source):
 
     def _one_file(self, path: Path) -> dict[Name, Dataset]:
         array = map_array(path, "data.path")
+        if not array.shape or not array.shape[0]:
+            raise UserError(f"data.path: '{path}' must hold samples, got an array of shape {array.shape}.")
         self._how = reading(array.shape, array.dtype, self.layout, as_range(self.range_from, None), f"'{path}'")
         label = None
         if self.labels is not None:
             label = as_labels(read_array(Path(self.labels), "data.labels"), path, f"'{self.labels}'", array.shape[0])
-            self.num_classes = int(label.max()) + 1
+            self.num_classes = None if label is None else int(label.max()) + 1
         return {"train": Rows(array, label, self._how, f"'{path}'")}
 
     def _folder(self, folder: Path) -> dict[Name, Dataset]:
@@ -113,7 +115,7 @@ class Npy(Source):
                 read = _joined if several else ArrayFiles
                 parts[name] = read(files, places, classes.label(places), self._how)
         if not several:
-            _look(parts["train"], f"the arrays under '{folder}'")
+            _look(parts["train"], f"the arrays under '{folder}'", full_scale(first.dtype))
         return parts
 
 
@@ -185,9 +187,11 @@ def _joined(files: Files, places: Tensor, label: Tensor | None, how: Reading) ->
     return Joined(rows)
 
 
-def _look(part: Dataset, name: str) -> None:
+def _look(part: Dataset, name: str, full: int | None) -> None:
     r"""Reads a few samples, and tells what is odd about their values."""
+    places = spread(len(part), _LOOKED)
+    some = f" ({len(places)} of {len(part):,} looked at)" if len(places) < len(part) else ""
     try:
-        tell_flat(part.in_units(spread(len(part), _LOOKED))[0], part.range, name)
+        tell_flat(part.in_units(places)[0], part.range, name + some, full)
     except Damaged:  # a training counts them
         return

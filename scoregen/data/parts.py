@@ -64,6 +64,11 @@ def check_held(**choices: Held) -> None:
         hint = f" {closest(value, words)}" if isinstance(value, str) else ""
         kinds = either([*words, "a share below 1", "a number of samples", "a path"])
         raise UserError(f"data.{key}: must be {kinds}, got {value!r}.{hint}")
+    if choices.get("test") == ALL and choices.get("validation") not in (AUTO, NONE, None):
+        raise UserError(
+            f"data.validation: must be auto or none with data.test=all, which leaves no training part, got "
+            f"{choices['validation']!r}. Leave it out."
+        )
 
 
 def part_of(count: int, train: bool, held_out: float = SHARE, seed: int = 0) -> Tensor:

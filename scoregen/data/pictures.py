@@ -79,7 +79,9 @@ class Pictures(LazyDataset):
         self.alike = found
         tell_resized(sizes, found.kind.height, name)
         with suppress(Damaged):  # a training counts them
-            tell_flat(self.in_units(spread(len(self), _READ))[0], self.range, name)
+            places, full = spread(len(self), _READ), {8: 255, 16: 65535}.get(found.kind.bits)
+            some = f" ({len(places)} of {len(self):,} looked at)" if len(places) < len(self) else ""
+            tell_flat(self.in_units(places)[0], self.range, name + some, full)
         return found
 
     def read(self, places: list[int]) -> Tensor:
@@ -167,12 +169,14 @@ def as_classes(values: Sequence[object], where: str) -> tuple[tuple[str, ...], n
     if kinds == {int}:
         numbers = np.array(values)
         check_labels(where, numbers, len(values))
-        return (), numbers
+        return (), numbers if (numbers >= 0).any() else None
+    if empty := sum(value == "" for value in values):
+        raise UserError(f"{where}: {empty:,} of {len(values):,} samples have an empty name of a class. Give theirs.")
     if kinds == {str}:
         names, numbers = as_captions(values, where)
         order = np.argsort(names)
         return tuple(names[k] for k in order), np.argsort(order)[numbers]
-    first = next(value for value in values if type(value) is not type(values[0]) or not isinstance(value, int | str))
+    first = next(value for value in values if type(value) is not type(values[0]) or type(value) not in (int, str))
     raise UserError(
         f"{where}: must give a whole number for each sample, or a name for each, got {short(values[0])} and "
         f"{short(first)}."

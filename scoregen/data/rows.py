@@ -16,8 +16,10 @@ from scoregen.data.mapped import Mapped
 from scoregen.data.pictures import spread
 from scoregen.data.units import UNIT, Range, check_units, in_range, tell_flat
 from scoregen.errors import UserError
+from scoregen.parallel import say_once
 
 ANYWHERE: Range = (-math.inf, math.inf)
+_ROUNDED = 1e-3  # of a standard deviation; more that float32 rounds off is told
 _SEEN, _HASHED = 2**26, 2**26  # bytes that are looked at when the data are opened, and that make a fingerprint
 
 
@@ -34,7 +36,8 @@ class Reading:
 
     def __call__(self, rows: np.ndarray) -> Tensor:
         r"""Samples (B, *S), uint8 or float32 in the units of the range, of rows of an array."""
-        x = torch.from_numpy(np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("=")))
+        dtype = rows.dtype.newbyteorder("=") if rows.dtype.itemsize <= 8 else np.dtype(np.float64)
+        x = torch.from_numpy(np.ascontiguousarray(rows, dtype=dtype))
         if x.dtype == torch.uint16:
             x = in_range(x.float() / 65535, self.range or UNIT)
         x = x if x.dtype == torch.uint8 else x.float()
@@ -59,7 +62,12 @@ def reading(shape: Sequence[int], dtype: np.dtype, layout: Layout | None, stated
         )
     found = layout_of(tuple(shape[1:]), layout, name)
     vectors = len(shape) == 2
-    return Reading(found, stated or (None if vectors else UNIT))
+    return Reading(found, stated or (None if vectors and dtype.kind == "f" else UNIT))
+
+
+def full_scale(dtype: np.dtype) -> int | None:
+    r"""The integer that the top of a range stands for; None of floats."""
+    return int(np.iinfo(dtype).max) if dtype.kind == "u" else None
 
 
 class Rows(LazyDataset):
@@ -104,9 +112,31 @@ class Rows(LazyDataset):
         x = self._drawn(places)
         some = f" (a sample of {len(places):,} of its {len(self):,} rows)" if len(places) < len(self) else ""
         if not self._trusted:
+            self._check_rounding(places, x, self.name + some)
             check_units(x, self.how.range or ANYWHERE, self.name + some)
-        tell_flat(self.units(x), self.how.range, self.name + some)
+        tell_flat(self.units(x), self.how.range, self.name + some, full_scale(self.array.dtype))
         self._trusted |= not some
+
+    def _check_rounding(self, places: list[int], x: Tensor, name: str) -> None:
+        r"""Refuses values beyond float32, and says where its rounding takes much of how vectors vary."""
+        if self.array.dtype.itemsize < 8:
+            return
+        rows = self.array.rows if isinstance(self.array, Mapped) else self.array
+        exact = rows[places].astype(np.float64)
+        if not bool(x.isfinite().all()) and bool(np.isfinite(exact).all()):
+            raise UserError(
+                f"data.path: values of {name} are as large as {np.abs(exact).max():.3g}, beyond float32. Give them in "
+                "other units."
+            )
+        if exact.ndim != 2 or not bool(np.isfinite(exact).all()):
+            return
+        varies, error = exact.std(0), np.abs(exact - x.numpy()).max(0)
+        share = float((error[varies > 0] / varies[varies > 0]).max(initial=0.0))
+        if share > _ROUNDED:
+            say_once(
+                f"data.path: float32 rounds the values of {name} by up to {share:.2g} standard deviations of "
+                "their column. Subtract the mean of each column first."
+            )
 
     def fingerprint(self) -> str:
         return self._fingerprint

@@ -83,6 +83,10 @@ class Shards(Source):
             self.captions, numbers = as_captions(self.index.values, where)
         else:
             names, numbers = as_classes(self.index.values, where)
+            if label is not None and numbers is None:
+                raise UserError(
+                    f"data.label: '{label}' gives no class for any sample. Name another one, or leave it out."
+                )
             self.class_names = names or None
             self.num_classes = None if numbers is None else int(numbers.max()) + 1
         self._pictures = TarPictures(self.index, None if numbers is None else torch.from_numpy(numbers), wanted)
@@ -97,6 +101,10 @@ class Shards(Source):
 
     def load_validation(self) -> Dataset | None:
         return self._of_part("validation")
+
+    def _check_apart(self, key: Name, path: Path) -> None:
+        if _part(Path(path.name)) in (None, "train"):
+            super()._check_apart(key, path)
 
     def _of_part(self, name: Name) -> Dataset | None:
         files = [k for k, part in enumerate(self._part_of_file) if part == name]

@@ -17,6 +17,7 @@ UNIT: Range = (0.0, 1.0)
 USUAL: tuple[Range, ...] = (UNIT, (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
 _ROUND_OFF = 1e-5  # of the range, by which a value may lie outside
 _FLAT = 0.01  # of the range; data that fill less of it are told
+_DARK = 8  # integers that stay below this part of their full scale are told
 
 
 def as_range(given: Sequence[float] | None, usual: Range | None = UNIT) -> Range | None:
@@ -68,15 +69,36 @@ def check_units(x: Tensor, stated: Range, name: str) -> None:
         )
 
 
-def tell_flat(x: Tensor, stated: Range | None, name: str) -> None:
-    r"""Says on standard error that data are constant, or fill hardly any of their range."""
+def tell_flat(x: Tensor, stated: Range | None, name: str, full: int | None = None) -> None:
+    r"""Says on standard error that data are constant, or fill hardly any of their range.
+
+    Args:
+        x: values in the units of the range. stated: the range. name: of what holds them, for the message.
+        full: the integer that the top of the range stands for; None of floats.
+    """
     low, high = (float(end) for end in x.aminmax())
     if low == high:
         say_once(f"data: all values of {name} are {low:g}. Is this the right file?")
+    elif stated is not None and full is not None:
+        _tell_integers(low, high, stated, name, full)
     elif stated is not None and math.isfinite(stated[1]) and high - low < _FLAT * (stated[1] - stated[0]):
         say_once(
             f"data: {name} hardly vary: their values run from {low:g} to {high:g}, {percent(high - low, stated)} of "
             f"the range {_text(stated)}. {_guess(low, high, stated)}"
+        )
+
+
+def _tell_integers(low: float, high: float, stated: Range, name: str, full: int) -> None:
+    r"""Says that integers use little of their full scale, or that a range has no end to map it to."""
+    ends = stated if math.isfinite(stated[1]) else UNIT
+    if ends is not stated:
+        say_once(f"data.range: {_text(stated)} has no end, so {full}, the full scale of the integers of {name}, is 1.")
+    least, most = (round((end - ends[0]) / (ends[1] - ends[0]) * full) for end in (low, high))
+    if _DARK * most < full:
+        likely = next(top for top in (1, 255, 1023, 4095, 16383) if top >= most) if full > 255 else most
+        say_once(
+            f"data: the integers of {name} run from {least} to {most}, and {full} is taken for their full scale. If "
+            f"that is {likely}, store them as floats and give data.range=[0,{likely}]."
         )
 
 

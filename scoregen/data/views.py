@@ -19,6 +19,7 @@ from scoregen.rng import Generators, rand
 from scoregen.rng import generator as keyed
 
 Transform = Callable[[Tensor], Tensor]
+_ROUND_OFF = 1e-5
 
 
 class _Views(Augmentation):
@@ -39,7 +40,9 @@ class _Views(Augmentation):
         r"""The transform of images of this size; v2 is `torchvision.transforms.v2`."""
 
     def __call__(self, x: Tensor, generator: Generators) -> Tensor:
-        size = (x.shape[-2], x.shape[-1])
+        size, (low, high) = (x.shape[-2], x.shape[-1]), (float(end) for end in x.aminmax())
+        if low < -_ROUND_OFF or high > 1 + _ROUND_OFF:  # colours of torchvision are cut to [0, 1]
+            raise ValueError(f"images must lie in [0, 1], got values from {low:g} to {high:g}. Give data in [0, 1].")
         if self._made is None or self._made[0] != size:
             self._made = size, self.transform(v2_module(), size)
         return apply_each(self._made[1], x, generator)

@@ -20,6 +20,11 @@ def test_a_flip_mirrors_left_to_right_or_leaves_alone():
     assert 8 <= int(flipped.sum()) <= 32  # Binomial(40, 1/2): missed with probability 8e-5
 
 
+def test_the_columns_of_a_table_are_not_mirrored():
+    with pytest.raises(ValueError, match=r"must be images \(B, C, H, W\) to be mirrored, got \(6, 3\)"):
+        Flip()(torch.rand(6, 3), draws())
+
+
 def test_a_shift_repeats_the_border_and_reaches_every_displacement():
     image = torch.arange(12.0).reshape(1, 1, 3, 4)
     seen = set()

@@ -140,8 +140,9 @@ def test_folders_without_pictures_are_named_also_from_a_kept_index(tmp_path, mon
 def test_a_class_that_only_the_test_part_has_is_named(tmp_path, capsys):
     parallel.say_once.cache_clear()
     tree = {f"{place}/{k}.png": L for place in ("train/a", "train/b", "test/b", "test/c") for k in range(2)}
-    assert Folder(folder(tmp_path, tree)).class_names == ("a", "b", "c")
-    assert "1 of 3 classes have no training pictures, so they are not learned: 'c'." in capsys.readouterr().err
+    source = Folder(folder(tmp_path, tree))
+    assert source.class_names == ("a", "b", "c") and len(source.train) == 4
+    assert "1 of 3 classes have no training samples, so they are not learned: 'c'." in capsys.readouterr().err
 
 
 def test_what_resizing_cuts_and_enlarges_is_said(tmp_path, capsys):

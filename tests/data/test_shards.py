@@ -88,7 +88,7 @@ def test_members_of_a_sample_need_not_be_neighbours(tmp_path):
         (lambda v: [("txt", "ab"[v % 2])], {"label": "txt"}, ("a", "b"), {v: v % 2 for v in range(4)}),
         (lambda v: [("txt", "ba"[v % 2])], {"label": "txt"}, ("a", "b"), {v: 1 - v % 2 for v in range(4)}),
         (lambda v: [("json", json.dumps({"a": {"b": v}}))], {"label": "json.a.b"}, None, {v: v for v in range(4)}),
-        (lambda v: [("json", json.dumps({"k": "no" * v}))], {"label": "json.k"}, None, {v: v for v in range(4)}),
+        (lambda v: [("json", json.dumps({"k": "n" + "o" * v}))], {"label": "json.k"}, None, {v: v for v in range(4)}),
     ],
     ids=["none", "names", "names out of order", "field", "names in JSON"],
 )

@@ -22,6 +22,13 @@ def test_a_view_is_a_function_of_its_own_generator_and_leaves_the_global_one_alo
     assert all(not torch.equal(a, b) for a, b in zip(whole, x, strict=True))
 
 
+@pytest.mark.parametrize("views", [GreyViews(), ColourViews()], ids=["grey", "colour"])
+def test_images_in_other_units_are_refused_since_colours_would_be_cut(views):
+    x = 2 * torch.rand(2, 3, 12, 12) - 1
+    with pytest.raises(ValueError, match=r"images must lie in \[0, 1\], got values from -"):
+        views(x, generators(0, 3, 0, range(2)))
+
+
 def test_grey_views_do_not_mirror():
     r"""A bar on the left stays there: its share of the left half over 100 views is never below one half."""
     x = torch.zeros(100, 1, 28, 28)
