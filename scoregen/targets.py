@@ -8,9 +8,11 @@ about trust is not read.
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from scoregen.errors import UserError, closest
@@ -33,16 +35,50 @@ def locate(target: str, where: str = "") -> Any:
             f"{join(where, '_target_')}: must be MODULE.CLASS, such as mynet.Net of the file mynet.py, got '{target}'."
         )
     try:
-        module = importlib.import_module(module_name)
+        module = imported(module_name, target, join(where, "_target_"))
     except ModuleNotFoundError as error:
         raise UserError(f"{join(where, '_target_')}: '{target}' cannot be found: {_absent(error, target)}") from None
-    except (ImportError, ValueError) as error:
-        remedy = " Import your own files by their names: from mynet import Net." * ("relative import" in str(error))
-        raise UserError(f"{join(where, '_target_')}: cannot import '{target}' ({error}).{remedy}") from None
     if not hasattr(module, name):
         known = getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")])
         raise UserError(f"{join(where, '_target_')}: '{module_name}' has no '{name}'. {closest(name, known)}")
     return getattr(module, name)
+
+
+def imported(module: str, name: str, where: str) -> ModuleType:
+    r"""A module that a key names; what fails in its code is one message, with the line of the file.
+
+    Args:
+        module: its dotted name. name: what is wanted of it, for messages. where: the key.
+
+    Raises:
+        ModuleNotFoundError: there is no such module, or none that it imports.
+        UserError: its code is wrong, or ends the program.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{where}: cannot import '{name}' ({_reason(error)}).{_remedy(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    r"""What is wrong with the code of a module, and in which line of which file."""
+    if isinstance(error, SyntaxError):
+        return f"{Path(error.filename or '?').name}, line {error.lineno}: {error.msg}"
+    if isinstance(error, ImportError):
+        return str(error)
+    lines = traceback.extract_tb(error.__traceback__)
+    own = [line for line in lines if "importlib" not in line.filename and not line.filename.startswith("<")]
+    here = [line for line in own if Path(line.filename) != Path(__file__) and "site-packages" not in line.filename]
+    place = f"{Path(here[-1].filename).name}, line {here[-1].lineno}: " if here else ""
+    return f"{place}{type(error).__name__}" + (f": {text}" if (text := " ".join(str(error).split())) else "")
+
+
+def _remedy(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return " It ends the program when it is imported: put what is to run under if __name__ == '__main__'."
+    return " Import your own files by their names: from mynet import Net." * ("relative import" in str(error))
 
 
 def _absent(error: ModuleNotFoundError, target: str) -> str:

@@ -10,7 +10,6 @@ Files of the first two kinds are programs, and the last is one: they do what the
 file are refused all the same.
 """
 
-import importlib
 import re
 import sys
 import warnings
@@ -27,6 +26,7 @@ from scoregen.smoothing.libraries import from_timm, from_torchvision, from_trans
 from scoregen.smoothing.logits import logits_of
 from scoregen.smoothing.preparation import ClassifierInput
 from scoregen.smoothing.programs import load_exported
+from scoregen.targets import imported
 
 Classify = Callable[[Tensor], Tensor]
 
@@ -138,8 +138,8 @@ def _function(module: str, name: str, weights: str | None) -> Classify:
     if "" not in sys.path:
         sys.path.insert(0, "")  # the working directory, as for python -m
     try:
-        found = importlib.import_module(module)
-    except ImportError as error:
+        found = imported(module, module, "classifier")
+    except ModuleNotFoundError as error:
         raise UserError(f"classifier: cannot import '{module}' ({error}).") from None
     if not hasattr(found, name):
         public = [key for key in vars(found) if key[0] != "_"]

@@ -209,12 +209,15 @@ def test_classifiers_from_files_answer_as_the_module_does(tmp_path):
 def test_unreadable_classifiers_are_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "brightest", sys.modules[__name__])
     (tmp_path / "a.pt").write_bytes(b"weights")
+    (tmp_path / "unfinished.py").write_text("def network(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
     for source, message in (
         (str(tmp_path / "b.pt2"), "does not exist"),
         (str(tmp_path / "a.pt"), "no torch.export .* file.*weights alone"),
         ("network", "neither a .pt2"),
         ("brightest:netwrk", "Did you mean 'network'"),
         ("brightest:number", "must return a classifier, got int"),
+        ("unfinished:network", r"classifier: cannot import 'unfinished' \(unfinished.py, line 1: "),
         ("no_such_module:f", "cannot import 'no_such_module'"),
         ("torchvision:resnet19", "Did you mean 'resnet1"),
         ("brightest:broken", r"brightest:broken\(\) failed \(KeyError: 'weights'\)"),

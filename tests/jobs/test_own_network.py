@@ -257,6 +257,18 @@ MISTAKES = {
         ["model.network._target_=needing.Net", "trust=[needing]"],
         "No module named 'nowhere', which it imports",
     ),
+    "syntax": (
+        ["model.network._target_=torn.Net", "trust=[torn]"],
+        r"_target_: cannot import 'torn.Net' \(torn.py, line 2: .*never closed\)\.$",
+    ),
+    "code": (
+        ["model.network._target_=odd.Net", "trust=[odd]"],
+        r"_target_: cannot import 'odd.Net' \(odd.py, line 2: NameError: name 'nothing' is not defined\)\.$",
+    ),
+    "program": (
+        ["model.network._target_=ending.Net", "trust=[ending]"],
+        r"cannot import 'ending.Net' \(ending.py, line 2: SystemExit: 2\). It ends the program when it is imported",
+    ),
     "no-trust": ([], r"train: model.network: 'mynet.Net' is not of this package. .* Give trust=\[mynet\]\."),
     "neighbour": (["trust=[mynetwork]"], "model.network: 'mynet.Net' is not of this package"),
     "python": (["trust=[os]"], "trust: 'os' is a module of Python itself"),
@@ -280,6 +292,9 @@ def test_what_could_not_be_loaded_is_refused_before_any_work(here, capsys, case)
     argv, text = MISTAKES[case]
     (here / "beside.py").write_text("from .mynet import Net")
     (here / "needing.py").write_text("import nowhere")
+    (here / "torn.py").write_text("import torch\nclass Net(\n")
+    (here / "odd.py").write_text("import torch\nwidth = nothing + 1\n")
+    (here / "ending.py").write_text("import sys\nsys.exit(2)\n")
     own = OWN if not any("={" in override for override in argv) else OWN[:-2]
     assert re.search(text, refused(capsys, "train", *own, *argv, "hydra.run.dir=run"))
     assert not (here / "run").exists()
