@@ -40,6 +40,7 @@ class Loss(nn.Module, ABC):
             weights, and keeps no state across samples that a cut would change.
         second_derivatives: whether the loss differentiates the network before its own gradient is taken.
         needs_next: whether the network must be told the next level, as a flow map is.
+        least_batch: samples that it needs in each process and micro-batch.
     """
 
     comparable: bool = True
@@ -47,6 +48,7 @@ class Loss(nn.Module, ABC):
     sharded: bool = False
     second_derivatives: bool = False
     needs_next: bool = False
+    least_batch: int = 1
     __call__: Callable[..., Tensor]  # torch says Any
 
     @abstractmethod
@@ -111,6 +113,7 @@ class WrappedLoss(Loss):
         self.comparable, self.needs_labels = base_loss.comparable, base_loss.needs_labels
         self.sharded = self.sharded and base_loss.sharded
         self.second_derivatives, self.needs_next = base_loss.second_derivatives, base_loss.needs_next
+        self.least_batch = base_loss.least_batch
 
     def least_s(self, sde: SDE) -> float:
         return self.base_loss.least_s(sde)

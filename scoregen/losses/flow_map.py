@@ -52,7 +52,8 @@ class FlowMap(Loss):
         weighting: w(s) of both parts; EDM's unless given.
         matching: part of the batch that is score matching, in (0, 1).
         to_data: probability that a jump ends at the data, r = 0.
-        to_noise: probability that the larger level of a jump is s_max, where sampling starts.
+        to_noise: probability that the larger level of a jump is s_max, where sampling starts; .1 unless given, and 0
+            with meanflow, whose target multiplies errors there by (c + s_max)/c.
         upward: probability that a jump leads to more noise, as encoding does: from s_min in place of the data. It
             costs quality of samples, so it is 0 unless given; .3 for encoding in few calls.
         label_dropout: probability of training a sample without its label.
@@ -75,13 +76,14 @@ class FlowMap(Loss):
         *,
         matching: float = 0.5,
         to_data: float = 0.35,
-        to_noise: float = 0.1,
+        to_noise: float | None = None,
         upward: float = 0.0,
         label_dropout: float = 0.1,
         h: float = 0.01,
     ) -> None:
         super().__init__()
         checks.one_of(("progressive", "meanflow"), target=target)
+        to_noise = (0.0 if target == "meanflow" else 0.1) if to_noise is None else to_noise
         checks.inside(0, 1, "()", matching=matching)
         checks.inside(0, 1, to_data=to_data, to_noise=to_noise, upward=upward, label_dropout=label_dropout)
         checks.positive(h=h)
@@ -90,7 +92,8 @@ class FlowMap(Loss):
         self.weighting = EDMWeighting() if weighting is None else weighting
         self.matching = float(matching)
         share = min(max((1 - Fraction(self.matching)).limit_denominator(_FINEST), _LEAST), 1 - _LEAST)
-        self._share = share.as_integer_ratio()  # of what jumps; its products with places are exact
+        self._share = a, b = share.as_integer_ratio()  # of what jumps; its products with places are exact
+        self.least_batch = max(-(-b // a), -(-b // (b - a)))  # in which some jump and some do not
         self.to_data, self.to_noise, self.upward = float(to_data), float(to_noise), float(upward)
         self.label_dropout = float(label_dropout)
         self._target = progressive if target == "progressive" else partial(meanflow, h=self.h)
@@ -142,10 +145,10 @@ class FlowMap(Loss):
         first = generator.first if isinstance(generator, Keys) else 0
         a, b = self._share
         n = (first + batch) * a // b - first * a // b
-        if torch.is_grad_enabled() and batch < (least := max(-(-b // a), -(-b // (b - a)))):
+        if torch.is_grad_enabled() and batch < self.least_batch:
             raise ValueError(
-                f"a flow map with loss.matching={self.matching:g} needs at least {least} samples of a batch in each "
-                f"process and micro-batch, so that some jump and some do not, got {batch}. Give a larger "
+                f"a flow map with loss.matching={self.matching:g} needs at least {self.least_batch} samples of a batch "
+                f"in each process and micro-batch, so that some jump and some do not, got {batch}. Give a larger "
                 "trainer.batch_size, or a smaller trainer.accumulate."
             )
         places = torch.arange(first, first + batch, device=device)

@@ -158,7 +158,18 @@ class Trainer(Settings):
             say_once("trainer.shard: there is one process, so that the model is not cut.")
         if world_size() == 1 and self.ddp is not None:
             say_once("trainer.ddp: there is one process, so that the model has no copies.")
+        self._check_batch(loss)
         compiler_of(loss, self, device())
+
+    def _check_batch(self, loss: Loss) -> None:
+        r"""Refuses parts of a batch that are too small for a loss."""
+        each = self.batch_size // (world_size() * self.micro_batches)
+        if each < loss.least_batch:
+            raise UserError(
+                f"trainer.batch_size: {type(loss).__name__} needs at least {loss.least_batch} samples in each process "
+                f"and micro-batch, got {each} of trainer.batch_size={self.batch_size}. Give a larger one, or a smaller "
+                "trainer.accumulate."
+            )
 
     def make_optimizer(self, model: nn.Module, loss: Loss | None = None) -> torch.optim.Optimizer:
         r"""The optimizer of a model's trainable parameters, in a group a layer where rates decay with the depth.

@@ -46,6 +46,15 @@ def test_a_network_that_cannot_be_told_is_refused_by_name(tmp_path):
         train(tmp_path, "data=digits", "model=dit", *small, "loss=flow_map", "trainer.steps=1")
 
 
+def test_parts_of_a_batch_that_are_too_small_are_refused_before_any_work(tmp_path):
+    small = [*TOY, "trainer.steps=1", "trainer.accumulate=8"]
+    wrapped = {"_target_": "scoregen.losses.StepwiseVariation", "base_loss": {"_target_": "scoregen.losses.FlowMap"}}
+    for loss in ({"_target_": "scoregen.losses.FlowMap"}, wrapped):
+        with pytest.raises(UserError, match=r"trainer.batch_size: .* needs at least 2 samples .* got 1 of"):
+            train(tmp_path / "run", *small, loss=loss)
+    assert not (tmp_path / "run").exists()
+
+
 def test_diffusers_refuses_a_flow_map_and_a_program_takes_the_next_level(tmp_path):
     with pytest.raises(UserError, match="a flow map"):
         written(Denoiser(UNet((1, 8, 8), (4, 8), 1, next_level=True), EDM()))

@@ -408,6 +408,7 @@ def test_a_given_weighting_and_law_are_taken_and_the_usual_ones_are_those_of_the
     torch.testing.assert_close((a / b)[::2], EDMWeighting()(s, 0.5) / DataWeighting()(s, 0.5))
     assert (usual.noise_levels.mean, usual.noise_levels.std) == (-0.8, 1.7)
     assert (usual.matching, usual.to_data, usual.to_noise, usual.upward) == (0.5, 0.35, 0.1, 0.0)
+    assert (FlowMap("meanflow").to_noise, FlowMap("meanflow", to_noise=0.2).to_noise) == (0.0, 0.2)
 
 
 def test_adapters_are_trained_with_the_embedding_of_the_next_level():

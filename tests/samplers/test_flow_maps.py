@@ -181,9 +181,9 @@ def test_jumps_go_by_the_levels_of_karras_with_the_label(rho):
             return super().__call__(u, s, label, next_s=next_s)
 
     model, label = Labelled(), torch.tensor([1, 0])
-    Jumps(3, rho)(model, torch.zeros(2, 1, dtype=torch.float64), 0.01, 40.0, label)
-    inner = [(0.01 ** (1 / rho) + k / 3 * (40.0 ** (1 / rho) - 0.01 ** (1 / rho))) ** rho for k in (1, 2)]
-    assert model.told == pytest.approx([*inner, 40.0], rel=1e-12)
+    Jumps(3, rho)(model, torch.zeros(2, 1, dtype=torch.float64), 40.0, 0.01, label)
+    inner = [(40.0 ** (1 / rho) + k / 3 * (0.01 ** (1 / rho) - 40.0 ** (1 / rho))) ** rho for k in (1, 2)]
+    assert model.told == pytest.approx([*inner, 0.01], rel=1e-12)
     assert all(given is label for given in labels)
 
 
