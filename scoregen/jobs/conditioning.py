@@ -1,5 +1,6 @@
 r"""What the jobs that sample from a checkpoint share: its shape, units, labels, guidance and precision."""
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -115,6 +116,31 @@ def guided(model: Any, guidance: float, labels: Any, weak: Any = None) -> Any:
         raise UserError(f"guidance: {error}") from error
 
 
+def told_unlabelled(checkpoint: Path, labels: Any, guidance: float) -> list[str]:
+    r"""A line where a network that never saw "no label" in its training is asked without a label.
+
+    Args:
+        checkpoint: its folder. labels: of the samples, or None. guidance: the scale; other than 1 asks without, too.
+    """
+    from scoregen.loading import describe
+
+    config = describe(checkpoint)
+    dropped = values_of(config.get("loss"), "label_dropout")
+    if not dropped or any(dropped) or not any(values_of(config.get("model"), "num_classes")):
+        return []
+    if labels is not None and guidance == 1:
+        return []
+    what = "label: none is given" if labels is None else f"guidance: {guidance:g} asks for samples without a label"
+    return [f"{what}, and the training had loss.label_dropout=0: what the network says without one was not learned"]
+
+
+def values_of(node: Any, key: str) -> list[Any]:
+    r"""The values of a key in a node and in the nodes inside it."""
+    if not isinstance(node, dict):
+        return []
+    return [*([node[key]] if key in node else []), *(value for part in node.values() for value in values_of(part, key))]
+
+
 def weak_weights(autoguidance: bool | str, weights: str, guidance: float) -> str | None:
     r"""The weights of the weaker model of autoguidance: of the short average, unless others are named; None for none.
 
@@ -180,10 +206,17 @@ def image_shape(checkpoint: Path, model: Any = None) -> tuple[int, ...]:
 
 
 def require_shape(checkpoint: Path, source: Any) -> None:
-    r"""Raises UserError where a checkpoint makes samples of another shape than the data's."""
+    r"""Raises UserError where a checkpoint makes samples of another shape than the data's, or in other units."""
     shape = image_shape(checkpoint)
     if shape != tuple(source.shape):
         raise UserError(f"data: {source.name} has shape {source.shape}, the model makes {shape}. Give its own data.")
+    known = known_of(checkpoint).range  # of a checkpoint from elsewhere [0, 1]
+    ends = [end for found in (known, source.range) for end in found or (math.inf,)]
+    if all(map(math.isfinite, ends)) and tuple(known or ()) != tuple(source.range or ()):
+        raise UserError(
+            f"data.range: the model was trained on values in {known}, {source.name} has {source.range}. Give its own "
+            "data, or their data.range."
+        )
 
 
 def named(weights: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from scoregen.checks import at_least
 from scoregen.config import accepts, build
+from scoregen.data.units import tell_flat
 from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import find_checkpoint, require_shape
@@ -13,8 +14,9 @@ from scoregen.jobs.job import Job, Plan
 from scoregen.jobs.levels import MEASURES, ByLevel, refusals
 from scoregen.jobs.measuring import DRAWING, LEAST, Measuring, provenance
 from scoregen.jobs.picks import schema_of
-from scoregen.jobs.table_evaluation import table_plan
+from scoregen.jobs.table_evaluation import refuse_rows, table_plan
 from scoregen.metrics import FeatureExtractor, Report
+from scoregen.pictures import has_ends
 from scoregen.samplers import Sampler
 
 _BALANCED = (
@@ -66,6 +68,7 @@ class Evaluate(Measuring):
     def plan(self, out: Path) -> Plan:
         if schema_of(self.data) is not None:
             return table_plan(self, out)
+        refuse_rows(self)
         self.refuse_ignored({"target": "is a column of a table (data=table)"})
         extractor = extractor_for(self)
         facts: dict[str, Any] = {}
@@ -97,7 +100,23 @@ class Evaluate(Measuring):
                 f"samples: must have the shape of the data, got {tuple(images.shape[1:])} and {tuple(self.data.shape)} "
                 f"of {self.data.name}. Choose the data they were trained on."
             )
+        self._check_units(images)
         return images
+
+    def _check_units(self, images: Any) -> None:
+        r"""Refuses images in other units than the data, which would be cut to their range."""
+        ends, own = self.data.range, provenance(str(self.samples))["sampler"] != "unknown"
+        if own:  # made here, in the units of the training, wherever a poor model puts them
+            return
+        if images.ndim != 4 or not images.is_floating_point() or ends is None or not has_ends(ends):
+            return
+        low, high, beside = float(images.amin()), float(images.amax()), (ends[1] - ends[0]) / 2
+        if low < ends[0] - beside or high > ends[1] + beside:
+            raise UserError(
+                f"samples: the values of '{self.samples}' run from {low:g} to {high:g}, and those of {self.data.name} "
+                f"lie in [{ends[0]:g}, {ends[1]:g}]. Give samples in the units of the data, or the data's data.range."
+            )
+        tell_flat(images, ends, f"the samples of '{self.samples}'")
 
     def result(self, out: Path) -> float | None:
         return frechet_of(out / "metrics.json")

@@ -8,9 +8,10 @@ from scoregen.checks import at_least
 from scoregen.data import Source
 from scoregen.description import built_option
 from scoregen.errors import UserError
-from scoregen.jobs.conditioning import find_checkpoint, known_of, labels_of
+from scoregen.jobs.conditioning import find_checkpoint, known_of, labels_of, require_shape
 from scoregen.jobs.job import LoadingJob, Plan, Weights, origin
 from scoregen.samplers import Sampler
+from scoregen.storage import RECORD, read_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +63,22 @@ class Export(LoadingJob):
             return self._plan_lora(model, checkpoint, out)
         model = _folded(model)
         parts = self._parts(model)
-        evaluation = self._evaluation()
+        facts, evaluation = origin(checkpoint, self.weights), self._evaluation()
+        self._check_same(checkpoint, facts["weights_sha256"])
         lines = [f"writes: {', '.join([*parts, 'README.md'])}", f"out: {out}"]
-        return Plan(lambda: self._write(model, checkpoint, out, evaluation), lines, origin(checkpoint, self.weights))
+        return Plan(lambda: self._write(model, checkpoint, out, evaluation), lines, facts)
+
+    def _check_same(self, checkpoint: Path, weights: str) -> None:
+        r"""Refuses an evaluation of other weights, and data that are not like those of the training."""
+        if self.evaluation is not None and (Path(self.evaluation) / RECORD).exists():
+            record = read_record(Path(self.evaluation))
+            if record.get("weights_sha256", weights) != weights:
+                raise UserError(
+                    f"evaluation: '{self.evaluation}' measured the weights of '{record.get('checkpoint')}', which are "
+                    f"not those of '{checkpoint}'. Give an evaluation of them."
+                )
+        if self.data is not None:
+            require_shape(checkpoint, self.data)
 
     def _parts(self, model: Any) -> list[str]:
         r"""What is written; refuses a model that diffusers does not have where no program is asked for."""
@@ -97,6 +111,9 @@ class Export(LoadingJob):
         from scoregen import parallel
         from scoregen.jobs.card import lora_card
         from scoregen.storage import write_text
+
+        reason = "is not for adapters of a text-to-image pipeline, whose card has no samples and no numbers"
+        self.refuse_ignored(dict.fromkeys(("data", "evaluation", "program", "n", "seed", "sampler"), reason))
 
         def work() -> None:
             if parallel.rank() == 0:

@@ -5,6 +5,7 @@ images: both are encoded by the probability flow (Runge-Kutta, whatever the samp
 decoded.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,16 @@ from scoregen.checks import at_least, inside
 from scoregen.config import typed
 from scoregen.description import built_option
 from scoregen.errors import UserError, absent
-from scoregen.jobs.conditioning import Label, announced, find_checkpoint, guided, image_shape, known_of, labels_of
+from scoregen.jobs.conditioning import (
+    Label,
+    announced,
+    find_checkpoint,
+    guided,
+    image_shape,
+    known_of,
+    labels_of,
+    told_unlabelled,
+)
 from scoregen.jobs.fast import FastJob
 from scoregen.jobs.job import Plan, Weights, origin
 from scoregen.samplers import Sampler, slerp, variance_preserving
@@ -91,7 +101,13 @@ class Interpolate(FastJob):
             if parallel.rank() == 0:
                 self._write(torch.stack(_each(paths)), out, known.range)
 
-        lines = [announced(checkpoint, self.weights), f"path: {len(rows)} rows of {self.frames} frames", f"out: {out}"]
+        unlabelled = told_unlabelled(checkpoint, labels, self.guidance)
+        lines = [
+            announced(checkpoint, self.weights),
+            *unlabelled,
+            f"path: {len(rows)} rows of {self.frames} frames",
+            f"out: {out}",
+        ]
         return Plan(work, lines, origin(checkpoint, self.weights))
 
     @property
@@ -189,6 +205,14 @@ def _read(file: Path, shape: tuple[int, ...], data_range: tuple[float, float] | 
         x = data_range[0] + (data_range[1] - data_range[0]) * x
     if tuple(x.shape) != tuple(shape):
         raise UserError(f"between: '{file}' has shape {tuple(x.shape)}, the model makes {tuple(shape)}. Resize it.")
+    low, high = (float(end) for end in x.aminmax())
+    least, most = (-math.inf, math.inf) if data_range is None else data_range
+    beside = (most - least) / 2 if math.isfinite(most - least) else 0.0  # samples lie a little outside of the range
+    if not (math.isfinite(low) and math.isfinite(high) and least - beside <= low and high <= most + beside):
+        raise UserError(
+            f"between: the values of '{file}' run from {low:g} to {high:g}, and those of the training lie in "
+            f"[{least:g}, {most:g}]. Give it in their units."
+        )
     return x[None]
 
 

@@ -182,6 +182,13 @@ class Job(ABC):
         if same_choice and old.get("dataset", {}).get("fingerprint") != record["dataset"]["fingerprint"]:
             found = identity.changes(identity.read_entries(out), source.entries())
             raise UserError(f"out: '{out}' holds results of other data: {found}. Choose another out.")
+        parts = [known.get("dataset", {}).get("samples", {}) for known in (old, record)]
+        if same_choice and parts[0] != parts[1]:
+            then, now = (", ".join(f"{count:,} {name}" for name, count in part.items()) for part in parts)
+            raise UserError(
+                f"data.test, data.validation: '{out}' holds results of other parts of these data: {then} samples, and "
+                f"now {now}. Give the choice of then, or another out."
+            )
 
     def take_folder(self, out: Path, plan: Plan) -> None:
         r"""Writes the record, and the entries of the data beside it."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scoregen.errors import UserError
+from scoregen.jobs.conditioning import values_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,7 @@ class ByLevel:
         if getattr(self.model, "num_classes", None) is None or not self.job.data.num_classes:
             raise UserError("information: needs a network and data with classes. Train with conditional=true.")
         loss = describe(checkpoint, self.job.null_label).get("loss")
-        if loss is not None and not _some(loss, "label_dropout"):
+        if loss is not None and not any(values_of(loss, "label_dropout")):
             raise UserError(
                 "information: the network never learnt to do without its label. Train with loss.label_dropout=0.1."
             )
@@ -117,13 +118,6 @@ class ByLevel:
         losses = {"loss": found.loss.tolist(), "loss_with_label": found.loss_with_label.tolist()}
         report.details["information"] = {"s": found.s.tolist(), **curves, **losses}
         _curve(out / "information.png", "nats for each step of log s", found.s.tolist(), curves)
-
-
-def _some(node: Any, key: str) -> bool:
-    r"""Whether a key of a node, or of a node inside it, has a value other than none and 0."""
-    if not isinstance(node, dict):
-        return False
-    return bool(node.get(key)) or any(_some(part, key) for part in node.values())
 
 
 def _curve(path: Path, name: str, s: list[float], curves: dict[str, list[float]]) -> None:

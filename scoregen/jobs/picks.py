@@ -69,14 +69,19 @@ def chosen_steps(trainer: Node, source: Source) -> tuple[Node, list[str]]:
 
 
 def told_steps(trainer: Any, source: Source) -> list[str]:
-    r"""A line where a training reads each row of a table so often that it will know the rows by heart."""
+    r"""A line where a training reads each sample so often that it will know them by heart."""
     rows = len(source.train)
     passes = trainer.steps * trainer.batch_size / rows
-    if schema_of(source) is None or passes <= _MOST_PASSES:
+    if passes <= _MOST_PASSES:
         return []
+    table = schema_of(source) is not None
+    name = "rows" if table else "images" if len(source.shape) == 3 else "samples"
+    steps = table_steps(rows) if table else max(1, _MOST_PASSES * rows // trainer.batch_size)
+    beside = "" if source.part("validation") is not None else " with data.validation=0.1"
     return [
-        f"trainer.steps: {trainer.steps:,} steps read each of the {rows:,} rows {passes:,.0f} times, and more than "
-        f"{_MOST_PASSES} times teaches rows by heart. Give trainer.steps={table_steps(rows)}, or early_stopping.every."
+        f"trainer.steps: {trainer.steps:,} steps read each of the {rows:,} {name} {passes:,.0f} times, and more than "
+        f"{_MOST_PASSES} times teaches {name} by heart. Give trainer.steps={steps}, or "
+        f"early_stopping.every{beside}."
     ]
 
 

@@ -96,6 +96,7 @@ def check_loss(loss: Any, model: Any, source: Source, steps: int) -> None:
     x, label = source.train.in_units([0, min(1, len(source.train) - 1)])
     if label is None and loss.needs_labels:
         raise UserError(f"data: {type(loss).__name__} needs labels, {source.name} has none.")
+    _check_labels(loss, model, source)
     _check_told(loss, model)
     if label is not None and getattr(loss, "label_dropout", 0):
         label = torch.where(torch.arange(len(label)) == 0, label, -1)  # as some will be in the training
@@ -111,6 +112,22 @@ def check_loss(loss: Any, model: Any, source: Source, steps: int) -> None:
         names = f"{type(loss).__name__} of {type(model).__name__} on {source.name}"
         text = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"loss: {names} cannot be computed: {text}{_line_of(error)}.{_advice(text)}") from error
+
+
+def _check_labels(loss: Any, model: Any, source: Source) -> None:
+    r"""Refuses a loss or a model with classes where training samples have none."""
+    label = source.train.label
+    if label is None and source.num_classes and getattr(model, "num_classes", None):
+        raise UserError(
+            f"data: {source.name} has {source.num_classes} classes, but its training part has no labels. Give them, or "
+            "conditional=false."
+        )
+    without = 0 if label is None else int((label < 0).sum())
+    if without and loss.needs_labels:
+        raise UserError(
+            f"data: {type(loss).__name__} needs labels, and {without:,} of {len(source.train):,} training samples of "
+            f"{source.name} have none (-1). Leave them out."
+        )
 
 
 def _line_of(error: Exception) -> str:

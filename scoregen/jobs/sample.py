@@ -21,6 +21,7 @@ from scoregen.jobs.conditioning import (
     labels_of,
     named,
     pictured,
+    told_unlabelled,
     weak_weights,
 )
 from scoregen.jobs.fast import FastJob
@@ -119,7 +120,8 @@ class Sample(FastJob):
             if parallel.rank() == 0:
                 self._finish(labels, out)
 
-        lines = [announced(checkpoint, self.weights), *self._lines(len(todo), damaged), f"out: {out}"]
+        unlabelled = told_unlabelled(checkpoint, labels, self.guidance if weak is None else 1)
+        lines = [announced(checkpoint, self.weights), *unlabelled, *self._lines(len(todo), damaged), f"out: {out}"]
         facts = origin(checkpoint, self.weights) | {"network_calls": calls}
         if self.clamp is not None:
             lines.insert(2, f"clamp: D to {self.clamp} in units of the data, at every call")

@@ -84,6 +84,8 @@ def test_all_images_of_a_test_folder_are_certified_and_every_start_says_how_many
     certify(tmp_path / "all", data, "data.test=all")
     assert "certifying 40 of 40 images, all that the data have (data.test=all)" in capsys.readouterr().out
     found = load(tmp_path / "all")
+    with pytest.raises(UserError, match=r"data.test, .* of other parts of these data: 40 test samples, and now 36 tr"):
+        certify(tmp_path / "all", data)
     assert len(found.records) == 40 and {record["label"] for record in found.records} == {0, 1, 2, 3}
     data.rename(tmp_path / "b")
     certify(tmp_path / "all", tmp_path / "b", "data.test=all")

@@ -87,6 +87,17 @@ def test_numbers_of_other_settings_are_not_overwritten(tmp_path):
     assert (tmp_path / "out" / "metrics.json").read_bytes() == found
 
 
+@pytest.mark.parametrize("scale, shift", [(2, -1), (255, 0)], ids=["signed", "bytes"])
+def test_samples_in_other_units_are_refused_and_not_cut(tmp_path, capsys, scale, shift):
+    x = Digits().test.x.numpy()
+    np.savez(tmp_path / "samples.npz", images=scale * x + shift)
+    with pytest.raises(UserError, match=rf"run from {shift} to {scale + shift}, and those of digits lie in \[0, 1\]"):
+        run(tmp_path / "out", samples=str(tmp_path))
+    np.savez(tmp_path / "samples.npz", images=x / 255)
+    run(tmp_path / "out", samples=str(tmp_path))
+    assert "the samples of '" in (said := capsys.readouterr().err) and "hardly vary" in said
+
+
 def test_samples_are_measured_with_their_record(tmp_path, capsys):
     r"""Digits' own held-out images as samples, recorded as of Heun with guidance: 2 x 35 calls."""
     record = {"sampler": {"_target_": "scoregen.samplers.Heun", "steps": 18}, "guidance": 2.0, "seed": 5}

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from tiny import COMMON, DIGITS, command, job, train
@@ -66,6 +67,22 @@ def test_an_edm_model_makes_the_same_images_in_diffusers(edm, tmp_path):
     ours = our_samples(model, noise * (model.sde.sigma_max**2 + 1) ** 0.5, torch.zeros(4, dtype=torch.int64))
     assert ours.std() > 0.1
     assert (ours - theirs).abs().max() < 1e-4
+
+
+def test_numbers_of_other_weights_and_other_data_do_not_stand_on_the_card(edm, tmp_path):
+    (tmp_path / "job.json").write_text(json.dumps({"checkpoint": "other", "weights_sha256": "0"}))
+    (tmp_path / "metrics.json").write_text(json.dumps({"metrics": []}))
+    given = {"checkpoint": str(edm), "n": 4}
+    with pytest.raises(UserError, match=r"evaluation: '.*' measured the weights of 'other', which are not those of"):
+        job("export", **given, evaluation=str(tmp_path)).plan(tmp_path / "out")
+    with pytest.raises(UserError, match=r"data: toy2d has shape \(2,\), the model makes \(1, 8, 8\)"):
+        job("export", **given, data={"_target_": "scoregen.data.Toy2D", "n": 20}).plan(tmp_path / "out")
+    np.savez(tmp_path / "a.npz", images=np.linspace(-1, 1, 20 * 64).reshape(20, 8, 8))
+    signed = {"_target_": "scoregen.data.Npz", "path": str(tmp_path / "a.npz"), "range": [-1, 1]}
+    with pytest.raises(
+        UserError, match=r"data.range: the model was trained on values in \(0.0, 1.0\), a has \(-1.0, 1"
+    ):
+        job("export", **given, data=signed).plan(tmp_path / "out")
 
 
 def test_the_card_says_what_is_known(edm, tmp_path):

@@ -124,6 +124,13 @@ def test_a_picture_of_another_size_is_refused(digits, tmp_path):
         interpolate(digits, tmp_path / "out", "frames=4", f"between=[{tmp_path / 'a.png'},{tmp_path / 'a.png'}]")
 
 
+@pytest.mark.parametrize("image", [np.full((1, 8, 8), 200, np.uint8), np.full((1, 8, 8), np.nan)], ids=["bytes", "nan"])
+def test_an_array_in_other_units_is_refused(digits, tmp_path, image):
+    np.save(tmp_path / "a.npy", image)
+    with pytest.raises(UserError, match=r"values of '.*a.npy' run from .*, and those of the training lie in \[0, 1\]"):
+        interpolate(digits, tmp_path / "out", "frames=4", f"between=[{tmp_path / 'a.npy'},{tmp_path / 'a.npy'}]")
+
+
 def test_smoothness_is_reported(digits, tmp_path, monkeypatch, capsys):
     r"""The command line as the page has it."""
     monkeypatch.chdir(tmp_path)

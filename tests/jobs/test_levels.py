@@ -53,6 +53,14 @@ def test_information_needs_a_network_that_does_without_labels(tmp_path):
     folder = train(tmp_path / "run", *DIGITS, "trainer.steps=1", "loss.label_dropout=0")
     with pytest.raises(UserError, match=r"never learnt to do without its label\. Train with loss.label_dropout=0.1"):
         job("evaluate", **EVALUATION, checkpoint=str(folder), information=True).run(tmp_path / "out")
+    lines = {
+        label: job("sample", f"checkpoint={folder}", f"label={label}").plan(tmp_path / "s").lines
+        for label in ("null", 3)
+    }
+    assert "label: none is given, and the training had loss.label_dropout=0: what the" in " ".join(lines["null"])
+    assert "label_dropout" not in " ".join(lines[3])
+    guided = job("sample", f"checkpoint={folder}", "label=3", "guidance=2").plan(tmp_path / "s").lines
+    assert "guidance: 2 asks for samples without a label, and the training had" in " ".join(guided)
 
 
 def test_without_held_out_data_nothing_stands_in_for_them(checkpoint, tmp_path):

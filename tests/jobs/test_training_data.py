@@ -5,9 +5,11 @@ import pytest
 from PIL import Image
 from tiny import COMMON, job, train
 
-from scoregen.data import Digits, Folder
+from scoregen.data import Digits, Folder, TableFile
 from scoregen.errors import UserError
+from scoregen.jobs.picks import told_steps
 from scoregen.jobs.training_data import check_names
+from scoregen.training import Trainer
 
 SMALL = ["model=classifier_fast", "loss=cross_entropy", *COMMON]
 FEW = ["n=8", "n0=2", "method=fixed", "alpha=.1", "max_inputs=2"]
@@ -82,3 +84,30 @@ def test_a_training_names_its_classes(tmp_path, capsys):
     photos = pictures(tmp_path / "photos" / "pets", "cat", "dog").parent
     job("train", "data=folder", f"data.path={photos}", "dry_run=true", *SMALL).run(tmp_path / "run")
     assert "classes: 2 (pets/cat, pets/dog)\n" in capsys.readouterr().out
+
+
+def test_a_training_says_how_often_it_reads_each_sample_where_that_is_too_often(tmp_path):
+    (line,) = told_steps(Trainer(steps=20_000, batch_size=128), Digits())
+    assert "20,000 steps read each of the 1,617 images 1,583 times, and more than 500 times teaches images" in line
+    assert line.endswith("Give trainer.steps=6316, or early_stopping.every with data.validation=0.1.")
+    assert told_steps(Trainer(steps=6316, batch_size=128), Digits()) == []
+    pytest.importorskip("pandas")
+    (tmp_path / "a.csv").write_text("a,b\n" + "".join(f"{k}.5,{'xy'[k % 2]}\n" for k in range(40)))
+    table = TableFile(str(tmp_path / "a.csv"), validation=0.1)
+    (line,) = told_steps(Trainer(steps=20_000, batch_size=128), table)
+    assert "times teaches rows by heart" in line and line.endswith("or early_stopping.every.")
+
+
+def test_classes_need_labels_of_the_training_samples(tmp_path):
+    images, label = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8), np.arange(20) % 4
+    np.savez(tmp_path / "a.npz", images=images, labels=np.where(label == 2, -1, label), test_images=images)
+    np.savez(tmp_path / "b.npz", images=images, test_images=images, test_labels=label)
+    given = ["data=npz", *COMMON, "trainer.steps=1"]
+    with pytest.raises(
+        UserError, match=r"CrossEntropy needs labels, and 5 of 20 training samples of a have none \(-1\)"
+    ):
+        job("train", *given, *SMALL[:2], f"data.path={tmp_path / 'a.npz'}").plan(tmp_path / "run")
+    tiny = [*given, "model=unet_tiny", "model.network.channels=[4]", "model.network.attention=[]"]
+    with pytest.raises(UserError, match=r"b has 4 classes, but its training part has no labels. Give them, or cond"):
+        job("train", *tiny, f"data.path={tmp_path / 'b.npz'}").plan(tmp_path / "run")
+    job("train", *tiny, f"data.path={tmp_path / 'b.npz'}", "conditional=false").plan(tmp_path / "run")
