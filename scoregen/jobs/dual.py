@@ -21,7 +21,7 @@ class Dual(CertifyingJob):
         selector: a checkpoint, or a run folder: its classes are the places of the experts.
         experts: checkpoints or run folders, one for each of `sigmas`; behind `purify` also one for all.
         sigmas: standard deviations of the experts' noise, increasing; in all else it is like `noise`, the selector's.
-        weights: "ema" or "model", of all of them.
+        weights: "ema", "model" or "ema:LENGTH", of all of them.
         n_selector: draws of the selector for an input; None: n.
         max_radius: None: twice the selector's sigma. step: None: half of the smallest sigma.
         purify: a denoiser before the experts, at each sigma; the selector sees the noisy input.
