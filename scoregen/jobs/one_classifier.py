@@ -17,7 +17,8 @@ class OneClassifierJob(SmoothingJob):
     r"""Base class of the jobs that smooth one classifier; abstract.
 
     Args:
-        checkpoint: a classifier trained here: a checkpoint, or a run folder. weights: "ema", "model" or "ema:LENGTH"; or
+        checkpoint: a classifier trained here: a checkpoint, or a run folder; or `classifier`.
+        weights: "ema", "model" or "ema:LENGTH".
         classifier: FILE.pt2, FILE.pt, torchvision:NAME, timm:NAME, hf:FOLDER, hf:OWNER/NAME, MODULE:FUNCTION; in Python
             also a function or module.
         classifier_weights: a state dict for it, FILE.safetensors or FILE.pt; "pretrained" fetches those of its library.
