@@ -15,7 +15,7 @@ from scoregen.data import identity
 from scoregen.data.augment import Augmentation
 from scoregen.data.damage import Tolerant
 from scoregen.data.indexed import UNIT, ArrayDataset, Dataset, Index, Joined, LazyDataset, Range, Subset
-from scoregen.data.labels import check_labels_of
+from scoregen.data.labels import check_labels_of, tell_unlabelled
 from scoregen.data.parts import (
     ALL,
     AUTO,
@@ -148,6 +148,7 @@ class Source(ABC):
         check_alike({name: part.shape for name, part in parts.items()}, self.name)
         for name, part in parts.items():
             self._check_values(name, part)
+        tell_unlabelled(parts, self.name, self.test_from == ALL)
         return parts
 
     def _check_values(self, name: Name, part: Dataset) -> None:
@@ -155,8 +156,7 @@ class Source(ABC):
         own = not type(part).__module__.startswith("scoregen.")
         if self.range is None or not len(part) or not (own or isinstance(part, ArrayDataset)):
             return
-        places = slice(None) if isinstance(part, ArrayDataset) else [0, len(part) // 2, len(part) - 1]
-        x = part[places][0]
+        x = part.stored if isinstance(part, ArrayDataset) else part[[0, len(part) // 2, len(part) - 1]][0]
         if x.is_floating_point():
             check_units(x, self.range, f"the {name} part of {self.name}")
 
@@ -238,13 +238,17 @@ class Source(ABC):
         here, there = getattr(self, "path", None), path.resolve()
         known = here is not None and there.is_relative_to(Path(here).resolve())
         inside = there.relative_to(Path(str(here)).resolve()).parts if known else None
-        if inside is None or (inside and inside[0].lower() in sum(FOLDERS.values(), ())):
+        if inside is None or (inside and self._is_other_part(inside[0])):
             return
         where = "in data.path" if inside else "data.path itself"
         raise UserError(
             f"data.{key}: '{path}' is {where}, so that its samples are for training too. Move it elsewhere, or give a "
             f"share of the data: data.{key}=0.1."
         )
+
+    def _is_other_part(self, name: str) -> bool:
+        r"""Whether a folder or file of this name in data.path is of another part than the training."""
+        return name.lower() in (*FOLDERS["validation"], *FOLDERS["test"])
 
     @property
     def shape(self) -> tuple[int, ...]:

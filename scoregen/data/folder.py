@@ -87,6 +87,9 @@ class Folder(Source):
     def load_validation(self) -> Dataset | None:
         return self._part("validation")
 
+    def _is_other_part(self, name: str) -> bool:
+        return bool(self._classes.parts) and super()._is_other_part(name)
+
     def _part(self, name: Literal["train", "validation", "test"]) -> Dataset | None:
         places = self._classes.part(name)
         if places is None:

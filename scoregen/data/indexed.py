@@ -85,6 +85,9 @@ class ArrayDataset(Dataset):
         label: (N,) or (N, 1) integers, or None.
         range: what the bytes 0 and 255 stand for.
 
+    Attributes:
+        stored: the samples (N, *S) as they were given.
+
     Raises:
         ValueError: other types, lengths that differ, values that are not finite.
     """
@@ -107,18 +110,18 @@ class ArrayDataset(Dataset):
             )
         if x.is_floating_point() and not bool(x.isfinite().all()):
             raise ValueError(f"data must be finite, got {int((~x.isfinite()).sum())} values that are not.")
-        self._x, self.label, self.range = x, None if label is None else label.long(), range
+        self.stored, self.label, self.range = x, None if label is None else label.long(), range
 
     def __len__(self) -> int:
-        return len(self._x)
+        return len(self.stored)
 
     def __getitem__(self, index: Index) -> tuple[Tensor, Tensor | None]:
-        x = rows(self._x, index)
+        x = rows(self.stored, index)
         return x if x.dtype == torch.uint8 else x.float(), None if self.label is None else self.label[index]
 
     def fingerprint(self) -> str:
-        content = hashlib.sha256(str((tuple(self._x.shape), self._x.dtype)).encode())
-        content.update(self._x.contiguous().numpy().tobytes())
+        content = hashlib.sha256(str((tuple(self.stored.shape), self.stored.dtype)).encode())
+        content.update(self.stored.contiguous().numpy().tobytes())
         return content.hexdigest()[:16]
 
 

@@ -31,12 +31,21 @@ def check_labels_of(
                 f"data: labels of {name} must be the numbers of its {classes} classes, from 0, or -1 for none, got "
                 f"{low} to {high}. State num_classes={high + 1}, or number the classes from 0."
             )
-    bare = [part for part in parts if parts[part].label is None]
-    if bare and len(bare) < len(parts):
-        say_once(f"data: {name} has labels, but none for the {' and the '.join(bare)} part.")
     train = parts.get("train")
     if train is not None and train.label is not None:
         _tell_training(train.label, name, classes, names)
+
+
+def tell_unlabelled(stored: Mapping[Name, Dataset], name: str, joined: bool) -> None:
+    r"""Says which of the parts that are stored have no labels, where others have some.
+
+    Args:
+        stored: what the data have for each part. name: of the data. joined: whether all of it becomes one part.
+    """
+    bare = [part for part in stored if stored[part].label is None]
+    if bare and len(bare) < len(stored):
+        unused = " With data.test=all none are used." if joined else ""
+        say_once(f"data: {name} has labels, but none for the {' and the '.join(bare)} part.{unused}")
 
 
 def _tell_training(label: torch.Tensor, name: str, classes: int | None, names: Sequence[str] | None) -> None:

@@ -20,6 +20,7 @@ from scoregen.data.layout import LAST, Layout, layout_of
 from scoregen.data.mapped import map_array
 from scoregen.data.opening import damage, present
 from scoregen.errors import UserError
+from scoregen.parallel import say_once
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
@@ -77,7 +78,10 @@ def planes_of(path: Path, layout: Layout | None) -> list[Plane]:
     present(path, KEY)
     with _opened(path) as file:
         pages: list[Any] = list(file.pages)
-        return [_plane_of_page(path, k, page) for k, page in enumerate(pages)]
+        whole = [(k, page) for k, page in enumerate(pages) if not (page.is_reduced or page.is_mask)]
+        if beside := len(pages) - len(whole):
+            say_once(f"{KEY}: '{path}' has {beside} overviews or masks beside its scenes, which are left out.")
+        return [_plane_of_page(path, k, page) for k, page in whole]
 
 
 def _plane_of_array(path: Path, layout: Layout | None) -> Plane:
@@ -94,6 +98,8 @@ def _plane_of_page(path: Path, number: int, page: Any) -> Plane:
     nodata = None if tag is None else nodata_number(str(tag.value), path, KEY)
     if page.axes not in _AXES or page.dtype is None:
         raise UserError(f"{KEY}: page {number} of '{path}' has axes {page.axes}. Give pages (H, W), or with bands.")
+    if page.photometric == 0:
+        raise UserError(f"{KEY}: '{path}' says that 0 is white (WhiteIsZero). Invert it, and say that 0 is black.")
     return _plane(path, number, page.axes, page.shape, page.dtype, nodata, page.is_memmappable)
 
 

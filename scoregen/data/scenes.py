@@ -29,16 +29,18 @@ from scoregen.data.scene_files import KEY, NPY, TIFF, Plane, missing, planes_of
 from scoregen.data.units import Range, as_range, check_units, percent
 from scoregen.errors import UserError, absent
 from scoregen.keys import derive_seed
+from scoregen.parallel import say_once
 
 _TRIES = 64  # places of a window with pixels without data
 _LOOKED = 16  # windows that are read at the start
+_DARK = 8  # integers that stay below this part of their full scale are told
 
 
 class Scenes(Source):
     r"""Windows of the scenes of a folder: TIFF of 8 or 16 bits, floats or complex numbers, and .npy arrays.
 
     Sub-folders train and test (or val), and no others, are the parts. Without them a tenth of the files is the test
-    part: windows of one scene overlap. Each page of a TIFF is a scene.
+    part: windows of one scene overlap. Each page of a TIFF is a scene, apart from overviews and masks.
 
     Args:
         path: the folder, searched recursively, or one file.
@@ -138,7 +140,8 @@ class Windows(LazyDataset):
         counts = [max(1, round(source.cover * p.shape[1] * p.shape[2] / area)) for p in self.planes]
         self.ends = list(accumulate(counts))
         self.decodes = not all(plane.mapped for plane in self.planes)
-        self.read([k * len(self) // min(_LOOKED, len(self)) for k in range(min(_LOOKED, len(self)))])
+        some = self.read([k * len(self) // min(_LOOKED, len(self)) for k in range(min(_LOOKED, len(self)))])
+        self._tell_dark(some)
 
     def _check_alike(self) -> None:
         first, size = self.planes[0], self.source.size
@@ -153,6 +156,22 @@ class Windows(LazyDataset):
                     f"{KEY}: scenes must be alike, but '{first.path}' has {first.shape[0]} channels of {first.dtype}, "
                     f"'{plane.path}' {plane.shape[0]} of {plane.dtype}. Convert them."
                 )
+
+    def _tell_dark(self, some: Tensor) -> None:
+        r"""Says that integers without a scale stay far below their full one, which becomes 1.
+
+        Args:
+            some: windows, in units of the full scale.
+        """
+        full = full_scale(self.planes[0].dtype, self.source.unit)
+        if self.source.scale is not None or full is None:
+            return
+        most = full * float(some.max()) ** (0.5 if self.source.unit == "amplitude" else 1)
+        if _DARK * most < full:
+            say_once(
+                f"data.scale: the integers of '{self.source.name}' reach {most:.0f} in {len(some)} windows, and their "
+                f"full scale, {full:.0f}, becomes 1. Give data.scale=VALUE, the value that should be 1."
+            )
 
     def __len__(self) -> int:
         return self.ends[-1]

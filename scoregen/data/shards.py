@@ -102,9 +102,8 @@ class Shards(Source):
     def load_validation(self) -> Dataset | None:
         return self._of_part("validation")
 
-    def _check_apart(self, key: Name, path: Path) -> None:
-        if _part(Path(path.name)) in (None, "train"):
-            super()._check_apart(key, path)
+    def _is_other_part(self, name: str) -> bool:
+        return _part(Path(name)) not in (None, "train")
 
     def _of_part(self, name: Name) -> Dataset | None:
         files = [k for k, part in enumerate(self._part_of_file) if part == name]

@@ -43,6 +43,10 @@ def read_tiff(content: Path | bytes, where: str, name: str, most: int, pixels: b
             )
         page = file.pages.first
         kind = _kind(page, where, name)
+        if page.photometric == 0:
+            raise UserError(
+                f"{where}: '{name}' says that 0 is white (WhiteIsZero). Invert it, and say that 0 is black."
+            )
         check_pixels(Path(name), where, kind.width, kind.height, most)
         return kind, _channels_last(page.asarray(), page.axes) if pixels else None
 

@@ -135,6 +135,9 @@ def test_samples_and_classes_that_are_not_learned_are_said(tmp_path, capsys, cas
     _ = source.train
     said = capsys.readouterr().err
     assert said == "" if text is None else re.search(text, said), said
+    if case == "no test labels":
+        assert Npz(npz(tmp_path, images=BYTES, **arrays), test="all").test.label is None
+        assert "none for the test part. With data.test=all none are used." in capsys.readouterr().err
     if case == "all none":
         assert source.train.label is None and source.num_classes is None
 
@@ -178,6 +181,9 @@ def test_a_part_from_elsewhere_shares_no_sample_with_the_training(tmp_path):
         Folder(str(tmp_path / "a"), test="all", validation=0.5)
     pictures(tmp_path / "b", [f"{part}/{k}.png" for part in ("train", "test") for k in range(4)])
     assert len(Folder(str(tmp_path / "b"), test=str(tmp_path / "b" / "test")).test) == 4
+    pictures(tmp_path / "a", [f"test/{k}.png" for k in range(4)])  # which is a class there
+    with pytest.raises(UserError, match=r"is in data\.path"):
+        _ = Folder(str(tmp_path / "a"), test=str(tmp_path / "a" / "test")).train
 
 
 def test_numbers_below_0_and_inverted_greys_of_a_tiff_are_refused(tmp_path):

@@ -1,12 +1,14 @@
 r"""Windows of scenes: the values of the file, at places of their own, in the units that were stated."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from scoregen import parallel
 from scoregen.data import Scenes
 from scoregen.errors import UserError
 
@@ -165,3 +167,25 @@ def test_marks_of_missing_pixels_are_no_intensities(mark, options, text, tmp_pat
     scene[0] = mark
     with pytest.raises(UserError, match=text):
         opened(folder(tmp_path, scene, "npy"), **options)
+
+
+def test_overviews_are_no_scenes_and_white_is_not_zero(tmp_path, capsys):
+    scene = values(np.uint16)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(scene, metadata=None)
+        file.write(scene[::2, ::2], subfiletype=1, metadata=None)
+    assert [plane.shape for plane in opened(tmp_path / "a.tif", scale=1.0).train.planes] == [(1, *SHAPE)]
+    assert "has 1 overviews or masks beside its scenes, which are left out" in capsys.readouterr().err
+    tifffile.imwrite(tmp_path / "b.tif", scene, photometric="miniswhite")
+    with pytest.raises(UserError, match="says that 0 is white"):
+        opened(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("unit", ["intensity", "amplitude"])
+def test_integers_without_a_scale_that_would_be_dark_are_said(tmp_path, capsys, unit):
+    np.save(tmp_path / "a.npy", values(np.uint16) // 10)
+    opened(tmp_path, unit=unit)
+    assert re.search(r"data.scale: the integers of '.*' reach 8\d\d in 16 windows, and", capsys.readouterr().err)
+    parallel.say_once.cache_clear()
+    opened(tmp_path, unit=unit, scale=900)
+    assert capsys.readouterr().err == ""

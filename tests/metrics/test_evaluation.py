@@ -88,6 +88,8 @@ def test_a_classifier_adds_class_balance_and_confidence():
 
 def test_vectors_are_measured_as_they_are():
     class Points(Noise):
+        range = None
+
         def load(self, train):
             return ArrayDataset(5 * super().load(train).x.flatten(1))
 
