@@ -15,7 +15,6 @@ def make_pipeline(folder: Path, prediction_type: str = "epsilon", seed: int = 0)
 
     repair_torchvision()
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(seed)
     unet = UNet2DConditionModel(
@@ -39,16 +38,6 @@ def make_pipeline(folder: Path, prediction_type: str = "epsilon", seed: int = 0)
         norm_num_groups=2,
         sample_size=8,
     )
-    text = CLIPTextConfig(
-        vocab_size=len(TOKENS),
-        hidden_size=8,
-        intermediate_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=8,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -58,11 +47,27 @@ def make_pipeline(folder: Path, prediction_type: str = "epsilon", seed: int = 0)
         clip_sample=False,
         set_alpha_to_one=False,
     )
-    parts = {"vae": vae, "text_encoder": CLIPTextModel(text), "tokenizer": _tokenizer(folder / "letters"), "unet": unet}
+    parts = {"vae": vae, "text_encoder": _text_encoder(), "tokenizer": _tokenizer(folder / "letters"), "unet": unet}
     none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipe = StableDiffusionPipeline(**parts, scheduler=scheduler, **none)
     pipe.save_pretrained(folder / "pipeline")
     return folder / "pipeline"
+
+
+def _text_encoder():
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        vocab_size=len(TOKENS),
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    return CLIPTextModel(config)
 
 
 def _tokenizer(folder: Path):

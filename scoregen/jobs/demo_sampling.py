@@ -222,6 +222,6 @@ def _told(values: "np.ndarray", data_range: Range | None) -> str:
     if not share:
         return ""
     return (
-        f"{percent(share)} of the values lie outside the range of the data, {data_range[0]:g} to {data_range[1]:g}: "
-        f"they go from {low:.3g} to {high:.3g}. The picture shows them at its ends."
+        f"{percent(share)} of the values lie outside the range of the data, {data_range[0]:g} to {data_range[1]:g}. "
+        f"The lowest value is {low:.3g}, the highest {high:.3g}. The picture shows those outside as black or white."
     )

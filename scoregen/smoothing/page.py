@@ -64,8 +64,8 @@ it (l2), with probability at least {{ confidence }} for an input. {{ draws }} dr
 
 <h2>Most certain</h2>
 {{ gallery(most) }}
-<h2>Least certain</h2>
-{{ gallery(least) }}
+{% if least %}<h2>Least certain</h2>
+{{ gallery(least) }}{% endif %}
 <h2>Settings</h2>
 {{ settings(facts) }}
 <p>Inputs: {{ inputs }}</p>
@@ -91,9 +91,13 @@ class _Shown:
 
 
 def extremes(run: Run, count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    r"""The records of the most and of the least certain inputs, by the lower bound of the winner's probability."""
+    r"""The records of the most and of the least certain inputs, by the lower bound of the winner's probability.
+
+    None is among both: where there are few, each list has half of them.
+    """
     order = sorted(run.records, key=lambda record: (record["p_lower"], record["index"]))
-    return order[::-1][:count], order[:count]
+    most = min(count, (len(order) + 1) // 2)
+    return order[::-1][:most], order[: min(count, len(order) - most)]
 
 
 def write_page(
@@ -151,12 +155,19 @@ def write_page(
 
 
 def _settings(header: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    r"""The settings of a run, one (name, value) each; what was not set is left out."""
+    r"""The settings of a run, one (name, value) each; what was not set is left out, and digests are called so."""
+    yield from _flat({f"digest of {key}" if key in _DIGESTS else key: value for key, value in header.items()})
+
+
+_DIGESTS = ("labels", "inputs", "classifier", "answers")  # of a header; a description has a classifier of another kind
+
+
+def _flat(header: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in header.items():
         if isinstance(value, Mapping):
             prefix = "" if key == "description" else f"{key}."
-            yield from ((prefix + name, inner) for name, inner in _settings(value))
-        elif value is not None and key not in ("indices", "format", "step"):
+            yield from ((prefix + name, inner) for name, inner in _flat(value))
+        elif value not in (None, "None") and key not in ("indices", "format", "step"):
             yield key, value
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny import DIGITS, command, compose, job, train
 from torch import nn
+from ways import both_ways
 
 import scoregen
 from scoregen import jobs
@@ -20,9 +21,8 @@ from scoregen.description import option, plain
 from scoregen.errors import UserError
 from scoregen.help import JOBS, help_of
 from scoregen.jobs import Job, Plan
-from scoregen.metrics import Pixels, Settings
-from scoregen.samplers import DDIM, Heun, Karras
-from scoregen.smoothing import Gaussian
+from scoregen.metrics import Pixels
+from scoregen.samplers import Heun, Karras
 
 CLASSES = {
     cls.name(): cls for cls in vars(jobs).values() if isinstance(cls, type) and issubclass(cls, Job) and cls is not Job
@@ -129,97 +129,6 @@ def right_for(file: Path, row: int) -> None:
     for k, record in enumerate(sorted(records, key=lambda record: record["index"])):
         record["predicted"] = record["label"] if k == row else -1
     file.write_text("".join(json.dumps(line) + "\n" for line in (header, *records)))
-
-
-TENTHS = [k / 10 for k in range(1, 11)]
-FAST = {"bootstrap": 0, "subset": 50}
-
-
-def both_ways(runs: Path) -> dict[str, tuple[list[str], Job]]:
-    r"""The same values on the command line and in Python."""
-    digits, data = f"{runs}/digits", Digits()
-    heun, ddim = Heun(2, grid=Karras(7.0)), DDIM(3, grid=Karras(7.0))
-    fast = Settings(**FAST, k=3)
-    quick = ["data=digits", "features=pixels", "metrics.bootstrap=0", "metrics.subset=50", "cache=null", "n=5"]
-    measured = {"data": data, "features": Pixels(), "metrics": fast, "cache": None, "n": 5, "checkpoint": digits}
-    return {
-        "sample": (
-            [f"checkpoint={digits}", "sampler=heun", "sampler.steps=2", "n=3", "label=all", "guidance=2"],
-            scoregen.Sample(checkpoint=digits, sampler=heun, n=3, label="all", guidance=2),
-        ),
-        "restore": (
-            [f"checkpoint={runs}/log", f"images={runs}/speckled.npz", "looks=4", "probes=1"],
-            scoregen.Restore(checkpoint=f"{runs}/log", images=f"{runs}/speckled.npz", looks=4, probes=1),
-        ),
-        "impute": (
-            [f"checkpoint={runs}/table", f"table={runs}/rows.csv", "draws=2", "sampler=heun", "sampler.steps=2"],
-            scoregen.Impute(checkpoint=f"{runs}/table", table=f"{runs}/rows.csv", draws=2, sampler=heun),
-        ),
-        "interpolate": (
-            [f"checkpoint={digits}", "sampler=ddim", "sampler.steps=3", "between=[0,1]", "frames=3"],
-            scoregen.Interpolate(checkpoint=digits, sampler=ddim, between=[0, 1], frames=3),
-        ),
-        "gallery": (
-            [f"run={digits}", "sampler=ddim", "sampler.steps=3", "samplers=[ddim]", "calls=[1]", "n=10"],
-            scoregen.Gallery(checkpoint=digits, sampler=ddim, samplers=["ddim"], calls=[1], n=10),
-        ),
-        "evaluate": (
-            [f"checkpoint={digits}", "sampler=heun", "sampler.steps=2", *quick],
-            scoregen.Evaluate(sampler=heun, **measured),
-        ),
-        "sweep": (
-            [f"checkpoint={digits}", "samplers=[ddim]", "calls=[2]", *quick],
-            scoregen.Sweep(samplers=["ddim"], calls=[2], **measured),
-        ),
-        "smoothness": (
-            [f"checkpoint={digits}", "sampler=ddim", "sampler.steps=3", "pairs=2", "points=3", "inversion=1"],
-            scoregen.Smoothness(checkpoint=digits, sampler=ddim, pairs=2, points=3, inversion=1, data=data),
-        ),
-        "certify": (
-            [f"checkpoint={runs}/classifier", "data=digits", "n=200", "max_inputs=2", "noise.sigma=0.25"],
-            scoregen.Certify(checkpoint=f"{runs}/classifier", data=data, n=200, max_inputs=2, noise=Gaussian(0.25)),
-        ),
-        "predict": (
-            [f"checkpoint={runs}/classifier", "data=digits", "data.test=auto", "n=100"],
-            scoregen.Predict(checkpoint=f"{runs}/classifier", data=data, n=100),
-        ),
-        "export": (
-            [f"checkpoint={digits}", "sampler=ddim", "sampler.steps=3", "n=2", "licence=mit"],
-            scoregen.Export(checkpoint=digits, sampler=ddim, n=2, licence="mit"),
-        ),
-        "fit_grid": (
-            [f"checkpoint={digits}", "sampler=ddim", "sampler.steps=3", "n=2", "evaluations=2", "reference=4"],
-            scoregen.FitGrid(checkpoint=digits, sampler=ddim, n=2, evaluations=2, reference=4),
-        ),
-        "dual": (
-            [
-                f"selector={runs}/classifier",
-                f"experts=[{','.join([f'{runs}/classifier'] * 10)}]",
-                f"sigmas={TENTHS}".replace(" ", ""),
-                *("data=digits", "n=200", "max_inputs=2", "noise.sigma=0.25"),
-            ],
-            scoregen.Dual(
-                selector=f"{runs}/classifier",
-                experts=[f"{runs}/classifier"] * 10,
-                sigmas=TENTHS,
-                **{"data": data, "n": 200, "max_inputs": 2, "noise": Gaussian(0.25)},
-            ),
-        ),
-        "targets": (
-            [f"runs=[{runs}/small,{runs}/large]", "data=digits"],
-            scoregen.Targets(runs=[f"{runs}/small", f"{runs}/large"], data=data),
-        ),
-        "compare": ([f"runs=[{runs}/a,{runs}/b]"], scoregen.Compare(runs=[f"{runs}/a", f"{runs}/b"])),
-        "train": (
-            [*DIGITS, "trainer.steps=2"],
-            scoregen.Train(
-                data=Digits(),
-                model=option("model", "auto") | {"network": {**option("model", "auto")["network"], "channels": [4]}},
-                trainer=compose(*DIGITS, "trainer.steps=2")["trainer"],
-                preview={"_target_": "scoregen.monitors.Preview", "every": None, "n": 64, "seed": 0},
-            ),
-        ),
-    }
 
 
 @pytest.mark.parametrize("name", [name for name in JOBS if name != "demo"])  # it serves, and writes nothing

@@ -2,6 +2,7 @@ r"""Tables, curves and the page, on runs whose numbers are known by hand."""
 
 import base64
 import re
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -125,6 +126,15 @@ def test_extremes_are_ordered_by_certainty():
     assert [r["index"] for r in least] == [3, 1]
 
 
+@pytest.mark.parametrize("count", [3, 8])
+def test_no_input_is_among_the_most_and_the_least_certain(count):
+    most, least = extremes(FIVE, count)
+    assert len(most) == 3 and len(least) == 2
+    assert sorted(r["index"] for r in most + least) == [
+        r["index"] for r in sorted(FIVE.records, key=itemgetter("index"))
+    ]
+
+
 def test_curve_falls_as_the_table_does(tmp_path):
     from matplotlib.image import imread
 
@@ -158,6 +168,8 @@ def test_page_stands_alone_and_shows_each_chosen_input_with_its_noise(tmp_path, 
     assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
     assert len(set(pictures)) == len(pictures) if len(shape) == 3 else True
     assert text.count("<figcaption>") == 4
+    settings = text.split("<h2>Settings</h2>")[1]
+    assert "digest of classifier" in settings and "precision" not in settings  # what was not set is left out
     assert re.search("<th[^>]*>sampler.grid.rho</th><td>7.0</td>", text) and "checkpoint" not in text
 
 
