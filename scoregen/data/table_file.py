@@ -12,6 +12,7 @@ from scoregen.errors import UserError
 from scoregen.keys import derive_seed
 from scoregen.rng import Stream
 from scoregen.tables import Schema, TextForm, read_table
+from scoregen.tables.cells import form_in
 from scoregen.tables.text_form import stated
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class TableFile(Source):
         path: the file.
         columns: kinds of columns by their names, where the guess is not right: real, positive, zero_positive, integer,
             category, date, constant or drop.
-        separator, decimal, thousands, na_values, date_format: how a text file writes cells
+        separator, decimal, thousands, na_values, date_format, encoding, keep_default_na: how a text file writes cells
             (`scoregen.tables.TextForm`), as those of `pandas.read_csv`.
         test, validation: which data are these parts, as in `Source`; a file of a path has the same columns.
 
@@ -67,12 +68,16 @@ class TableFile(Source):
         thousands: str | None = None,
         na_values: str | Sequence[str] | None = None,
         date_format: str | None = None,
+        encoding: str = "utf-8",
+        keep_default_na: bool = True,
         test: Held = AUTO,
         validation: Held = AUTO,
     ) -> None:
         super().__init__(test=test, validation=validation)
         self.path, self.columns = path, None if columns is None else dict(columns)
-        self._written(TextForm(separator, decimal, thousands, stated("data.na_values", na_values), date_format))
+        na_values = stated("data.na_values", na_values)
+        self._written(TextForm(separator, decimal, thousands, na_values, date_format, encoding, keep_default_na))
+        self.text = form_in(path, self.text)
         self.name = Path(path).stem
         frame, forms = read_table(path, self.text)
         if date_format is not None and date_format not in forms.values():
@@ -102,6 +107,7 @@ class TableFile(Source):
     def _written(self, text: TextForm) -> None:
         self.text, self.separator, self.decimal, self.thousands = text, text.separator, text.decimal, text.thousands
         self.na_values, self.date_format = list(text.na_values) or None, text.date_format
+        self.encoding, self.keep_default_na = text.encoding, text.keep_default_na
 
     def _take(self, frame: "pd.DataFrame", forms: Mapping[str, str]) -> None:
         self.schema = Schema.guess(frame, self.columns, forms, self.text)

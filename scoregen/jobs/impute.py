@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from scoregen.checks import at_least
+from scoregen.checks import whole
 from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import announced, find_checkpoint
@@ -43,7 +43,7 @@ class Impute(FastJob):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, draws=self.draws, batch_size=self.batch_size)
+        whole(1, draws=self.draws, batch_size=self.batch_size)
         if self.table is None:
             raise UserError("table: a value is required. Give table=FILE.csv or table=FILE.parquet.")
 
@@ -51,11 +51,12 @@ class Impute(FastJob):
         from scoregen.jobs.calls import check_sampler, network_calls
         from scoregen.storage import digest
         from scoregen.tables import read_table
+        from scoregen.tables.cells import form_in
 
-        checkpoint, file = find_checkpoint(self.checkpoint), Path(str(self.table)).resolve()
+        checkpoint, file = find_checkpoint(self.checkpoint), Path(str(self.table)).expanduser().resolve()
         schema = table_of(checkpoint, "checkpoint: impute")
         text = schema.text if self.separator is None else replace(schema.text, separator=self.separator)
-        schema = replace(schema, text=text)
+        schema = replace(schema, text=form_in(file, text))
         frame, _ = read_table(file, text, "table")
         schema.encode(frame, seed=None)  # refuses what no column can have
         model = self.loaded(checkpoint, self.weights)
@@ -73,18 +74,21 @@ class Impute(FastJob):
         if others := [name for name in frame.columns if name not in known]:
             lines.insert(2, f"columns that the model does not know stay as they are: {', '.join(others)}")
         facts = origin(checkpoint, self.weights) | {"table_sha256": digest(file), "network_calls": calls}
-        return Plan(lambda: self._fill(rows, frame, out), lines, facts)
+        return Plan(lambda: self._fill(rows, frame, file, out), lines, facts)
 
-    def _fill(self, rows: RowSampler, frame: Any, out: Path) -> None:
+    def _fill(self, rows: RowSampler, frame: Any, file: Path, out: Path) -> None:
         from scoregen import parallel
         from scoregen.interruption import check_folder
         from scoregen.tables import write_table
+        from scoregen.tables.files import read_texts
 
         if parallel.rank() != 0:
             return  # rows are small; the first process fills them in
         frames = rows.impute(frame, self.draws, self.seed)
         check_folder()
+        cells = None if file.suffix.lower() == ".parquet" else read_texts(file, rows.schema.text, "table")
         for draw, filled in enumerate(frames):
-            print(write_table(filled, out / "imputed" / f"{draw}.{self.format}", rows.schema))
+            own = None if cells is None else cells.where(frame.notna() | filled.isna())
+            print(write_table(filled, out / "imputed" / f"{draw}.{self.format}", rows.schema, own))
         if self.draws > 1:
             print(write_table(spread(frames, frame), out / "spread.csv", replace(rows.schema, columns=())))

@@ -11,6 +11,7 @@ from scoregen.errors import UserError, closest
 from scoregen.jobs.conditioning import find_checkpoint, require_shape
 from scoregen.jobs.job import Plan
 from scoregen.jobs.measuring import LEAST, provenance
+from scoregen.jobs.table_rows import schema_in
 from scoregen.storage import digest
 from scoregen.tables import read_table
 
@@ -61,6 +62,28 @@ def table_plan(job: Any, out: Path) -> Plan:
 
     lines = [told(source), f"out: {out}"]
     return Plan(work, lines, facts)
+
+
+def refuse_rows(job: Any) -> None:
+    r"""Refuses rows of a table, by their file or their checkpoint, where the data are none.
+
+    Args:
+        job: an `Evaluate` whose data are no `TableFile`.
+
+    Raises:
+        UserError: the key `data` must be the table.
+    """
+    if job.checkpoint is not None:
+        rows = schema_in(find_checkpoint(job.checkpoint)) is not None
+    else:
+        path = Path(str(job.samples)).expanduser()
+        rows = path.suffix in (".csv", ".parquet") or any((path / name).is_file() for name in FILES)
+    if rows:
+        what = "samples" if job.checkpoint is None else "checkpoint"
+        raise UserError(
+            f"data: must be a table, as {what}='{getattr(job, what)}' has rows of one, got {job.data.name}. Give "
+            "data=table data.path=FILE.csv, the table of the training."
+        )
 
 
 def told(source: TableFile) -> str:

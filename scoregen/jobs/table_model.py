@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Self
 
-from scoregen.checks import at_least, whole
+from scoregen.checks import whole
 from scoregen.config import Node, build
 from scoregen.description import merged, option
 from scoregen.errors import UserError
@@ -191,6 +191,8 @@ class TableModel:
                 f"log_prob: {int(x.isnan().any(1).sum()):,} of {len(x):,} rows have missing values. Fill them in "
                 "first (impute), or leave these rows out."
             )
+        if not len(x):
+            raise UserError("log_prob: the data frame has no rows. Add some.")
         place = next(self.denoiser.parameters()).device
         parts = [log_likelihood(self.denoiser, part.to(place)).log_prob.cpu() for part in torch.split(x, batch_size)]
         return torch.cat(parts).double().numpy()
@@ -207,7 +209,7 @@ class TableModel:
         Raises:
             UserError: a value that its column cannot have.
         """
-        at_least(1, draws=draws)
+        whole(1, draws=draws)
         _check_frame(frame, "impute")
         return self._rows(sampler, batch_size).impute(frame, draws, seed)
 

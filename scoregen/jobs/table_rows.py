@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scoregen.errors import UserError
+from scoregen.parallel import say_once
 from scoregen.tables import Schema
 from scoregen.tables.column import LOGARITHMIC, Column, Value
+from scoregen.tables.schema import check_names
+from scoregen.tables.values import is_numeric
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
+
+_FAR = 4.0  # of a number in model coordinates, where a column has about the law N(0, 1/4)
 
 
 def schema_in(checkpoint: Path) -> Schema | None:
@@ -48,14 +53,17 @@ class RowSampler:
     sampler: Any
     batch_size: int = 1000
 
-    def rows(self, keys: Sequence[tuple[int, ...]], known: "Tensor | None" = None) -> "Tensor":
+    def rows(
+        self, keys: Sequence[tuple[int, ...]], known: "Tensor | None" = None, where: str = "condition"
+    ) -> "Tensor":
         r"""Vectors of rows (N, D), each a function of its own key.
 
         Args:
             keys: of the generators. known: values that are given, (1, D) for all or (N, D), nan elsewhere.
+            where: the key that gives them.
 
         Raises:
-            UserError: a value that is not finite.
+            UserError: a row that is not finite, by a value far from those of the table or else by the sampler.
         """
         import torch
 
@@ -63,6 +71,8 @@ class RowSampler:
         from scoregen.progress import progress
         from scoregen.rng import generator
 
+        if known is not None and (far := self._far(known)):
+            say_once(f"{where}: {far}, more than 8 standard deviations from the middle. Rows there are extrapolated.")
         size = 1 if self.sampler.couples_batch else self.batch_size
         found = []
         with progress(total=len(keys), description="sampling", unit="row") as bar:
@@ -76,11 +86,29 @@ class RowSampler:
                 end_if_asked()
         rows = torch.cat(found) if found else torch.empty(0, self.schema.layout.width)
         if not bool(rows.isfinite().all()):
+            if known is not None and self._far(known):
+                raise UserError(
+                    f"{where}: {self._far(known)}, too far from the values of the table for rows to be drawn. Give "
+                    "values nearer to it."
+                )
             raise UserError(
                 f"checkpoint, sampler: {int((~rows.isfinite()).any(1).sum()):,} rows hold NaN or infinity. Choose "
                 "another sampler or more steps, or check whether the training diverged."
             )
         return rows
+
+    def _far(self, known: "Tensor") -> str:
+        r"""Names a given number that lies far outside of the table; "" where none does."""
+        columns = [column for column in self.schema.columns if column.has_number]
+        if not columns:
+            return ""
+        far = self.denoiser.sde.to_chart(known)[:, : len(columns)].abs() > _FAR  # nan is not
+        if not bool(far.any()):
+            return ""
+        row, k = far.nonzero()[0].tolist()
+        value = self.schema.decode(known[row : row + 1].nan_to_num(1.0))[columns[k].name].iloc[0]
+        shown = f"{value:.6g}" if columns[k].kind != "date" else value
+        return f"{columns[k].name}={shown} lies far outside of the table"
 
     def _given(self, known: "Tensor | None") -> Any:
         if known is None or bool(known.isnan().all()):
@@ -120,6 +148,8 @@ class RowSampler:
         from scoregen.rng import Stream
 
         frame = frame.reset_index(drop=True)
+        check_names(list(frame.columns))
+        self._tell_constants(frame)
         named = [column for column in self.schema.kept if str(column.name) in map(str, frame.columns)]
         gaps = frame[[column.name for column in named]].isna()
         places = gaps.any(axis=1).to_numpy().nonzero()[0]
@@ -127,7 +157,7 @@ class RowSampler:
         found = []
         for draw in range(draws):
             keys = [(seed, Stream.RESTORE, draw, int(k)) for k in places]
-            made = self.schema.decode(self.rows(keys, known)).set_axis(places)
+            made = self.schema.decode(self.rows(keys, known, "table")).set_axis(places)
             filled = frame.copy()
             for column in named:
                 missing = gaps.index[gaps[column.name]]
@@ -135,6 +165,27 @@ class RowSampler:
                     filled[column.name] = _filled(filled[column.name], made[column.name], missing, column)
             found.append(filled)
         return found
+
+    def _tell_constants(self, frame: "pd.DataFrame") -> None:
+        r"""Says which column has other values than the one of the training."""
+        names = {str(name): name for name in frame.columns}
+        for column in self.schema.kept:
+            if column.kind != "constant" or str(column.name) not in names:
+                continue
+            other = next(
+                (v for v in frame[names[str(column.name)]].dropna().unique() if not _is_constant(v, column)), None
+            )
+            if other is not None:
+                say_once(
+                    f"table: '{column.name}' is {column.categories[0]!r} in all rows of the training, and has other "
+                    f"values here, such as {str(other)!r}, of which the model knows nothing."
+                )
+
+
+def _is_constant(value: Any, column: Column) -> bool:
+    only = column.categories[0]
+    written = value.isoformat() if hasattr(value, "isoformat") else value
+    return bool(written == only) or str(written) == str(only)
 
 
 def _filled(own: "pd.Series", made: "pd.Series", missing: "pd.Index", column: Column) -> "pd.Series":
@@ -160,10 +211,14 @@ def spread(frames: "Sequence[pd.DataFrame]", before: "pd.DataFrame") -> "pd.Data
 
     Args:
         frames: of `impute`, two or more. before: the table with its missing cells.
+
+    Raises:
+        UserError: fewer than two frames.
     """
     import pandas as pd
 
-    from scoregen.tables.guess import is_numeric
+    if len(frames) < 2:
+        raise UserError(f"spread: needs two draws or more, got {len(frames)}. Fill the table in with draws=2 or more.")
 
     gaps, found = before.reset_index(drop=True).isna(), {}
     for name in before.columns:

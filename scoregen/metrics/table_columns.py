@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scoregen.tables.column import NUMBERS
-from scoregen.tables.guess import is_numeric, nanoseconds
+from scoregen.tables.values import is_numeric, nanoseconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +87,7 @@ def _numbers(values: "pd.Series", kind: str, present: np.ndarray, where: str) ->
         import pandas as pd
 
         try:
-            moments = nanoseconds(pd.to_datetime(values, format="ISO8601"))
+            moments = nanoseconds(pd.to_datetime(values, format="ISO8601"), where)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{where} must hold dates: {error}") from error
         return np.where(present, moments / _DAY, np.nan)

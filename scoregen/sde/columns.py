@@ -138,7 +138,7 @@ class Columns(Chart):
     def _pieces(self, values: Tensor, of: int) -> _Piece:
         r"""The pieces in which values (..., D) lie, by knots (of=0) or by levels (of=1)."""
         tables = [table.on(values.device).to(values.dtype) for table in self._tables]
-        flat = values.reshape(-1, values.shape[-1]).T.contiguous()
+        flat = values.reshape(math.prod(values.shape[:-1]), values.shape[-1]).T.contiguous()
         bins = torch.searchsorted(tables[of], flat, right=True).clamp(1, tables[of].shape[1] - 1)
         parts = [table.gather(1, bins - side).T.reshape(values.shape) for table in tables for side in (1, 0)]
         left, right, low, high, first, last = parts
@@ -189,7 +189,7 @@ def _tables(knots: Sequence[Sequence[float]], levels: Sequence[Sequence[float]])
             x, y, slopes = [*x, x[-1] + 1.0], [*y, y[-1] + slopes[-1]], [*slopes, slopes[-1]]
         for row, part in zip(rows, (x, y, slopes), strict=True):
             row.append(part)
-    return [Table(torch.tensor(row, dtype=torch.float64).reshape(len(knots), -1)) for row in rows]
+    return [Table(torch.tensor(row, dtype=torch.float64).reshape(len(knots), max(most, 2))) for row in rows]
 
 
 def _slopes(x: Sequence[float], y: Sequence[float]) -> list[float]:

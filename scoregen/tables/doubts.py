@@ -4,7 +4,7 @@ A kind that the user gives is not doubted.
 """
 
 import csv
-import gzip
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from scoregen.errors import UserError
 from scoregen.parallel import say_once
+from scoregen.tables.cells import codec, opened
 from scoregen.tables.text_form import TextForm
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _FEW = 10  # different values that a category may have whatever they look like
 _PLAIN = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_WRITTEN = r"\s*[+-]?\s*[€$£¥]?\s*[.,]?\d[\d.,'’\s]*(?:[eE][+-]?\d+)?\s*[%€$£¥]?\s*"
+_WRITTEN = r"['\s]*[+-]?\s*[€$£¥]?\s*[.,]?\d[\d.,'’\s]*(?:[eE][+-]?\d+)?\s*[%€$£¥]?['\s]*"
 _CODE = r"[+-]?0\d.*"  # 00123
 _DATES = (
     r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}(?:[ T].*)?",
@@ -35,6 +36,8 @@ _MARKS = (-99, -999, -9999, -99999, 999, 9999, 99999)  # that stand for a missin
 _REMEDIES = {
     "Decimal": "Make them numbers: column.astype(float)",
     "date": "Make them dates of pandas: pandas.to_datetime(column)",
+    "datetime": "Make them dates of pandas: pandas.to_datetime(column)",
+    "Timestamp": "Make them dates of one time zone: pandas.to_datetime(column, utc=True)",
     "Timedelta": "Make them numbers: column.dt.total_seconds()",
     "Period": "Make them dates: column.dt.to_timestamp()",
 }
@@ -83,6 +86,11 @@ def doubt_texts(known: "pd.Series", key: str) -> None:
             f"{key}: the column has whole numbers beyond 64 bits, {max(texts, key=len)}. If they are names of things, "
             f"leave it out: {key}=drop; else give them in another unit."
         )
+    if texts.str.strip("' ").str.fullmatch(_PLAIN).all() and texts.str.contains("[' ]").any():
+        raise UserError(
+            f"{key}: the texts of the column are numbers with spaces or marks around them, {first!r}. Take these out "
+            f"of the table. Or give {key}=category."
+        )
     if written.all():
         raise UserError(
             f"{key}: the texts of the column look like numbers, {first!r}. Write them as 1234.5, or say how a file "
@@ -106,6 +114,15 @@ def tell_texts(known: "pd.Series", key: str) -> None:
         if first != value:
             say_once(f"{key}: {first!r} and {value!r} are two categories. Write them alike if they are one.")
             return
+
+
+def tell_names(known: "pd.Series", different: int, key: str) -> None:
+    r"""Says which texts differ in most rows, as names do."""
+    if different > max(20, 0.9 * len(known)):
+        say_once(
+            f"{key}: {different:,} of {len(known):,} texts are different, as names are, of which little can be learnt. "
+            f"Leave the column out: {chosen(key, 'drop')}."
+        )
 
 
 def tell_whole(known: "pd.Series", key: str) -> None:
@@ -163,20 +180,32 @@ def tell_merged(texts: "pd.DataFrame", separator: str) -> None:
             )
 
 
-def tell_short(texts: "pd.DataFrame", file: Path, form: TextForm) -> None:
+def tell_short(texts: "pd.DataFrame", file: Path, form: TextForm, where: str) -> None:
     r"""Says how many rows of a text file have fewer cells than there are names, which are then missing."""
     width = len(texts.columns)
-    if width < 2 or not texts.iloc[:, -1].isna().any():
+    if width < 2 or not (texts.iloc[:, -1] == "").any():
         return
-    opened = gzip.open if file.suffix == ".gz" else open
-    with opened(file, "rt", encoding="utf-8-sig", newline="") as lines:
+    with opened(file) as raw, io.TextIOWrapper(raw, codec(form), newline="") as lines:
         rows = [len(row) for row in csv.reader(lines, delimiter=form.separator) if row]
     short = [k for k, cells in enumerate(rows) if cells < rows[0]]
     if short:
         say_once(
-            f"data.path: {len(short):,} rows of '{file}' have fewer cells than the {rows[0]} names (first: row "
+            f"{where}: {len(short):,} rows of '{file}' have fewer cells than the {rows[0]} names (first: row "
             f"{short[0]}, with {rows[short[0]]}). The cells after them count as missing."
         )
+
+
+def tell_words(cells: "pd.DataFrame", typed: "pd.DataFrame", form: TextForm) -> None:
+    r"""Says which texts of a category, such as NA, were taken for "no value"."""
+    for name in cells.columns:
+        if typed[name].dtype.kind not in "OU" or not typed[name].map(lambda value: isinstance(value, str)).any():
+            continue
+        words = cells[name][cells[name].isin(list(form.missing - {"", *form.na_values}))]
+        if len(words):
+            say_once(
+                f"data.columns.{name}: {len(words):,} cells hold {words.iloc[0]!r}, which counts as no value. If it is "
+                "a value like the others, give data.keep_default_na=false."
+            )
 
 
 def doubt_names(frame: "pd.DataFrame", file: Path, where: str) -> None:
@@ -188,7 +217,7 @@ def doubt_names(frame: "pd.DataFrame", file: Path, where: str) -> None:
     fits, telling = [], False
     for name in frame.columns:
         values = frame[name]
-        if values.dtype.kind in "iuf" or str(values.dtype) == "Int64":
+        if values.dtype.kind in "iuf" or str(values.dtype) in ("Int64", "UInt64"):
             fits.append(re.fullmatch(_PLAIN, name) is not None)
             telling |= fits[-1] and not name.isdigit()
         elif values.dtype.kind == "M":

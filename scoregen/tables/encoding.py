@@ -18,12 +18,13 @@ from scoregen.errors import UserError, closest
 from scoregen.parallel import say_once
 from scoregen.tables.column import Column, Value
 from scoregen.tables.dates import dates_by, stamped
-from scoregen.tables.guess import is_numeric, nanoseconds
+from scoregen.tables.values import is_numeric, nanoseconds, plain_objects
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DAY = 86_400 * 10**9
+_FIRST, _LAST = (int(np.datetime64(day, "ns").astype(np.int64)) for day in ("1678-01-01", "2261-12-31"))
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def encode_column(values: "pd.Series", column: Column, draws: np.random.Generato
     Raises:
         UserError: values that the column cannot have.
     """
+    values = plain_objects(values) if column.has_number else values
     missing = values.isna().to_numpy(dtype=bool)
     if column.kind == "category":
         return None, _codes(values, column, missing)
@@ -81,6 +83,11 @@ def encode_column(values: "pd.Series", column: Column, draws: np.random.Generato
         return _days(values, column, missing), None
     numbers = _floats(values, column, missing)
     if column.kind == "integer":
+        if (broken := ~missing & (numbers != np.round(numbers))).any():
+            raise UserError(
+                f"{column.name}: an integer column must have whole numbers, got {int(broken.sum()):,} that are not "
+                f"(first: {numbers[broken][0]:g}). Mend them, or train with data.columns.{column.name}=real."
+            )
         spread = draws.uniform(-0.5, 0.5, len(numbers)) if draws is not None else 0.0
         return _from_origin(values, column, missing, numbers) + spread, None
     if column.kind == "real":
@@ -139,7 +146,7 @@ def _days(values: "pd.Series", column: Column, missing: np.ndarray) -> np.ndarra
                 f"{column.name}: must hold dates, got {example!r}. Give pandas' dates, or texts as 2024-01-31."
             )
         values = texts
-    moments = nanoseconds(values)
+    moments = nanoseconds(values, str(column.name))
     return np.where(missing, np.nan, (moments - int(column.origin)) / DAY)
 
 
@@ -177,7 +184,7 @@ def decode_column(column: Column, number: np.ndarray | None, hot: np.ndarray | N
     import pandas as pd
 
     if column.kind == "constant":
-        return _typed([column.categories[0]] * count, column)
+        return typed_values([column.categories[0]] * count, column)
     if column.kind == "category":
         assert hot is not None
         chosen = hot.argmax(1)
@@ -186,7 +193,7 @@ def decode_column(column: Column, number: np.ndarray | None, hot: np.ndarray | N
             return pd.Series(
                 pd.Categorical.from_codes(chosen, every, ordered=column.form == "ordered"), name=column.name
             )
-        return _typed([column.categories[k] for k in chosen], column)
+        return typed_values([column.categories[k] for k in chosen], column)
     assert number is not None
     number = number.astype(np.float64)
     if column.kind == "date":
@@ -202,9 +209,7 @@ def decode_column(column: Column, number: np.ndarray | None, hot: np.ndarray | N
 def _rounded(number: np.ndarray, column: Column) -> np.ndarray:
     r"""Numbers with the decimals of the column, or else the 7 digits that float32 has."""
     if column.decimals is None:
-        size = np.abs(number)
-        factor = 10.0 ** (6 - np.floor(np.log10(np.where(size > 0, size, 1.0))))
-        return np.round(number * factor) / factor + column.origin
+        return np.array([float(f"{value:.6e}") for value in number.tolist()]) + column.origin
     values: np.ndarray = np.round(number + column.origin, column.decimals)
     # a number > 0 is not rounded to 0
     return np.maximum(values, 10.0**-column.decimals) if column.logarithmic else values
@@ -214,7 +219,8 @@ def _float_type(dtype: str) -> str:
     return "float32" if dtype in ("float32", "float16") else "float64"
 
 
-def _typed(values: list[Value], column: Column) -> "pd.Series":
+def typed_values(values: list[Value], column: Column) -> "pd.Series":
+    r"""Values of a category or a constant, with the type of their column."""
     import pandas as pd
 
     if column.dtype.startswith("datetime64"):
@@ -252,7 +258,14 @@ def _limits(column: Column) -> tuple[int, int]:
 def _moments(number: np.ndarray, column: Column) -> "pd.Series":
     import pandas as pd
 
-    steps = np.round(number * (DAY / column.step)).astype(np.int64)
+    steps = np.round(number * (DAY / column.step))
+    low, high = ((end - int(column.origin)) // column.step for end in (_FIRST, _LAST))
+    if (outside := (steps < low) | (steps > high)).any():
+        say_once(
+            f"{column.name}: {int(outside.sum()):,} of {len(steps):,} sampled dates were outside the years 1678 to "
+            "2261, and were moved to the nearest end."
+        )
+    steps = steps.clip(low, high).astype(np.int64)
     moments = (int(column.origin) + steps * column.step).view("datetime64[ns]")
     found = pd.Series(moments, name=column.name)
     if column.is_text_date:

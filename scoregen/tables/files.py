@@ -4,9 +4,6 @@ A text file has no types. Its cells are read as texts first, and a column is of 
 back: flags, whole numbers (00123 is none), numbers, dates as 2024-01-31 or 2024-01-31 12:30:00+01:00, else texts.
 """
 
-import csv
-import gzip
-import io
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -14,12 +11,13 @@ from typing import TYPE_CHECKING
 from scoregen.errors import UserError, absent
 from scoregen.parallel import say_once
 from scoregen.storage import write_atomically
+from scoregen.tables.cells import read_cells, short, write_cells
 from scoregen.tables.column import Column
 from scoregen.tables.dates import iso_dates, stamped
-from scoregen.tables.doubts import are_values, doubt_names, tell_merged, tell_short
-from scoregen.tables.guess import is_numeric
+from scoregen.tables.doubts import are_values, doubt_names, tell_merged, tell_short, tell_words
 from scoregen.tables.schema import Schema, check_names
 from scoregen.tables.text_form import TextForm
+from scoregen.tables.values import is_numeric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,36 +55,31 @@ def read_table(
         UserError: the file is missing, empty or damaged, or a name of a column occurs twice.
     """
     library, file, text = pandas(), Path(path).expanduser(), text or TextForm()
+    if file.suffix.lower() == ".parquet" and file.is_file():
+        return _parquet(library, file, where), {}
+    cells = read_texts(file, text, where)
+    texts = cells.mask(cells.isin(list(text.missing)))
+    tell_merged(texts, text.separator)
+    found = _columns(library, texts, text)
+    doubt_names(found[0], file, where)
+    if where == "data.path":
+        tell_words(cells, found[0], text)
+    return found
+
+
+def read_texts(path: str | Path, text: TextForm, where: str) -> "pd.DataFrame":
+    r"""The cells of a text file as they stand, "" for an empty one; arguments and errors as of `read_table`."""
+    library, file = pandas(), Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"{where}: {f'{file} is not a file.' if file.exists() else absent(file)}")
-    if file.suffix.lower() == ".parquet":
-        return _parquet(library, file, where), {}
-    if not {ending.lower() for ending in file.suffixes[-2:]} & {".csv", ".tsv", ".txt"}:
+    endings = [ending.lower() for ending in file.suffixes]
+    if not ({*endings[-1:]} | ({*endings[-2:-1]} if endings[-1:] == [".gz"] else set())) & {".csv", ".tsv", ".txt"}:
         raise UserError(
             f"{where}: must be a .csv, .tsv, .txt (or one of them with .gz) or .parquet file, got '{file}'. Rename it "
             "if it is a text, and write other files with pandas."
         )
-    separator = text.separator
-    try:
-        texts = library.read_csv(
-            file,
-            sep=separator,
-            header=None,
-            dtype=str,
-            skip_blank_lines=True,
-            index_col=False,
-            na_values=list(text.na_values),
-        )
-    except library.errors.EmptyDataError as error:
-        raise UserError(f"{where}: '{file}' is empty. It must have a line of names and then rows.") from error
-    except (ValueError, OSError, EOFError, csv.Error) as error:
-        if isinstance(error, UnicodeError):
-            raise UserError(f"{where}: '{file}' is no text in UTF-8 ({_short(error)}). Save it as UTF-8.") from error
-        _check_separator(file, separator, where)
-        raise UserError(f"{where}: '{file}' cannot be read as a table ({_short(error)}). Repair it.") from error
-    names = ["" if library.isna(name) else str(name) for name in texts.iloc[0]]
-    if len(names) == 1:
-        _check_separator(file, separator, where)
+    texts = read_cells(library, file, text, where)
+    names = [str(name) for name in texts.iloc[0]]
     if are_values(names):
         raise UserError(
             f"{where}: the first line of '{file}' holds numbers ({', '.join(names[:3])}), and must hold the names of "
@@ -95,15 +88,11 @@ def read_table(
     texts = texts.iloc[1:].reset_index(drop=True)
     if not len(texts):
         raise UserError(f"{where}: '{file}' has names of columns and no rows. Add some.")
+    tell_short(texts, file, text, where)
     kept = _named(texts, names, file, where)
     names, texts = [names[k] for k in kept], texts.iloc[:, kept]
     check_names(names)
-    texts = texts.set_axis(names, axis=1)
-    tell_merged(texts, separator)
-    tell_short(texts, file, text)
-    found = _columns(library, texts, text)
-    doubt_names(found[0], file, where)
-    return found
+    return texts.set_axis(names, axis=1)
 
 
 def _named(texts: "pd.DataFrame", names: list[str], file: Path, where: str) -> list[int]:
@@ -113,30 +102,13 @@ def _named(texts: "pd.DataFrame", names: list[str], file: Path, where: str) -> l
         cells = texts.iloc[:, k]
         if name.strip():
             kept.append(k)
-        elif cells.isna().all():
+        elif (cells == "").all():
             say_once(f"{where}: column {k + 1} of '{file}' has no name and no value, and is left out.")
         elif k == 0 and list(cells) == [str(i) for i in range(len(cells))]:
             say_once(f"{where}: the first column of '{file}', without a name, numbers the rows, and is left out.")
         else:
             kept.append(k)  # refused
     return kept
-
-
-def _check_separator(file: Path, separator: str, where: str) -> None:
-    r"""Refuses a file whose first line has no separator, and another one."""
-    opened = gzip.open if file.suffix == ".gz" else open
-    with opened(file, "rt", encoding="utf-8-sig", errors="replace") as text:
-        first = text.readline(10_000).rstrip("\r\n")
-    other = next((one for one in ";\t|," if one in first and one != separator), None)
-    if separator not in first and other is not None:
-        key = "separator" if where == "table" else "data.separator"
-        raise UserError(
-            f"{where}: '{file}' has one column, {first!r}. If {other!r} stands between its cells, give {key}='{other}'."
-        )
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _parquet(library: ModuleType, file: Path, where: str) -> "pd.DataFrame":
@@ -149,7 +121,7 @@ def _parquet(library: ModuleType, file: Path, where: str) -> "pd.DataFrame":
     try:
         frame: pd.DataFrame = library.read_parquet(file)
     except (ValueError, OSError, KeyError) as error:
-        raise UserError(f"{where}: '{file}' cannot be read as a table ({_short(error)}).") from error
+        raise UserError(f"{where}: '{file}' cannot be read as a table ({short(error)}).") from error
     if frame.index.names != [None]:
         say_once(
             f"{where}: the index of '{file}', {', '.join(map(str, frame.index.names))}, is left out. If it is data, "
@@ -192,13 +164,8 @@ def _typed(library: ModuleType, texts: "pd.Series", numeric: bool) -> "tuple[pd.
         return texts, None
     if known.isin(["True", "False"]).all():
         return texts.map({"True": True, "False": False}).astype("boolean" if texts.isna().any() else "bool"), None
-    if numeric and known.str.fullmatch(_WHOLE).all():
-        try:
-            return library.to_numeric(texts).astype("int64"), None
-        except (ValueError, OverflowError):  # missing cells, or beyond 64 bits
-            whole = _nullable(library, texts)
-            if whole is not None:
-                return whole, None
+    if numeric and known.str.fullmatch(_WHOLE).all() and (whole := _whole_numbers(library, texts)) is not None:
+        return whole, None
     if numeric and known.str.fullmatch(_NUMBER).all() and not known.str.fullmatch(r"[+-]?0\d.*").any():
         digits = known.str.extract(r"\.(\d*)$")[0].fillna("").str.len()
         fixed = not known.str.contains("[eEn]").any() and digits.nunique() == 1 and int(digits.iloc[0]) > 0
@@ -208,28 +175,44 @@ def _typed(library: ModuleType, texts: "pd.Series", numeric: bool) -> "tuple[pd.
     return texts, TEXT
 
 
-def _nullable(library: ModuleType, texts: "pd.Series") -> "pd.Series | None":
-    values = [library.NA if library.isna(text) else int(text) for text in texts]
-    try:
-        found: pd.Series = library.Series(values, dtype="Int64", name=texts.name)
-    except (OverflowError, TypeError, ValueError):
+def _whole_numbers(library: ModuleType, texts: "pd.Series") -> "pd.Series | None":
+    r"""Whole numbers of 64 bits, with a sign or without one; None where some are larger."""
+    found: pd.Series = library.to_numeric(texts, errors="coerce")
+    if found.dtype in ("int64", "uint64"):
+        return found
+    values = [None if library.isna(text) else int(text) for text in texts]
+    known = [value for value in values if value is not None]
+    low, high = min(known), max(known)
+    if low < -(2**63) or high >= 2**64 or (low < 0 and high >= 2**63):
         return None
-    return found
+    kind = "Int64" if high < 2**63 else "UInt64"
+    return library.Series(values, dtype=kind, name=texts.name).astype(kind.lower() if found.notna().all() else kind)
 
 
-def write_table(frame: "pd.DataFrame", file: Path, schema: Schema) -> Path:
+def write_table(frame: "pd.DataFrame", file: Path, schema: Schema, own: "pd.DataFrame | None" = None) -> Path:
     r"""Writes a table whole or not at all, in the form of its ending: .csv or .parquet.
 
     Args:
         frame: with columns of the schema. file: where it goes. schema: says how numbers and dates are written.
+        own: for a text file, texts of the same rows and columns that stay as they are, nan for those that do not.
     """
     if file.suffix == ".parquet":
         return write_atomically(file, lambda opened: frame.to_parquet(opened, index=False))
     known = {str(column.name): column for column in schema.columns}
-    texts = {name: written(frame[name], known.get(str(name)), schema.text) for name in frame.columns}
-    text = io.StringIO()
-    pandas().DataFrame(texts).to_csv(text, index=False, lineterminator="\n", sep=schema.text.separator)
-    return write_atomically(file, lambda opened: opened.write(text.getvalue().encode()))
+    texts = [_texts(written(frame[name], known.get(str(name)), schema.text)) for name in frame.columns]
+    if own is not None:
+        kept = [own[name].tolist() for name in frame.columns]
+        texts = [
+            [old if isinstance(old, str) else new for new, old in zip(*both, strict=True)]
+            for both in zip(texts, kept, strict=True)
+        ]
+    return write_cells([str(name) for name in frame.columns], texts, file, schema.text)
+
+
+def _texts(values: "pd.Series") -> list[str]:
+    r"""The cells of a column as texts, "" for what is missing."""
+    texts = values.astype(str) if values.dtype.kind == "M" else values.map(str, na_action="ignore")
+    return ["" if gap else str(text) for text, gap in zip(texts, values.isna(), strict=True)]
 
 
 def written(values: "pd.Series", column: Column | None, text: TextForm | None = None) -> "pd.Series":

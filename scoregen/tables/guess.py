@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scoregen.errors import UserError, closest
+from scoregen.parallel import say_once
 from scoregen.tables.column import KINDS, Column
-from scoregen.tables.dates import iso_dates
-from scoregen.tables.doubts import doubt_objects, doubt_texts, tell_marks, tell_texts, tell_whole, typeable
+from scoregen.tables.dates import SEVERAL, iso_dates
+from scoregen.tables.doubts import doubt_objects, doubt_texts, tell_marks, tell_names, tell_texts, tell_whole, typeable
+from scoregen.tables.values import check_type, is_date, is_numeric, nanoseconds, plain_objects
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,24 +53,29 @@ def guess_column(values: "pd.Series", kind: str | None, form: str | None = None)
 def _column(values: "pd.Series", kind: str | None, form: str | None, key: str) -> Column:
     if kind is not None and kind not in KINDS:
         raise UserError(f"{key}: there is no kind of column '{kind}'. {closest(kind, KINDS)}")
+    if (inferred := plain_objects(values)).dtype != values.dtype and kind != "drop":
+        say_once(f"{key}: its numbers are held as objects, and become {inferred.dtype}, in samples too.")
+        values = inferred
     known = values.dropna()
-    column: dict[str, Any] = {"name": values.name, "dtype": str(values.dtype), "form": form}
+    name = values.name.item() if isinstance(values.name, np.integer) else values.name
+    column: dict[str, Any] = {"name": name, "dtype": str(values.dtype), "form": form}
     column["missing"] = len(values) - len(known)
     if kind == "drop":
         return Column(kind="drop", **column)
     if not len(known):
         raise UserError(f"{key}: the column has no value in {len(values):,} rows. Leave it out: {key}=drop.")
-    if kind in (None, "date") and (texts := _text_dates(known)) is not None:
+    check_type(values, key)
+    if kind in (None, "date") and (texts := _text_dates(known, key)) is not None:
         known, column = texts[0], column | {"form": texts[1]}
     found = kind or _guessed(known, key)
     return _MAKERS[found](known, key, column)
 
 
-def _text_dates(known: "pd.Series") -> "tuple[pd.Series, str] | None":
+def _text_dates(known: "pd.Series", key: str) -> "tuple[pd.Series, str] | None":
     r"""Texts of a data frame as dates, with their pattern; None where they are none."""
     import pandas as pd
 
-    if is_numeric(known) or _is_date(known) or not isinstance(known.iloc[0], str) or known.nunique() == 1:
+    if is_numeric(known) or is_date(known) or not isinstance(known.iloc[0], str) or _distinct(known, key) == 1:
         return None
     return iso_dates(pd, known)
 
@@ -77,24 +84,11 @@ def _key(name: object) -> str:
     return f"data.columns.{name}"
 
 
-def is_numeric(values: "pd.Series") -> bool:
-    r"""Whether the values are numbers (flags are none)."""
-    from pandas.api import types
-
-    return bool(types.is_numeric_dtype(values) and not types.is_bool_dtype(values))
-
-
-def _is_date(values: "pd.Series") -> bool:
-    from pandas.api import types
-
-    return bool(types.is_datetime64_any_dtype(values))
-
-
 def _guessed(known: "pd.Series", key: str) -> str:
     different = _distinct(known, key)
     if different == 1:
         return "constant"
-    if _is_date(known):
+    if is_date(known):
         return "date"
     if not is_numeric(known):
         doubt_objects(known, key)
@@ -105,6 +99,7 @@ def _guessed(known: "pd.Series", key: str) -> str:
                 f"learnt of them. Leave it out: {key}=drop; or give {key}=category."
             )
         tell_texts(known, key)
+        tell_names(known, different, key)
         return "category"
     numbers = _numbers(known, key)
     tell_marks(numbers, key)
@@ -115,17 +110,18 @@ def _guessed(known: "pd.Series", key: str) -> str:
         return "integer"
     zeros = int((numbers == 0).sum())
     if numbers.min() > 0:
-        return "positive"
+        return "real" if _is_narrow(numbers) else "positive"
     return "zero_positive" if numbers.min() == 0 and zeros >= max(_ZEROS[0], _ZEROS[1] * len(known)) else "real"
 
 
 def _distinct(known: "pd.Series", key: str) -> int:
     try:
         return int(known.nunique())
-    except TypeError as error:
+    except (TypeError, NotImplementedError) as error:  # of pyarrow the second
+        other = next((value for value in known if not isinstance(value, str)), known.iloc[0])
         raise UserError(
-            f"{key}: the column holds values of type {type(known.iloc[0]).__name__}, which are no numbers, texts, "
-            f"flags or dates. Leave it out: {key}=drop."
+            f"{key}: the column holds values of type {type(other).__name__}, which are no numbers, texts, flags or "
+            f"dates. Leave it out: {key}=drop."
         ) from error
 
 
@@ -172,15 +168,23 @@ def _check_size(numbers: np.ndarray, key: str) -> None:
 
 def _real(known: "pd.Series", key: str, column: dict[str, Any]) -> Column:
     numbers = _numbers(known, key)
-    # what is far from 0 compared with its spread would lose its digits in float32
-    middle = float(np.median(numbers))
-    origin = middle if abs(middle) > 1000 * (numbers.max() - numbers.min() or 1.0) else 0.0
+    origin = float(np.median(numbers)) if _is_narrow(numbers) else 0.0
     _check_size(numbers - origin, key)
     return Column(kind="real", decimals=_decimals(numbers), origin=origin, **column)
 
 
+def _is_narrow(numbers: np.ndarray) -> bool:
+    r"""Whether numbers are so far from 0, compared with their spread, that float32 would lose their digits."""
+    return bool(abs(np.median(numbers)) > 1000 * (numbers.max() - numbers.min() or 1.0))
+
+
 def _positive(known: "pd.Series", key: str, column: dict[str, Any]) -> Column:
     numbers = _numbers(known, key)
+    if numbers.min() > 0 and _is_narrow(numbers):
+        say_once(
+            f"{key}: its values span {numbers.min():.10g} to {numbers.max():.10g}, and a logarithm of 7 digits loses "
+            f"most of that. Give {key}=real."
+        )
     _refuse_below(numbers, key, numbers <= 0, "> 0", "positive", "zero_positive" if numbers.min() == 0 else "real")
     _check_size(numbers, key)
     return Column(kind="positive", decimals=_decimals(numbers), **column)
@@ -217,8 +221,6 @@ def _integer(known: "pd.Series", key: str, column: dict[str, Any]) -> Column:
         )
     least, most = int(known.min()), int(known.max())  # exact beyond 2^53
     if most - least >= 2**24:
-        from scoregen.parallel import say_once
-
         say_once(
             f"{key}: its whole numbers span {most - least:,}, and samples have 7 digits of that. If they are numbers "
             f"of things, as keys are, leave the column out: {key}=drop."
@@ -229,7 +231,7 @@ def _integer(known: "pd.Series", key: str, column: dict[str, Any]) -> Column:
 def _category(known: "pd.Series", key: str, column: dict[str, Any]) -> Column:
     import pandas as pd
 
-    if _is_date(known):
+    if is_date(known):
         raise UserError(f"{key}: dates cannot be a category. Give {key}=date, or the column as texts.")
     if is_numeric(known):
         _numbers(known, key)
@@ -260,32 +262,24 @@ def _constant(known: "pd.Series", key: str, column: dict[str, Any]) -> Column:
     if (different := _distinct(known, key)) != 1:
         raise UserError(f"{key}: a constant column must have one value, got {different:,}. Leave {key} out.")
     value = known.iloc[0]
-    kept = value.isoformat() if _is_date(known) else _plain(value, key)
+    kept = value.isoformat() if is_date(known) else _plain(value, key)
     if isinstance(kept, float) and not np.isfinite(kept):
         raise UserError(f"{key}: its value is infinite. Numbers must be finite: leave it out: {key}=drop.")
     return Column(kind="constant", categories=(kept,), **column)
 
 
 def _date(known: "pd.Series", key: str, column: dict[str, Any]) -> Column:
-    if not _is_date(known):
+    if not is_date(known):
         raise UserError(
-            f"{key}: the column has values that are no dates, {known.iloc[0]!r}. Dates are those of pandas, or texts "
-            "as 2024-01-31 or 2024-01-31 12:30:00 in a file."
+            f"{key}: the column has values that are no dates, {str(known.iloc[0])!r}. Dates are those of pandas, or "
+            "texts as 2024-01-31 or 2024-01-31 12:30:00 in a file."
         )
-    moments = nanoseconds(known)
+    if str(column.get("form")).endswith(SEVERAL):
+        say_once(f"{key}: its moments have several time zones, and become UTC. Samples are written as 12:30Z.")
+    moments = nanoseconds(known, key)
     step = int(np.gcd.reduce(np.abs(moments - moments.min()))) or 1
     kept = next(unit for unit in (_DAY, 3600 * 10**9, 60 * 10**9, 10**9, 10**6, 1000, 1) if step % unit == 0)
     return Column(kind="date", origin=int(moments.min()), step=kept, **column)
-
-
-def nanoseconds(values: "pd.Series") -> np.ndarray:
-    r"""Moments as whole nanoseconds since 1970, in UTC where they have a time zone, (N,) int64."""
-    import pandas as pd
-
-    if isinstance(values.dtype, pd.DatetimeTZDtype):
-        values = values.dt.tz_convert("UTC").dt.tz_localize(None)
-    moments: np.ndarray = values.to_numpy(dtype="datetime64[ns]").astype(np.int64)
-    return moments
 
 
 _MAKERS: dict[str, Callable[["pd.Series", str, dict[str, Any]], Column]] = {

@@ -2,6 +2,7 @@ r"""A table: its columns in order, and rows as vectors and back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from scoregen.errors import UserError, closest
 from scoregen.tables.column import Column, Value
 from scoregen.tables.dates import dates_by, stamped
-from scoregen.tables.encoding import Layout, decode_column, encode_column, one_hots
+from scoregen.tables.encoding import Layout, decode_column, encode_column, one_hots, typed_values
 from scoregen.tables.guess import guess_column
 from scoregen.tables.text_form import TextForm
 
@@ -52,7 +53,8 @@ class Schema:
         check_names(list(frame.columns))
         if len(frame) < 2:
             raise UserError(f"data: a table must have at least 2 rows, got {len(frame)}. Add some.")
-        wanted, names = dict(overrides or {}), [str(name) for name in frame.columns]
+        wanted = {str(name): kind for name, kind in (overrides or {}).items()}
+        names = [str(name) for name in frame.columns]
         for name in wanted:
             if name not in names:
                 raise UserError(f"data.columns.{name}: the table has no such column. {closest(name, names)}")
@@ -105,6 +107,7 @@ class Schema:
         Raises:
             UserError: a column is missing, or has values that it cannot have.
         """
+        check_names(list(frame.columns))
         named = {str(name): name for name in frame.columns}
         numbers, hots = [], []
         for k, column in enumerate(self.columns):
@@ -148,11 +151,13 @@ class Schema:
         """
         import pandas as pd
 
+        if not isinstance(given, Mapping):
+            raise UserError(f"{where}: must be values of columns, {{species: cat, dose: 2.5}}, got {given!r:.60}.")
         columns = {str(name): self.column(str(name), where) for name in given}
         data = {}
         for name, column in columns.items():
             value = given[name]
-            if value is None or value != value:  # nan
+            if pd.api.types.is_scalar(value) and pd.isna(value):
                 raise UserError(f"{where}.{name}: must be a value, got {value}. Leave the column out.")
             data[column.name] = self._series(column, value, f"{where}.{name}")
         frame = pd.DataFrame(data)
@@ -173,7 +178,7 @@ class Schema:
         if column.kind == "constant":
             if str(value) != str(column.categories[0]):
                 raise UserError(f"{key}: is {column.categories[0]!r} in all rows of the table, got {value!r}.")
-            value = column.categories[0]
+            return typed_values([column.categories[0]], column)
         if column.kind == "category":
             return pd.Series([_category_of(column, value, key)], dtype=object)
         try:
@@ -181,6 +186,8 @@ class Schema:
                 raise UserError(f"{key}: must be a whole number, got {value!r}.")
             if column.has_number and column.kind != "date":
                 return pd.Series([value if isinstance(value, int) else float(value)])
+            if not isinstance(value, str | date | np.datetime64):
+                raise UserError(f"{key}: must be a date as 2024-01-31 or 2024-01-31 12:30, got {value!r}.")
             if isinstance(value, str):
                 dates = dates_by(pd, pd.Series([value]), column.form)
                 if dates is None:
@@ -192,7 +199,9 @@ class Schema:
         except (ValueError, TypeError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"{key}: must be a value of a {column.kind} column, got {value!r}.") from error
+            zones = "without a time zone" if "," not in column.dtype else "with a time zone"
+            remedy = f" The table has dates {zones}." if column.kind == "date" else ""
+            raise UserError(f"{key}: must be a value of a {column.kind} column, got {value!r}.{remedy}") from error
 
     def plain(self) -> list[dict[str, Any]]:
         r"""As plain data, for a configuration."""

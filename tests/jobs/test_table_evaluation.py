@@ -115,6 +115,13 @@ def test_mistakes_stop_before_any_work(table, tmp_path, changes, text):
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
+def test_rows_that_are_measured_against_other_data_are_refused(table, tmp_path):
+    r"""It was a message about features."""
+    pets(9).to_csv(tmp_path / "made.csv", index=False)
+    with pytest.raises(UserError, match=r"data: must be a table, as samples='.*made.csv' has rows .*data=table"):
+        job("evaluate", "data=digits", f"samples={tmp_path / 'made.csv'}").run(tmp_path / "out")
+
+
 def test_a_target_is_of_tables_only(tmp_path):
     with pytest.raises(UserError, match=r"target: is a column of a table \(data=table\), got target='x'. Leave it out"):
         job("evaluate", "data=digits", "features=pixels", "samples=a", "target=x").run(tmp_path / "out")

@@ -1,5 +1,6 @@
 r"""Tables by their commands: trained, sampled, filled in; and TableModel in Python."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,7 @@ def test_rows_do_not_depend_on_the_batch(run, tmp_path):
         (["format=csv", "condition={species: cow}"], "condition.species: the column has no category 'cow'"),
         (["format=csv", "condition={colour: red}"], "condition.colour: the table has no such column"),
         (["format=csv", "condition={price: -1}"], "condition.price: .*values > 0"),
+        (["format=csv", "condition={size: 1e30}"], "condition: size=1e.30 lies far outside of the table, too far"),
         (["format=npz", "condition={species: cat}"], "condition: is for rows of a table"),
         (["format=csv", "guidance=2"], "guidance: is not for rows of a table"),
         ([], "format: png needs .* Give format=csv"),
@@ -131,6 +133,30 @@ def test_missing_cells_are_filled_in_and_the_others_stay(run, tmp_path):
         )
         pd.testing.assert_frame_equal(found[before.notna()], before, check_dtype=False)
     assert (spread.notna() == before.isna()).to_numpy().all() and spread["size"].max() > 0
+
+
+def test_a_value_far_outside_of_the_table_is_told(run, tmp_path, capsys):
+    given = [f"checkpoint={run / 'run'}", "n=2", "format=csv", "sampler.steps=3", "condition={size: 1e8}"]
+    job("sample", *given).run(tmp_path)
+    assert "condition: size=1e+08 lies far outside of the table, more than 8" in capsys.readouterr().err
+
+
+def test_a_file_in_another_encoding_is_filled_in_byte_for_byte(tmp_path):
+    rows = ["Köln;1,50", "Bonn;+2,5", ";0,75", "Köln;1,25"] * 6
+    raw = "\r\n".join(["Stadt;x", *rows, ""]).encode("latin-1")
+    (tmp_path / "a.csv").write_bytes(raw)
+    form = ["data.encoding=latin-1", 'data.separator=";"', 'data.decimal=","']
+    run = train(tmp_path / "run", *TINY, f"data.path={tmp_path / 'a.csv'}", *form)
+    given = [f"checkpoint={run}", f"table={tmp_path / 'a.csv'}", "draws=1", "sampler.steps=2"]
+    found = (job("impute", *given).run(tmp_path / "out") / "imputed" / "0.csv").read_bytes()
+    assert found.replace(b"Bonn;0,75", b";0,75").replace("Köln;0,75".encode("latin-1"), b";0,75") == raw
+
+
+def test_a_table_of_categories_alone_is_learnt_and_sampled():
+    frame = pd.DataFrame({"k": ["a", "b", "c", "a"] * 10, "f": [True, False] * 20})
+    model = scoregen.TableModel(steps=1, width=8, depth=1).fit(frame)
+    rows = model.sample(5, condition={"k": "b"})
+    assert (rows["k"] == "b").all() and rows.dtypes.equals(frame.dtypes)
 
 
 def test_a_file_with_few_values_is_filled_in_by_the_kinds_of_the_training(tmp_path):
@@ -171,7 +197,8 @@ def test_rows_of_another_file_have_draws_of_their_own(run):
     from scoregen.data import TableFile
 
     path = str(run / "pets.csv")
-    source = TableFile(path, test=path, validation=path)
+    others = [shutil.copy(path, run / f"again{k}.csv") for k in range(2)]  # the same rows, and not the same file
+    source = TableFile(path, test=others[0], validation=others[1])
     parts = [source.part(name).in_units(slice(None))[0] for name in ("train", "validation", "test")]
     column = source.schema.layout.places(source.schema.columns)["children"][0]
     for x, y in ((0, 1), (0, 2), (1, 2)):

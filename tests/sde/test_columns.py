@@ -83,3 +83,10 @@ def test_missing_values_stay_missing_and_wrong_ones_are_named():
 def test_arguments_that_are_no_chart_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         Columns(**given)
+
+
+def test_a_table_of_categories_alone_has_a_chart():
+    chart = Columns(**Columns.fit(torch.empty(4, 0), []))
+    y = torch.eye(4)[:, :3]
+    for found in (chart.forward(y), chart.inverse(y), chart.inverse_derivatives(y)[0] * y):
+        assert torch.equal(found, y)

@@ -103,8 +103,8 @@ def test_a_remedy_can_be_typed_whatever_the_name_of_the_column(capsys):
 FILES = {
     "no names": (b"1.5,2\n2.5,3\n", "the first line of .* holds numbers .1.5, 2., .*Add a line of names"),
     "semicolons and commas": (b"a;b\n1,5;2\n2,5;3\n", "has one column, 'a;b'.* give data.separator=';'"),
-    "latin-1": ("a,\xe9\n1,2\n3,4\n".encode("latin-1"), "is no text in UTF-8 .*Save it as UTF-8"),
-    "utf-16": ("a,b\n1,2\n3,4\n".encode("utf-16"), "is no text in UTF-8"),
+    "latin-1": ("a,\xe9\n1,2\n3,4\n".encode("latin-1"), "is no text in utf-8 .*Give data.encoding=latin-1"),
+    "utf-16": ("a,b\n1,2\n3,4\n".encode("utf-16"), "is no text in utf-8 .*Give data.encoding=utf-16"),
     "index": (b",a\n3,1.5\n7,2.5\n", "got ''. Name each column; an index that pandas wrote .*index=False"),
     "a row as names": (
         b"1.5,cat,2021-01-05\n2.5,cat,2021-01-06\n",
