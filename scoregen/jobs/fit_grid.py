@@ -116,7 +116,7 @@ class FitGrid(FastJob):
             "accepted": found.accepted,
             "levels": levels,
             "sigmas": [*levels, 0.0],  # as EulerDiscreteScheduler takes them
-            "flow_sigmas": [level / (1 + level) for level in levels],  # as FlowMatchEulerDiscreteScheduler does
+            "flow_sigmas": [level / (1 + level) for level in levels],  # of FlowMatchEulerDiscreteScheduler, shift=1
             "rmse_of_the_grid": list(found.before),
             "rmse_of_the_fit": list(found.after),
         }
@@ -129,7 +129,7 @@ class FitGrid(FastJob):
             print(f"the fitted levels are not better on both sets of other starts: the levels are those of {grid}")
         text = ", ".join(map(str, levels))  # all digits: a first level that is rounded up lies outside the process
         print(f"'sampler.grid={{_target_: scoregen.samplers.Levels, values: [{text}]}}'")
-        print(f"diffusers: sigmas=[{text}, 0.0] (of a flow-matching scheduler: flow_sigmas of fit.json)")
+        print(f"diffusers: sigmas=[{text}, 0.0]; of a flow-matching scheduler with shift=1: flow_sigmas of fit.json")
         print(out / "levels.yaml")
 
     def result(self, out: Path) -> float | None:

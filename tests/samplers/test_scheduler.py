@@ -331,3 +331,15 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="that begins a step"):
         scheduler.step(torch.zeros(1, 2), 17.3, torch.zeros(1, 2))
     assert len(scheduler) == 1000 and EDM().s_max == 80.0
+
+
+def test_levels_of_a_fit_are_the_sigmas_of_diffusers():
+    r"""As `scoregen fit_grid` writes them: s with a final 0, and s/(1 + s) for flow matching without a shift."""
+    levels = [12.5, 2.25, 0.3, 0.05]
+    scheduler = diffusers.EulerDiscreteScheduler(**BETAS)
+    scheduler.set_timesteps(sigmas=[*levels, 0.0])
+    assert scheduler.sigmas.tolist() == pytest.approx([*levels, 0.0], rel=1e-6)
+    assert len(scheduler.timesteps) == 4
+    straight = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
+    straight.set_timesteps(sigmas=[s / (1 + s) for s in levels])
+    assert straight.sigmas.tolist() == pytest.approx([*(s / (1 + s) for s in levels), 0.0], rel=1e-6)
