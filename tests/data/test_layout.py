@@ -51,7 +51,8 @@ def test_an_ambiguous_shape_is_asked_for_and_taken_as_stated(tmp_path, sample):
 
 
 def test_a_stated_layout_wins_over_the_shape(tmp_path):
-    assert npz(tmp_path, (16, 16, 3), layout="channels_first")[1].shape == (16, 16, 3)
+    x, source = npz(tmp_path, (16, 16, 3), layout="channels_first")
+    assert source.shape == (16, 16, 3) and np.array_equal(source.train[:][0].numpy(), x)
 
 
 @pytest.mark.parametrize("sample", [(16, 20), (7,)], ids=str)

@@ -212,9 +212,11 @@ def test_a_damaged_image_is_named(tmp_path):
 def test_a_picture_stands_as_its_camera_noted(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turned by a quarter
+    stored = np.arange(24, dtype=np.uint8).reshape(4, 6)
     for i in range(2):
-        Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6)).save(tmp_path / f"{i}.png", exif=exif)
-    assert Folder(str(tmp_path)).shape == (1, 6, 4)
+        Image.fromarray(stored).save(tmp_path / f"{i}.png", exif=exif)
+    seen = Folder(str(tmp_path), test="none").train[[0]][0][0, 0]
+    np.testing.assert_array_equal(seen.numpy(), np.rot90(stored, -1))  # its first row is the last column
 
 
 def test_hidden_files_are_left_out_and_deeper_folders_refused(tmp_path):
