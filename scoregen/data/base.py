@@ -80,6 +80,7 @@ class Source(ABC):
     argument_attributes: ClassVar[dict[str, str]] = {"test": "test_from", "validation": "validation_from"}
 
     def __init__(self, augmentation: Augmentation | None = None, test: Held = AUTO, validation: Held = AUTO) -> None:
+        test, validation = (str(choice) if isinstance(choice, Path) else choice for choice in (test, validation))
         check_held(test=test, validation=validation)
         self.augmentation, self.test_from, self.validation_from = augmentation, test, validation
 
@@ -165,15 +166,11 @@ class Source(ABC):
         sizes = {name: len(part) for name, part in self._stored.items()}
         divided = divide(sizes, self.test_from, self.validation_from, self.seed_of_parts)
         parts = {name: _assembled(self._stored, pieces) for name, pieces in divided.items() if pieces}
-        check_labels_of(parts, self.name, self._classes_of_labels(), self.class_names)
+        if getattr(self, "captions", None) is None:  # whose labels number texts
+            check_labels_of(parts, self.name, self.num_classes, self.class_names)
         if self.max_corrupt:  # numbers are reported on the test part, so nothing stands in for its samples
             parts |= {name: Tolerant(part, self.max_corrupt) for name, part in parts.items() if name != "test"}
         return parts
-
-    def _classes_of_labels(self) -> int | None:
-        r"""How many labels there are: classes, or captions."""
-        captions = getattr(self, "captions", None)
-        return self.num_classes if captions is None else len(captions)
 
     def told(self, name: Name, count: int | None = None) -> str:
         r"""A part in words, with the number of its samples that are used: "4 of 4 test images, held out of 40"."""

@@ -197,7 +197,7 @@ def test_rows_of_another_file_have_draws_of_their_own(run):
     from scoregen.data import TableFile
 
     path = str(run / "pets.csv")
-    others = [shutil.copy(path, run / f"again{k}.csv") for k in range(2)]  # the same rows, and not the same file
+    others = [str(shutil.copy(path, run / f"again{k}.csv")) for k in range(2)]  # the same rows, and not the same file
     source = TableFile(path, test=others[0], validation=others[1])
     parts = [source.part(name).in_units(slice(None))[0] for name in ("train", "validation", "test")]
     column = source.schema.layout.places(source.schema.columns)["children"][0]

@@ -270,7 +270,10 @@ def test_vectors_are_measured_as_they_are_and_the_reference_is_not_the_first_one
     r"""Data far outside [0, 1], sorted: mean and covariance of all of it, had they been cut off, would be others."""
     real = torch.linspace(-5, 5, 400).reshape(100, 4)
 
-    hook = Quality(Source(real, real), DDIM(1), Pixels(), every=1, n=8, reference=50)
+    class Vectors(Source):
+        range = None
+
+    hook = Quality(Vectors(real, real), DDIM(1), Pixels(), every=1, n=8, reference=50)
     found = hook._real(torch.device("cpu"))
     assert found.min() < -4 and found.max() > 4
     assert len(found) == 50
