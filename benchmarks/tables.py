@@ -5,7 +5,8 @@ r"""Synthetic tables: ours beside ForestDiffusion, CTGAN and a Gaussian copula, 
     PYTHONPATH=PEERS python benchmarks/tables.py --models ForestDiffusion CTGAN "Gaussian copula" --cache CACHE
     python benchmarks/tables.py --cache CACHE
 
-What a model makes is kept in the cache, so that one that is there is not made again. A fifth of the rows is held out;
+What a model makes of a table and a seed is kept in the cache, so that a run that was cut goes on where it was, and
+`--cached` shows what is there. One thread: OMP_NUM_THREADS=1. A fifth of the rows is held out;
 a model makes as many rows as it was trained on. All numbers compare with the held-out rows, which no model has seen:
 
     W1              Wasserstein distance of a column of numbers, in its standard deviations; mean over columns
@@ -55,7 +56,9 @@ def made(name: str, table: Table, seed: int, file: Path) -> tuple[pd.DataFrame, 
         file.parent.mkdir(parents=True, exist_ok=True)
         found.rows.to_csv(file, index=False)
         log_prob = np.nan if found.log_prob is None else found.log_prob
-        facts.write_text(json.dumps({"log_prob": log_prob, "seconds": seconds}))
+        partial = facts.with_suffix(".partial")  # a run that is cut leaves no half of it
+        partial.write_text(json.dumps({"log_prob": log_prob, "seconds": seconds}))
+        partial.replace(facts)
         print(f"{file.stem}: {seconds:.0f} s", file=sys.stderr, flush=True)
     kept = json.loads(facts.read_text())
     return pd.read_csv(file, keep_default_na=False, na_values=[""]), kept["log_prob"], kept["seconds"]
