@@ -5,7 +5,7 @@ r"""Error against network calls, beside diffusers and azula.
 The data are a two-dimensional mixture with an exact denoiser, so that solvers alone are compared: same grid (Karras,
 80 to 0.002, rho 7, then 0), same start (2000 draws of the exact law at 80), one process, float64. Error: root mean
 square distance to the exact end of each trajectory. Exit status 1 if another package is ahead of the best of ours at
-any number of calls; with --fitted, where the levels of every sampler are fitted to 64 other starts in the same way, if
+any number of calls; with --fitted, where the levels of every sampler are fitted to 256 other starts in the same way, if
 the best of ours has more than .95 of the error of the best of the others fitted, or .5 of theirs on Karras.
 """
 
@@ -269,7 +269,7 @@ def main() -> None:
     if options.fitted:
         from fitted_levels import compare
 
-        starts = MIXTURE.sample(64, torch.Generator().manual_seed(1), 80.0)
+        starts = MIXTURE.sample(256, torch.Generator().manual_seed(1), 80.0)
         ends = (starts, runner(VelocityABM)(starts, 100))
         karras = {name: dict(zip(CALLS, (error for error, _ in row), strict=True)) for name, row in other.items()}
         ahead &= compare(MIXTURE.sde, (ours(), theirs()), ((u, end), ends), karras)
