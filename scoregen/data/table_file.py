@@ -33,7 +33,7 @@ class TableRows(ArrayDataset):
 
     def __init__(self, x: Tensor) -> None:
         super().__init__(x.nan_to_num(0.0, posinf=float("inf"), neginf=-float("inf")))
-        self._x = x
+        self.stored = x
 
 
 class TableFile(Source):
