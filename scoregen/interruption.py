@@ -52,7 +52,7 @@ class Interruption(Signals):
         return Interrupted(
             128 + by,
             f"{by.name} ended the job before it was done. What is finished stays in '{self.owners[0].folder}'. Give "
-            "the same command with this folder to go on.",
+            "the same command with this folder as out to resume it.",
         )
 
 
