@@ -3,6 +3,7 @@ r"""The contract of a source: what the data are, and their parts: index -> x (B,
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from inspect import signature
@@ -16,6 +17,7 @@ from scoregen.data.augment import Augmentation
 from scoregen.data.damage import Tolerant
 from scoregen.data.indexed import UNIT, ArrayDataset, Dataset, Index, Joined, LazyDataset, Range, Subset
 from scoregen.data.labels import check_labels_of, tell_unlabelled
+from scoregen.data.opening import Damaged
 from scoregen.data.parts import (
     ALL,
     AUTO,
@@ -157,9 +159,10 @@ class Source(ABC):
         own = not type(part).__module__.startswith("scoregen.")
         if self.range is None or not len(part) or not (own or isinstance(part, ArrayDataset)):
             return
-        x = part.stored if isinstance(part, ArrayDataset) else part[[0, len(part) // 2, len(part) - 1]][0]
-        if x.is_floating_point():
-            check_units(x, self.range, f"the {name} part of {self.name}")
+        with suppress(Damaged):  # a training counts them
+            x = part.stored if isinstance(part, ArrayDataset) else part[[0, len(part) // 2, len(part) - 1]][0]
+            if x.is_floating_point():
+                check_units(x, self.range, f"the {name} part of {self.name}")
 
     @cached_property
     def _parts(self) -> dict[Name, Dataset]:

@@ -79,9 +79,9 @@ class Pictures(LazyDataset):
         self.alike = found
         tell_resized(sizes, found.kind.height, name)
         with suppress(Damaged):  # a training counts them
-            places, full = spread(len(self), _READ), {8: 255, 16: 65535}.get(found.kind.bits)
+            places, scale = spread(len(self), _READ), {8: 255, 16: 65535}.get(found.kind.bits)
             some = f" ({len(places)} of {len(self):,} looked at)" if len(places) < len(self) else ""
-            tell_flat(self.in_units(places)[0], self.range, name + some, full)
+            tell_flat(self.in_units(places)[0], self.range, name + some, scale)
         return found
 
     def read(self, places: list[int]) -> Tensor:

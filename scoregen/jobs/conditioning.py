@@ -130,8 +130,10 @@ def told_unlabelled(checkpoint: Path, labels: Any, guidance: float) -> list[str]
         return []
     if labels is not None and guidance == 1:
         return []
-    what = "label: none is given" if labels is None else f"guidance: {guidance:g} asks for samples without a label"
-    return [f"{what}, and the training had loss.label_dropout=0: what the network says without one was not learned"]
+    never = "the training had loss.label_dropout=0, so that the network never learned to do without one"
+    if labels is None:
+        return [f"label: none is given, and {never}. Give label=all."]
+    return [f"guidance: {guidance:g} asks for samples without a label, and {never}. Give guidance=1."]
 
 
 def values_of(node: Any, key: str) -> list[Any]:

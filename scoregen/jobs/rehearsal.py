@@ -98,7 +98,7 @@ def check_loss(loss: Any, model: Any, source: Source, steps: int) -> None:
         raise UserError(f"data: {type(loss).__name__} needs labels, {source.name} has none.")
     _check_labels(loss, model, source)
     _check_told(loss, model)
-    if label is not None and getattr(loss, "label_dropout", 0):
+    if label is not None and getattr(loss, "label_dropout", False):
         label = torch.where(torch.arange(len(label)) == 0, label, -1)  # as some will be in the training
     try:
         loss.begin(model)

@@ -57,7 +57,7 @@ def test_information_needs_a_network_that_does_without_labels(tmp_path):
         label: job("sample", f"checkpoint={folder}", f"label={label}").plan(tmp_path / "s").lines
         for label in ("null", 3)
     }
-    assert "label: none is given, and the training had loss.label_dropout=0: what the" in " ".join(lines["null"])
+    assert "label: none is given, and the training had loss.label_dropout=0, so that" in " ".join(lines["null"])
     assert "label_dropout" not in " ".join(lines[3])
     guided = job("sample", f"checkpoint={folder}", "label=3", "guidance=2").plan(tmp_path / "s").lines
     assert "guidance: 2 asks for samples without a label, and the training had" in " ".join(guided)
