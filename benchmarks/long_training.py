@@ -7,7 +7,7 @@ The network is the `UNet2DModel` inside `data=digits model.network.channels=[32,
 the 1,617 digits of the training part, 128 a step. Ours beside it:
 
     python train.py data=digits conditional=false model.network.channels=[32,64] trainer.steps=9000 \
-        trainer.batch_size=128 trainer.ema_halflife=20000 hydra.run.dir=outputs/long_scoregen
+        trainer.batch_size=128 trainer.ema_halflife=20000 trainer.resume=auto hydra.run.dir=outputs/long_scoregen
     scoregen evaluate samples=outputs/long_diffusers/calls_035 data=digits features=pixels n=1000
 
 Each peer has what its authors advise:
