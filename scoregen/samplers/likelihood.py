@@ -73,7 +73,7 @@ def log_likelihood(
         x: data (B, *S) in its own units and in the dtype of the denoiser. Discrete data are dequantised by the caller
             (`scoregen.metrics.dequantise`).
         label: (B,) integers, for log p(x | label).
-        solver: RK4 with 64 steps unless given.
+        solver: RK4 with 64 steps unless given; it needs the divergence once a step, other solvers at every call.
         probes: 0 for the exact divergence (d backward passes a call), or the number of Hutchinson probes (Rademacher,
             fixed along the path). Exact up to 64 numbers a sample unless given, two probes above.
         generator: for the probes.
@@ -96,10 +96,10 @@ def log_likelihood(
     with torch.no_grad():
         y, log_det = sde.to_chart(x), sde.log_det(x)
         divergence, count = divergence_of(y, probes, generator)
-        flow = _JointFlow(denoiser, label, y.shape, divergence)
-        state = torch.cat([y.flatten(1), y.new_zeros(len(y), max(count, 1))], 1)
-        end = (RK4() if solver is None else solver)(flow, state, math.log(low), math.log(high))
-        u, integrals = end[:, :d].reshape(y.shape), end[:, d:]
+        flow, rule = _Flow(denoiser, label, y.shape, divergence), RK4() if solver is None else solver
+        state = y.flatten(1), y.new_zeros(len(y), max(count, 1))
+        end, integrals = rule.with_integral(flow, flow.with_rate, state, math.log(low), math.log(high))
+        u = end.reshape(y.shape)
         log_prob = normal_log_prob(u, *prior_moments(sde, high, u)) + integrals.mean(1) + log_det
         bits = -log_prob / (math.log(2) * d) + (0.0 if levels is None else math.log2(levels))
         assert flow.dimension is not None
@@ -186,19 +186,23 @@ class Hutchinson:
         return torch.stack(columns, 1)
 
 
-class _JointFlow:
-    r"""The field of (u, integrals of the divergence) in tau = log s, counting its calls."""
+class _Flow:
+    r"""The field of u in tau = log s, alone or with the rate of the log-density; counts its calls."""
 
     def __init__(self, denoiser: DenoiserLike, label: Tensor | None, shape: torch.Size, divergence: Divergence) -> None:
         self.denoiser, self.label, self.shape, self.divergence, self.calls = denoiser, label, shape, divergence, 0
         self.dimension: Tensor | None = None  # of the first point, (B,)
 
-    def __call__(self, tau: float, state: Tensor) -> Tensor:
+    def __call__(self, tau: float, u: Tensor) -> Tensor:
+        self.calls += 1
+        return u - self.denoiser(u.reshape(self.shape), math.exp(tau), self.label).flatten(1)
+
+    def with_rate(self, tau: float, u: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The field, and d - tr dD/du by the exact divergence (B, 1) or by each probe (B, K)."""
         self.calls += 1
         d, s = self.shape[1:].numel(), math.exp(tau)
-        u = state[:, :d]
         denoised, trace = with_trace(self.denoiser, u.reshape(self.shape), s, self.label, self.divergence)
         velocity = u - denoised.flatten(1)
         if self.dimension is None:
             self.dimension = trace.mean(1) + velocity.square().sum(1) / s**2
-        return torch.cat([velocity, d - trace], 1)
+        return velocity, d - trace

@@ -5,6 +5,7 @@ In tau the flow du/dtau = u - D(u, e^tau) has coefficients of order one at every
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import comb
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch import Tensor
 from scoregen.checks import inside, positive, whole
 
 Field = Callable[[float, Tensor], Tensor]
+FieldAndRate = Callable[[float, Tensor], tuple[Tensor, Tensor]]
+_GREGORY = (1 / 12, 1 / 24, 19 / 720, 3 / 160)  # of the differences at the ends
 # stage times c, stage weights a (row i has i entries), weights b
 Tableau = tuple[tuple[float, ...], tuple[tuple[float, ...], ...], tuple[float, ...]]
 
@@ -31,6 +34,27 @@ class ODESolver(ABC):
         Returns:
             The state at `end`, (B, N).
         """
+
+    def with_integral(
+        self, field: Field, both: FieldAndRate, state: tuple[Tensor, Tensor], start: float, end: float
+    ) -> tuple[Tensor, Tensor]:
+        r"""Solves the ODE together with the integral of a rate along it, which does not act on y.
+
+        Args:
+            field, start, end: as of a call.
+            both: (tau, y) -> f(tau, y) and the rate (B, K), which may cost far more than f alone.
+            state: y (B, N) and the integral (B, K) at `start`.
+
+        Returns:
+            The state at `end` (B, N), and the integral (B, K).
+        """
+        count = state[0].shape[1]
+
+        def joint(tau: float, whole: Tensor) -> Tensor:
+            return torch.cat(both(tau, whole[:, :count]), 1)
+
+        found = self(joint, torch.cat(state, 1), start, end)
+        return found[:, :count], found[:, count:]
 
 
 def _stages(
@@ -91,6 +115,34 @@ class RK4(_FixedStep):
 
     def __init__(self, steps: int = 64) -> None:
         super().__init__(steps)
+
+    def with_integral(
+        self, field: Field, both: FieldAndRate, state: tuple[Tensor, Tensor], start: float, end: float
+    ) -> tuple[Tensor, Tensor]:
+        if self.steps < 2 * len(_GREGORY):
+            return super().with_integral(field, both, state, start, end)
+        # the rate does not act on y: a rule of order 6 needs it at the ends of the steps alone, not at their stages
+        h, (y, total) = (end - start) / self.steps, state
+        for i, weight in enumerate(gregory_weights(self.steps)):
+            tau = start + i * h
+            slope, rate = both(tau, y)
+            total = total + h * weight * rate
+            if i < self.steps:
+                y = y + h * _combine(self.tableau[2], _stages(field, tau, y, h, self.tableau, slope))
+        return y, total
+
+
+def gregory_weights(steps: int) -> list[float]:
+    r"""Weights of the values at the ends of equal steps, exact for polynomials of degree 5: 1 but for 5 at each end.
+
+    Reference: Phillips (1972), "Gregory's method for numerical integration", Amer. Math. Monthly 79.
+    """
+    weights = [0.5, *[1.0] * (steps - 1), 0.5]
+    for j in range(len(_GREGORY) + 1):
+        change = -((-1) ** j) * sum(c * comb(k, j) for k, c in enumerate(_GREGORY, 1))
+        weights[j] += change
+        weights[-1 - j] += change
+    return weights
 
 
 class RK45(ODESolver):

@@ -7,7 +7,8 @@ import torch
 from oracles import Mixture, gaussian, standard_mixture
 
 from scoregen.metrics import bits_per_dim
-from scoregen.samplers import RK2, RK4, RK45, log_likelihood
+from scoregen.samplers import RK2, RK4, RK45, likelihood, log_likelihood
+from scoregen.samplers.ode import gregory_weights
 from scoregen.sde import EDM, VE, VP, Affine, Cosine, GeometricBrownianMotion, Multiplicative
 
 
@@ -36,7 +37,7 @@ def points() -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("solver", "bound", "calls"),
-    [(RK4(64), 1.5 * 4.9e-5, 256), (RK45(1e-5), 3.9e-5, 210), (RK45(1e-4), 2.5e-4, 150)],
+    [(RK4(64), 1.5 * 4.9e-5, 257), (RK45(1e-5), 3.9e-5, 210), (RK45(1e-4), 2.5e-4, 150)],
     ids=["rk4-64", "rk45-1e-5", "rk45-1e-4"],
 )
 def test_mean_error_on_the_standard_mixture(points, solver, bound, calls):
@@ -176,3 +177,20 @@ def test_rk45_says_when_it_cannot_go_on():
         RK45(1e-6)(lambda tau, y: y / (0.5 - tau) ** 4, torch.ones(1, 1).double(), 0.0, 1.0)
     with pytest.raises(ValueError, match="tolerance must be > 0"):
         RK45(0.0)
+
+
+@pytest.mark.parametrize("steps", [8, 9, 64])
+def test_the_rule_for_the_divergence_is_exact_for_polynomials_of_degree_five(steps):
+    weights = torch.tensor(gregory_weights(steps), dtype=torch.float64) / steps
+    x = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    for degree in range(6):
+        assert (weights * x**degree).sum().item() == pytest.approx(1 / (degree + 1), abs=1e-13)
+    assert abs((weights * x**6).sum().item() - 1 / 7) > 1e-13
+
+
+def test_the_divergence_is_taken_once_a_step(points, monkeypatch):
+    r"""It costs as many backward passes as a sample has numbers."""
+    taken = []
+    exact = likelihood.exact_divergence
+    monkeypatch.setattr(likelihood, "exact_divergence", lambda *given: taken.append(1) or exact(*given))
+    assert log_likelihood(with_moments(standard_mixture()), points[:4]).calls == 257 and len(taken) == 65
