@@ -143,6 +143,7 @@ class _Counted:
         self.sde = denoiser.sde
         self.num_classes = getattr(denoiser, "num_classes", None)
         self.takes_next = takes_next(denoiser)
+        self.sigma_data = getattr(denoiser, "sigma_data", 0.5)
 
     def __call__(
         self, u: Tensor, s: Tensor | float, label: Tensor | None = None, *, next_s: Tensor | float | None = None

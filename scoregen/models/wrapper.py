@@ -24,6 +24,8 @@ class DenoiserWrapper(AbstractDenoiser, ABC):
         super().__init__()
         self.denoiser, self.sde = denoiser, denoiser.sde
         self.least_s = float(getattr(denoiser, "least_s", 0.0))
+        if (sigma_data := getattr(denoiser, "sigma_data", None)) is not None:
+            self.sigma_data = float(sigma_data)
 
     @property
     def num_classes(self) -> int | None:
