@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scoregen.keys import Keys
-from scoregen.losses.base import TrainableDenoiser, WrappedLoss
+from scoregen.losses.base import Loss, TrainableDenoiser, WrappedLoss
 from scoregen.losses.stand_in import StandIn
 from scoregen.rng import Generators, forked
 from scoregen.sde.path import as_time, expand
@@ -32,9 +32,17 @@ class OptimalTransportPairing(WrappedLoss):
         base_loss: any loss of a denoiser that draws its noise from the generator, whatever the data.
 
     Raises:
-        TypeError: base_loss is no loss; in `forward`, a base_loss that calls its model with other things than noisy
-            data (latents).
+        TypeError: base_loss is no loss, or that of a flow map, which takes its batch in another order; in `forward`, a
+            base_loss that calls its model with other things than noisy data (latents).
     """
+
+    def __init__(self, base_loss: Loss) -> None:
+        super().__init__(base_loss)
+        if base_loss.needs_next:
+            raise TypeError(
+                f"base_loss must keep the order of its batch, got {type(base_loss).__name__}, which sorts it by what "
+                "jumps, so that data would be paired with other noise. Leave the pairing out."
+            )
 
     def forward(
         self,

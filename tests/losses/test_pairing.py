@@ -10,6 +10,7 @@ from scoregen.losses import (
     ConsistencyTuning,
     CrossEntropy,
     DenoisingScoreMatching,
+    FlowMap,
     Loss,
     OptimalTransportPairing,
     StepwiseVariation,
@@ -144,3 +145,8 @@ def test_the_dry_run_calls_no_teacher():
 def test_a_loss_without_a_denoiser_is_refused():
     with pytest.raises(TypeError, match="base_loss must be the loss of a denoiser"):
         OptimalTransportPairing(CrossEntropy())(model(), data(), torch.zeros(B, dtype=torch.long))
+
+
+def test_a_flow_map_is_refused_which_sorts_its_batch():
+    with pytest.raises(TypeError, match="base_loss must keep the order of its batch, got FlowMap"):
+        OptimalTransportPairing(FlowMap())
