@@ -150,15 +150,16 @@ def flow_maps(seeds: tuple[int, ...] = (0, 1, 2), steps: int = 2000) -> None:
         back = decode(model, encode(model, real, solver=solver), solver=solver)
         return (back - real).square().mean().sqrt().item()
 
-    print(f"\n| seed, model | {' | '.join(f'{k} calls' for k in calls)} | 35 calls, Heun | there and back, RMS |")
-    print("|---" * (len(calls) + 3) + "|")
+    heads = ["seed, model", *(f"{k} calls" for k in calls), "35 calls, Heun", "there and back, RMS", "by the inverse"]
+    print(f"\n| {' | '.join(heads)} |")
+    print("|---" * len(heads) + "|")
     for seed in seeds:
         torch.manual_seed(seed)
         fresh = Denoiser(MLP((2,), 64, 2, next_level=True), EDM(), sigma_data=0.8)
         teacher = train(copy.deepcopy(fresh), DenoisingScoreMatching(), x, 2e-3, 1000)
         row = [distance(teacher, DDIM(k, FlowTime(0.8))) for k in calls] + [distance(teacher, Heun(18))]
         errors = f"RK2(16) {inversion(teacher, RK2(16)):.3f}"
-        print(f"| {seed} teacher | {' | '.join(f'{v:.4f}' for v in row)} | {errors} |", flush=True)
+        print(f"| {seed} teacher | {' | '.join(f'{v:.4f}' for v in row)} | {errors} | |", flush=True)
         variants = {
             "flow map": (teacher, FlowMap()),
             "flow map, upward=.3": (teacher, FlowMap(upward=0.3)),
@@ -170,11 +171,15 @@ def flow_maps(seeds: tuple[int, ...] = (0, 1, 2), steps: int = 2000) -> None:
             model = train(copy.deepcopy(start).train(), loss, x, 1e-3, steps)
             spent = time.process_time() - before
             row = [distance(model, DDIM(k, FlowTime(0.8))) for k in calls] + [distance(model, Heun(18))]
-            errors = ", ".join(f"{k}: {inversion(model, Jumps(k)):.3f}" for k in (1, 2, 4))
+            own, inverse = (
+                ", ".join(f"{inversion(model, Jumps(k, rho, corrections)):.3f}" for k in (1, 2, 4))
+                for rho, corrections in ((7.0, 0), (12.0, 1))
+            )
+            errors = f"{own} | {inverse}"
             print(f"| {seed} {name} ({spent:.0f} s) | {' | '.join(f'{v:.4f}' for v in row)} | {errors} |", flush=True)
         model = train(copy.deepcopy(teacher).train(), ConsistencyTuning(c=0.03), x, 1e-3, steps)
         row = [distance(model, Consistency(k)) for k in calls]
-        print(f"| {seed} consistency tuning | {' | '.join(f'{v:.4f}' for v in row)} | | |", flush=True)
+        print(f"| {seed} consistency tuning | {' | '.join(f'{v:.4f}' for v in row)} | | | |", flush=True)
 
 
 if __name__ == "__main__":

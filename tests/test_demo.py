@@ -185,7 +185,9 @@ def test_uploads_that_do_not_fit_are_refused(runs, tmp_path):
 
 def test_values_beyond_the_range_are_counted():
     values = np.array([0.0, 0.5, 1.0, 1.001, 1.2, -0.3, 0.7, 0.9])  # 1.001 is white after rounding too
-    assert _told(values, (0.0, 1.0)).startswith("25 % of the values lie outside the range of the data, 0 to 1. The lowest")
+    assert _told(values, (0.0, 1.0)).startswith(
+        "25 % of the values lie outside the range of the data, 0 to 1. The lowest"
+    )
     assert "from -0.3 to 1.2" in _told(values, (0.0, 1.0))
     assert _told(values[:4], (0.0, 1.0)) == ""
     assert _told(values, None) == "Black and white are the lowest and the highest value, -0.3 and 1.2."

@@ -76,8 +76,9 @@ class TableFile(Source):
         super().__init__(test=test, validation=validation)
         self.path, self.columns = path, None if columns is None else dict(columns)
         na_values = stated("data.na_values", na_values)
-        self._written(TextForm(separator, decimal, thousands, na_values, date_format, encoding, keep_default_na))
-        self.text = form_in(path, self.text)
+        text = TextForm(separator, decimal, thousands, na_values, date_format, encoding, keep_default_na)
+        self._written(text)
+        self.text: TextForm = form_in(path, text)
         self.name = Path(path).stem
         frame, forms = read_table(path, self.text)
         if date_format is not None and date_format not in forms.values():

@@ -127,6 +127,7 @@ def table(folder: Path) -> dict[str, Any]:
     rows = "".join(f"{0.5 * k + 1};{'ab'[k % 2]}\n" for k in range(30))
     (folder / "a.csv").write_text("size;kind\n" + rows)
     form = {"separator": ";", "decimal": ".", "thousands": "'", "na_values": ["?"], "date_format": None}
+    form |= {"encoding": "latin-1", "keep_default_na": False}
     return {"path": str(folder / "a.csv"), "columns": {"size": "real"}} | form | PARTS
 
 
