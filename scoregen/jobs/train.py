@@ -265,7 +265,9 @@ def _lines(parts: TrainingParts, source: Source, out: Path, start: Path | None) 
     trainer, model = parts.trainer, parts.model
     precision = mixed_precision(trainer.precision)
     parameters = sum(p.numel() for p in model.parameters())
-    kind = f"{type(model).__name__}{', a flow map' if getattr(model, 'takes_next', False) else ''}"
+    kind = type(model).__name__
+    if getattr(model, "takes_next", False):
+        kind += ", a flow map" if parts.loss.needs_next else ", told the next level, but this loss trains no jumps"
     resumed = f", resumed from {start}" if start else ""
     return [
         f"data: {source.name}, {len(source.train)} samples of shape {source.shape}, classes: {_classes(source)}",

@@ -30,6 +30,14 @@ def test_a_flow_map_starts_as_the_averaged_teacher_and_is_told_the_next_level(fo
     assert (student(u, s, next_s=s / 3) == teacher(u, s)).all()
 
 
+def test_a_network_that_is_told_but_not_trained_for_jumps_is_no_flow_map(tmp_path, capsys):
+    told = [*TOY, "model.network.next_level=true", "dry_run=true"]
+    train(tmp_path / "scores", *told)
+    assert "told the next level, but this loss trains no jumps," in capsys.readouterr().out
+    train(tmp_path / "map", *told, "loss=flow_map")
+    assert "model: Denoiser, a flow map," in capsys.readouterr().out
+
+
 def test_jumps_make_samples_in_one_call(folder):
     out = sample(folder / "map", folder / "samples", "sampler=flow_map", "sampler.steps=1", "n=3", "format=npz")
     assert (out / "samples.npz").exists()
