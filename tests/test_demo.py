@@ -188,7 +188,7 @@ def test_values_beyond_the_range_are_counted():
     assert _told(values, (0.0, 1.0)).startswith(
         "25 % of the values lie outside the range of the data, 0 to 1. The lowest"
     )
-    assert "from -0.3 to 1.2" in _told(values, (0.0, 1.0))
+    assert "lowest value is -0.3, the highest 1.2." in _told(values, (0.0, 1.0))
     assert _told(values[:4], (0.0, 1.0)) == ""
     assert _told(values, None) == "Black and white are the lowest and the highest value, -0.3 and 1.2."
 
