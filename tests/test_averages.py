@@ -14,6 +14,7 @@ import scoregen
 from scoregen import averages
 from scoregen.averages import LENGTHS, Moment, coefficients, decay, exponent
 from scoregen.errors import UserError
+from scoregen.training import Trainer
 from scoregen.training.ema import EMA
 from scoregen.training.power_averages import PowerAverages, begin_snapshots
 
@@ -247,6 +248,12 @@ def test_damage_is_named_with_its_remedy(run, tmp_path):
         scoregen.load(copy, ema=0.08)
 
 
+def test_more_snapshots_than_steps_are_refused():
+    assert Trainer(4, ema_snapshots=4).ema_snapshots == 4
+    with pytest.raises(ValueError, match=r"ema_snapshots must be at most the steps, 4, got ema_snapshots=5"):
+        Trainer(4, ema_snapshots=5)
+
+
 def test_a_run_without_snapshots_says_how_to_train_with_them(tmp_path):
     plain = train(tmp_path / "plain", *TOY, "trainer.steps=2")
     assert not (plain / "averages").exists()
@@ -266,7 +273,6 @@ def test_a_rough_length_is_said(run, capsys):
 
 def test_a_sharded_run_is_refused_by_name():
     from scoregen.losses import DenoisingScoreMatching
-    from scoregen.training import Trainer
 
     trainer = Trainer(4, shard=True, ema_snapshots=2)
     with pytest.raises(UserError, match=r"trainer.ema_snapshots: must be null for a sharded model"):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from scoregen.checks import at_least
 from scoregen.config import accepts, build
-from scoregen.data.units import tell_flat
+from scoregen.data.units import check_near, tell_flat
 from scoregen.description import built_option
 from scoregen.errors import UserError
 from scoregen.jobs.conditioning import find_checkpoint, require_shape
@@ -110,12 +110,7 @@ class Evaluate(Measuring):
             return
         if images.ndim != 4 or not images.is_floating_point() or ends is None or not has_ends(ends):
             return
-        low, high, beside = float(images.amin()), float(images.amax()), (ends[1] - ends[0]) / 2
-        if low < ends[0] - beside or high > ends[1] + beside:
-            raise UserError(
-                f"samples: the values of '{self.samples}' run from {low:g} to {high:g}, and those of {self.data.name} "
-                f"lie in [{ends[0]:g}, {ends[1]:g}]. Give samples in the units of the data, or the data's data.range."
-            )
+        check_near(images, ends, "samples", f"'{self.samples}'", self.data.name)
         tell_flat(images, ends, f"the samples of '{self.samples}'")
 
     def result(self, out: Path) -> float | None:

@@ -5,7 +5,6 @@ images: both are encoded by the probability flow (Runge-Kutta, whatever the samp
 decoded.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,6 +193,7 @@ def _read(file: Path, shape: tuple[int, ...], data_range: tuple[float, float] | 
     import torch
 
     from scoregen.data.files import as_fraction, read_array, read_picture
+    from scoregen.data.units import check_near
     from scoregen.pictures import has_ends
 
     if file.suffix == ".npy":
@@ -205,14 +205,7 @@ def _read(file: Path, shape: tuple[int, ...], data_range: tuple[float, float] | 
         x = data_range[0] + (data_range[1] - data_range[0]) * x
     if tuple(x.shape) != tuple(shape):
         raise UserError(f"between: '{file}' has shape {tuple(x.shape)}, the model makes {tuple(shape)}. Resize it.")
-    low, high = (float(end) for end in x.aminmax())
-    least, most = (-math.inf, math.inf) if data_range is None else data_range
-    beside = (most - least) / 2 if math.isfinite(most - least) else 0.0  # samples lie a little outside of the range
-    if not (math.isfinite(low) and math.isfinite(high) and least - beside <= low and high <= most + beside):
-        raise UserError(
-            f"between: the values of '{file}' run from {low:g} to {high:g}, and those of the training lie in "
-            f"[{least:g}, {most:g}]. Give it in their units."
-        )
+    check_near(x, data_range, "between", f"'{file}'", "the training")
     return x[None]
 
 

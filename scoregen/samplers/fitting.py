@@ -21,7 +21,7 @@ from scoregen.parallel import gather, moved, shard
 from scoregen.rng import Generators, Stream, generators
 from scoregen.samplers.base import Bound, CountingZeroDenoiser, Sampler
 from scoregen.samplers.from_noise import FromNoise
-from scoregen.samplers.grids import Karras, Levels, check_ratios
+from scoregen.samplers.grids import Karras, Levels, check_ratios, least_ratio
 from scoregen.samplers.start import check_label, prior_state
 from scoregen.samplers.velocity import VelocityABM
 from scoregen.sde.additive import karras
@@ -210,7 +210,7 @@ def check_fits(denoiser: DenoiserLike, sampler: Sampler, start: float | None = N
 
 def _floor(sde: SDE, grid: Sequence[float]) -> float:
     r"""The least last level of a fit that begins with a grid."""
-    return 2 * max(sde.noise_ratio(0.0).item(), min(sde.s_min, grid[0] / 10))
+    return 2 * least_ratio(sde, grid[0])
 
 
 class _Ends:

@@ -37,8 +37,7 @@ class Grid(ABC):
         s_max = sde.s_max if start is None else float(start)
         if not s_max > 0:
             raise ValueError(f"the noise ratio at the start must be > 0, got {s_max}. There is nothing to remove.")
-        s_min = max(sde.noise_ratio(0.0).item(), min(sde.s_min, s_max / 10))
-        levels = torch.cat([as_time(self.levels(sde, s_max, s_min, steps)), as_time([0.0])])
+        levels = torch.cat([as_time(self.levels(sde, s_max, least_ratio(sde, s_max), steps)), as_time([0.0])])
         if not bool((levels.diff() < 0).all()):
             i = int((levels.diff() < 0).logical_not().nonzero()[0])
             raise ValueError(
@@ -50,6 +49,11 @@ class Grid(ABC):
     @abstractmethod
     def levels(self, sde: SDE, s_max: float, s_min: float, steps: int) -> Tensor:
         r"""The nonzero levels, (steps,), from s_max to s_min."""
+
+
+def least_ratio(sde: SDE, s_max: float) -> float:
+    r"""The last noise ratio above 0 of a grid from s_max: the least of the process, at most a tenth of s_max."""
+    return max(sde.noise_ratio(0.0).item(), min(sde.s_min, s_max / 10))
 
 
 def check_steps(steps: int) -> int:

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import torch
 
-from scoregen.checks import at_least, inside, one_of, positive, whole
+from scoregen.checks import at_least, inside, one_of, positive, refuse, whole
 from scoregen.data import Batches
 from scoregen.parallel import rank, world_size
 from scoregen.remote import check_url
@@ -112,6 +112,8 @@ class Settings:
         at_least(0, workers=self.workers or 0, ema_halflife=self.ema_halflife, ema_warmup=self.ema_warmup)
         if self.ema_snapshots is not None:
             whole(2, ema_snapshots=self.ema_snapshots)
+            if self.ema_snapshots > self.steps:
+                refuse("ema_snapshots", f"be at most the steps, {self.steps}", self.ema_snapshots)
         if self.profile is not None:
             at_least(1, profile=self.profile)
         if self.mirror is not None:

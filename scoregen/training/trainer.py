@@ -159,6 +159,7 @@ class Trainer(Settings):
         if world_size() == 1 and self.ddp is not None:
             say_once("trainer.ddp: there is one process, so that the model has no copies.")
         self._check_batch(loss)
+        _check_least(model, loss)
         compiler_of(loss, self, device())
 
     def _check_batch(self, loss: Loss) -> None:
@@ -197,6 +198,18 @@ class Trainer(Settings):
             if parameters:
                 groups.append({"params": parameters, "rate": self.layer_decay**depth})
         return _multiplicative_refused(make([*groups, *beside]), own)
+
+
+def _check_least(model: nn.Module, loss: Loss) -> None:
+    r"""Refuses a denoiser that would claim less noise than the loss trains."""
+    own: float | None = getattr(model, "least_s", None)
+    if own is None or not hasattr(model, "sde"):
+        return
+    if own < (least := loss.least_s(model.sde)):
+        raise UserError(
+            f"model.least_s: {type(loss).__name__} trains noise ratios from {least:.6g} on, got {own:g}. Give the "
+            "denoiser least_s=loss.least_s(sde)."
+        )
 
 
 def _begin_powers(parts: Parts, start: Path | None) -> None:

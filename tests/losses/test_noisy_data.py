@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from scoregen.losses import AmbientScoreMatching, GaussianSplit, LogNormal, LogUniform
+from scoregen.errors import UserError
+from scoregen.losses import AmbientScoreMatching, DenoisingScoreMatching, GaussianSplit, LogNormal, LogUniform
+from scoregen.models import MLP, Denoiser
 from scoregen.rng import generator, randn
 from scoregen.sde import EDM, Affine, Multiplicative
+from scoregen.training import Trainer
 
 N = 200_000
 SDE = EDM(0.002, 20.0, chart=Affine(2.0, -1.0))
@@ -53,6 +56,14 @@ def test_the_parts_have_their_variances_and_no_covariance(fraction):
         assert y.var().item() == pytest.approx(noise.item() ** 2, rel=5 * (2 / N) ** 0.5)
     pair = torch.cat([found.u, found.target])
     assert abs(pair.corrcoef()[0, 1].item()) < 5 / N**0.5
+
+
+def test_the_trainer_refuses_a_denoiser_that_is_not_told_the_least_noise():
+    loss, net = GaussianSplit(SIGMA), MLP([2], width=8, depth=1)
+    with pytest.raises(UserError, match=r"model.least_s: GaussianSplit trains noise ratios from .*, got 0. Give"):
+        Trainer(1).check(Denoiser(net, SDE), loss)
+    Trainer(1).check(Denoiser(net, SDE, least_s=loss.least_s(SDE)), loss)
+    Trainer(1).check(Denoiser(net, SDE), DenoisingScoreMatching())
 
 
 @pytest.mark.parametrize(
