@@ -137,6 +137,7 @@ def save_trajectories(found: dict[str, Trajectory], path: Path) -> Path:
             axes.plot(sigma, one.similarity, color=f"C{k}", linestyle="--", label=f"{name}: cosine with the path's end")
         axes.set_xscale("log")
         axes.set_xlabel("noise sigma, in units of pixels in [0, 1]")
+        axes.set_ylabel("accuracy of the probe, or cosine")
         axes.set_ylim(None, 1.02)
         axes.legend(fontsize="small")
 
