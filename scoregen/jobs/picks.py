@@ -18,6 +18,7 @@ from scoregen.config import Node, accepts
 from scoregen.data import Source
 from scoregen.description import merged, option
 from scoregen.errors import UserError, closest
+from scoregen.parallel import say_once
 from scoregen.sde import Columns
 from scoregen.tables import Schema
 
@@ -223,12 +224,22 @@ def tell_next(model: Node, loss: Any) -> Node:
     return Node({**model, "network": {**network, "next_level": True}})
 
 
-def tell_least(config: dict[str, Any], model: Any, loss: Any) -> None:
-    r"""States in a configuration, and to its model, the least noise ratio that the loss trains, where it has one."""
+def tell_learned(config: dict[str, Any], model: Any, loss: Any) -> None:
+    r"""States in a configuration, and to its model, what the loss makes of a denoiser that cannot know it by itself.
+
+    That is the least noise ratio that the loss trains, and that D(u, s) is the end of a path.
+    """
     least = loss.least_s(model.sde) if hasattr(model, "sde") else 0.0
-    if least and accepts(config["model"], "least_s", "model"):
-        config["model"] = {**config["model"], "least_s": least}
-        model.least_s = least
+    learned = {"least_s": least, "consistency": loss.consistency}
+    for name, value in learned.items():
+        if value and accepts(config["model"], name, "model"):
+            config["model"] = {**config["model"], name: value}
+            setattr(model, name, value)
+    if loss.consistency and not getattr(model, "is_consistency", False):
+        say_once(
+            f"loss: {type(loss).__name__} makes a consistency function, which a {type(model).__name__} does not "
+            "record. Sample it with sampler=consistency alone."
+        )
 
 
 def has_shape(model: Mapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ from scoregen.jobs.picks import (
     fill_model,
     has_shape,
     schema_of,
-    tell_least,
+    tell_learned,
     tell_next,
     told_steps,
 )
@@ -145,7 +145,7 @@ class Train(LoadingJob):
         seed_all(self.seed, Stream.WEIGHTS)
         model: Any = build_model(config)
         self._load_init(model, config, out, trainer.resume)
-        tell_least(config, model, loss)
+        tell_learned(config, model, loss)
         config["model"] = dict(adapt(self.lora, Node(config["model"]), self.init, model))
         give_prompts(model, self.data)
         check_loads(config, model, self.trust)

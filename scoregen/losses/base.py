@@ -40,6 +40,8 @@ class Loss(nn.Module, ABC):
             weights, and keeps no state across samples that a cut would change.
         second_derivatives: whether the loss differentiates the network before its own gradient is taken.
         needs_next: whether the network must be told the next level, as a flow map is.
+        consistency: whether it makes D(u, s) the end of the path through u, which the job train states as
+            `model.consistency`.
         least_batch: samples that it needs in each process and micro-batch.
     """
 
@@ -48,6 +50,7 @@ class Loss(nn.Module, ABC):
     sharded: bool = False
     second_derivatives: bool = False
     needs_next: bool = False
+    consistency: bool = False
     least_batch: int = 1
     __call__: Callable[..., Tensor]  # torch says Any
 
@@ -113,7 +116,7 @@ class WrappedLoss(Loss):
         self.comparable, self.needs_labels = base_loss.comparable, base_loss.needs_labels
         self.sharded = self.sharded and base_loss.sharded
         self.second_derivatives, self.needs_next = base_loss.second_derivatives, base_loss.needs_next
-        self.least_batch = base_loss.least_batch
+        self.consistency, self.least_batch = base_loss.consistency, base_loss.least_batch
 
     def least_s(self, sde: SDE) -> float:
         return self.base_loss.least_s(sde)

@@ -73,6 +73,7 @@ class AbstractConsistency(Loss):
 
     comparable = False  # divided by s - r, which shrinks with the stages
     sharded = True
+    consistency = True
 
     def __init__(
         self,

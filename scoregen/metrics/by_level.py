@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scoregen.checks import whole
-from scoregen.models.protocol import DenoiserLike
+from scoregen.models.protocol import DenoiserLike, check_mean
 from scoregen.rng import Generators, randn
 
 BATCH = 250
@@ -81,8 +81,9 @@ def memorisation(
         s: noise ratios.
 
     Raises:
-        ValueError: a part without points.
+        ValueError: a part without points, or a consistency function.
     """
+    check_mean(denoiser)
     if not len(training[0]) or not len(held_out[0]):
         raise ValueError(f"both parts must have points, got {len(training[0])} and {len(held_out[0])}.")
     known, other = (residuals(denoiser, x, s, label) for x, label in (training, held_out))
@@ -113,8 +114,9 @@ def information(
         generator: of the noise; one, or a list with one a sample.
 
     Raises:
-        ValueError: fewer than two levels or samples.
+        ValueError: fewer than two levels or samples, or a consistency function.
     """
+    check_mean(denoiser)
     whole(2, levels=levels, samples=len(x))
     sde = denoiser.sde
     s = torch.logspace(math.log10(sde.s_min), math.log10(sde.s_max), levels, dtype=torch.float64)

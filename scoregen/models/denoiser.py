@@ -26,7 +26,6 @@ Reference: Karras et al. (2022), arXiv 2206.00364, table 1; Salimans & Ho (2022)
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -34,6 +33,7 @@ from torch import Tensor, nn
 
 from scoregen.checks import at_least, one_of, positive
 from scoregen.models.next_level import gap_of
+from scoregen.models.preconditioning import PREDICTIONS, TIMES
 from scoregen.sde.discrete import DiscretePath
 from scoregen.sde.multiplicative import logarithm
 from scoregen.sde.path import as_time, expand, readable
@@ -125,6 +125,8 @@ class Denoiser(AbstractDenoiser):
         time: how the network is told the noise: "log", "index" or "flow".
         least_s: least noise ratio of its training, where the loss has one (`Loss.least_s`). Lower ones are told as it,
             and it is the `s_min` of the denoiser's process.
+        consistency: whether a loss of consistency trains it (`Loss.consistency`), so that D(u, s) is the end of the
+            path through u and not the mean E[y_0 | u].
 
     Raises:
         ValueError: sigma_data <= 0, least_s < 0, an unknown prediction or time, time="index" on a path without levels,
@@ -139,6 +141,7 @@ class Denoiser(AbstractDenoiser):
         prediction: str = "edm",
         time: str = "log",
         least_s: float = 0.0,
+        consistency: bool = False,
     ) -> None:
         super().__init__()
         positive(sigma_data=sigma_data)
@@ -150,6 +153,7 @@ class Denoiser(AbstractDenoiser):
         self.network, self.sde = network, sde
         self.sigma_data, self.prediction, self.time = float(sigma_data), prediction, time
         self._scales, self._time = PREDICTIONS[prediction], TIMES[time]
+        self.consistency = consistency
         if (tell := getattr(network, "tell_time", None)) is not None:
             tell(time)
         self._least = sde.noise_ratio(0.0).item()
@@ -173,7 +177,7 @@ class Denoiser(AbstractDenoiser):
 
     @property
     def is_consistency(self) -> bool:
-        return self.prediction == "consistency"
+        return self.consistency or self.prediction == "consistency"
 
     @property
     def takes_next(self) -> bool:
@@ -245,60 +249,3 @@ def shape_of(network: object) -> tuple[int, ...] | None:
     r"""The shape of a sample that a network or denoiser states, None where it states none."""
     shape = getattr(network, "shape", None)
     return None if shape is None else tuple(shape)
-
-
-Scales = tuple[Tensor, Tensor, Tensor]  # c_in, c_skip, c_out
-
-
-def _edm(s: Tensor, sd: float, least: float) -> Scales:
-    square = s**2 + sd**2
-    root = square.sqrt()
-    return 1 / root, sd**2 / square, s * sd / root
-
-
-def _x0(s: Tensor, sd: float, least: float) -> Scales:
-    return (s**2 + sd**2).rsqrt(), torch.zeros_like(s), torch.ones_like(s)
-
-
-def _eps(s: Tensor, sd: float, least: float) -> Scales:
-    return (s**2 + sd**2).rsqrt(), torch.ones_like(s), -s
-
-
-def _v(s: Tensor, sd: float, least: float) -> Scales:
-    return (s**2 + sd**2).rsqrt(), 1 / (1 + s**2), -s / (1 + s**2).sqrt()
-
-
-def _flow(s: Tensor, sd: float, least: float) -> Scales:
-    return 1 / (1 + s), 1 / (1 + s), -s / (1 + s)
-
-
-def _consistency(s: Tensor, sd: float, least: float) -> Scales:
-    above = (s - least).clamp_min(0)
-    root = (s**2 + sd**2).sqrt()
-    return 1 / root, sd**2 / (above**2 + sd**2), above * sd / root
-
-
-PREDICTIONS: dict[str, Callable[[Tensor, float, float], Scales]] = {
-    "edm": _edm,
-    "x0": _x0,
-    "eps": _eps,
-    "v": _v,
-    "flow": _flow,
-    "consistency": _consistency,
-}
-
-
-def _log_time(s: Tensor, sde: SDE) -> Tensor:
-    return s.log() / 4
-
-
-def _index_time(s: Tensor, sde: SDE) -> Tensor:
-    assert isinstance(sde, DiscretePath)  # checked by the constructor
-    return sde.index_of(s)
-
-
-def _flow_time(s: Tensor, sde: SDE) -> Tensor:
-    return s / (1 + s)
-
-
-TIMES: dict[str, Callable[[Tensor, SDE], Tensor]] = {"log": _log_time, "index": _index_time, "flow": _flow_time}

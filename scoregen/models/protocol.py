@@ -44,6 +44,19 @@ class FlowMapLike(DenoiserLike, Protocol):
         ...
 
 
+def check_mean(denoiser: object) -> None:
+    r"""Refuses a consistency function, whose D is no posterior mean, so that (u - D)/s is not the flow.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if getattr(denoiser, "is_consistency", False):
+        raise ValueError(
+            "the denoiser must be a posterior mean, got a consistency function, which has no density and no encoding. "
+            "Use the diffusion model that it was made of."
+        )
+
+
 def takes_next(denoiser: object) -> bool:
     r"""Whether a denoiser is a flow map, which is told the next level."""
     return bool(getattr(denoiser, "takes_next", False))

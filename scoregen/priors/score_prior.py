@@ -21,6 +21,7 @@ from scoregen import checks
 from scoregen.losses.noise_levels import NoiseLevels
 from scoregen.losses.weightings import NoiseWeighting, Weighting
 from scoregen.models import DenoiserLike
+from scoregen.models.protocol import check_mean
 from scoregen.priors.levels import Annealed, ratios
 from scoregen.rng import Generators, rand, randn
 from scoregen.samplers.grids import check_ratios
@@ -43,7 +44,7 @@ class ScorePrior:
         transform: a differentiable map of x that the denoiser is asked about, such as torch.abs.
 
     Raises:
-        ValueError: levels outside the range of the process, or a law of levels with draws=0.
+        ValueError: levels outside the range of the process, a law of levels with draws=0, or a consistency function.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class ScorePrior:
         transform: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         checks.whole(0, draws=draws)
+        check_mean(denoiser)
         if isinstance(levels, NoiseLevels):
             if draws == 0:
                 raise ValueError("draws must be >= 1 for a law of levels, which are drawn, got draws=0.")

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from scoregen import checks
-from scoregen.models.protocol import DenoiserLike
+from scoregen.models.protocol import DenoiserLike, check_mean
 from scoregen.rng import Generators
 from scoregen.samplers.grids import check_ratios
-from scoregen.samplers.likelihood import check_flow, divergence_of, with_trace
+from scoregen.samplers.likelihood import divergence_of, with_trace
 from scoregen.samplers.start import check_label
 
 LEVELS = 8
@@ -77,7 +77,7 @@ def local_dimension(
     """
     levels = _levels(denoiser, s)
     check_label(denoiser, label, len(x))
-    check_flow(denoiser)
+    check_mean(denoiser)
     with torch.no_grad():
         y = denoiser.sde.to_chart(x)
         trace_of, count = divergence_of(y, probes, generator)

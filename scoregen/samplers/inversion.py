@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from scoregen.checks import whole
-from scoregen.models.protocol import DenoiserLike
+from scoregen.models.protocol import DenoiserLike, check_mean
 from scoregen.samplers.jumps import Jumps
-from scoregen.samplers.likelihood import check_flow, noise_range
+from scoregen.samplers.likelihood import noise_range
 from scoregen.samplers.ode import RK4, ODESolver
 from scoregen.samplers.start import check_label, prior_moments
 from scoregen.sde.path import checked_time
@@ -79,7 +79,7 @@ def _flow(
     denoiser: DenoiserLike, u: Tensor, start: float, end: float, label: Tensor | None, solver: Solver | None
 ) -> Tensor:
     check_label(denoiser, label, len(u))
-    check_flow(denoiser)
+    check_mean(denoiser)
     if isinstance(solver, Jumps):
         with torch.no_grad():
             return solver(denoiser, u, start, end, label)

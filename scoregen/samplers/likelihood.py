@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from scoregen.checks import at_least, increasing, whole
-from scoregen.models.protocol import DenoiserLike
+from scoregen.models.protocol import DenoiserLike, check_mean
 from scoregen.rng import Generators, random_signs
 from scoregen.samplers.grids import check_ratios
 from scoregen.samplers.ode import RK4, ODESolver
@@ -91,7 +91,7 @@ def log_likelihood(
     if levels is not None:
         at_least(2, levels=levels)
     check_label(denoiser, label, len(x))
-    check_flow(denoiser)
+    check_mean(denoiser)
     low, high = noise_range(sde, s_min, s_max)
     with torch.no_grad():
         y, log_det = sde.to_chart(x), sde.log_det(x)
@@ -136,15 +136,6 @@ def with_trace(
         denoised = denoiser(u, s, label)
         trace = divergence(denoised, u)
     return denoised.detach(), trace.detach()
-
-
-def check_flow(denoiser: object) -> None:
-    r"""Refuses a consistency function, whose D is no posterior mean, so that (u - D)/s is not the flow."""
-    if getattr(denoiser, "is_consistency", False):
-        raise ValueError(
-            "the denoiser must be a posterior mean, got a consistency function, which has no density and no encoding. "
-            "Use the diffusion model that it was made of."
-        )
 
 
 def noise_range(sde: SDE, s_min: float | None, s_max: float | None) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scoregen.checks import positive, whole
 from scoregen.models.adapter import prediction_of
-from scoregen.models.denoiser import PREDICTIONS
+from scoregen.models.preconditioning import PREDICTIONS
 from scoregen.rng import Generators, randn
 from scoregen.samplers.base import Sampler
 from scoregen.samplers.diffusers_sampler import network_scale

@@ -200,7 +200,7 @@ class Trainer(Settings):
         return _multiplicative_refused(make([*groups, *beside]), own)
 
 
-def _check_least(model: nn.Module, loss: Loss) -> None:
+def _check_least(model: Any, loss: Loss) -> None:
     r"""Refuses a denoiser that would claim less noise than the loss trains."""
     own: float | None = getattr(model, "least_s", None)
     if own is None or not hasattr(model, "sde"):

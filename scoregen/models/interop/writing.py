@@ -109,6 +109,12 @@ def _scheduler(denoiser: Denoiser) -> Any:
     r"""The scheduler whose loop hands the network what the denoiser would."""
     kinds, sde = import_diffusers(), denoiser.sde
     told = (denoiser.prediction, denoiser.time)
+    if denoiser.consistency and denoiser.prediction != "consistency":
+        raise UserError(
+            "checkpoint: a loss of consistency made it a consistency function, and diffusers' scheduler for those has "
+            f"other coefficients than prediction={denoiser.prediction}. Train with model.prediction=consistency, or "
+            "give program=true for a torch.export program of D(u, s)."
+        )
     if denoiser.prediction == "edm" and denoiser.time == "log":
         low, high = (float(sde.noise_ratio(t)) for t in (0.0, 1.0))
         rho = float(getattr(sde, "rho", 7.0))
