@@ -63,6 +63,17 @@ def command(name: str, *argv: str) -> int:
     return 0
 
 
+def refused(name: str, capsys: Any, *argv: str) -> str:
+    r"""The one line on standard error of a command that must fail and write nothing."""
+    before = sorted(Path.cwd().rglob("*"))
+    capsys.readouterr()
+    assert command(name, *argv) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "Traceback" not in err
+    assert sorted(Path.cwd().rglob("*")) == before
+    return err
+
+
 def torchrun(cwd: Path, script: str, *argv: str) -> subprocess.Popen:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     return subprocess.Popen(
@@ -75,6 +86,11 @@ def weights(folder: Path, name: str = "model") -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return load_file(folder / "checkpoints" / "last" / f"{name}.safetensors")
+
+
+def pixels(out: Path) -> np.ndarray:
+    r"""The pictures of a folder of samples, as integers."""
+    return np.stack([np.asarray(Image.open(path), dtype=int) for path in sorted((out / "images").iterdir())])
 
 
 def numbers(folder: Path) -> list[dict[str, float]]:

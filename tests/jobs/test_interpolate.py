@@ -6,17 +6,12 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import DIGITS, command, compose, job, sample, train
+from tiny import command, compose, job, sample, train
 
 from scoregen.errors import UserError
 
 FAST = ["sampler=ddim", "sampler.steps=3"]
 SHORT = ["frames=4", *FAST]
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("runs") / "digits", *DIGITS, "trainer.steps=2")
 
 
 def interpolate(checkpoint, out, *overrides):

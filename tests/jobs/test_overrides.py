@@ -15,12 +15,6 @@ from scoregen.help import JOBS
 DRY = ["trainer.steps=1", "preview.every=null", "dry_run=true"]
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def resolved(here, *argv: str) -> dict:
     r"""The configuration that a training of one step keeps."""
     assert command("train", *TOY, "trainer.steps=1", "hydra.run.dir=run", *argv) == 0

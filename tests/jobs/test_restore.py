@@ -38,12 +38,6 @@ def runs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def restore(checkpoint: Path, out: Path, *overrides: str) -> Path:
     return job("restore", f"checkpoint={checkpoint}", *overrides).run(out)
 

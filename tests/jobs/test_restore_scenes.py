@@ -19,12 +19,6 @@ def run(tmp_path_factory):
     return train(folder, *small, "sde=multiplicative", "sde.offset=0.02")
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def intensity(height: int = 40, width: int = 48, looks: float = 4, seed: int = 0) -> np.ndarray:
     r"""A constant scene with speckle."""
     return (0.2 * np.random.default_rng(seed).gamma(looks, 1 / looks, (height, width))).astype(np.float32)
