@@ -51,11 +51,12 @@ def grids(folders: list[str], path: Path, rows: int = 6, columns: int = 6) -> Pa
     panels = []
     for folder in folders:
         file = next(f for f in (Path(folder, "samples.npz"), Path(folder, "samples", "samples.npz")) if f.exists())
-        images = np.load(file)["images"][: rows * columns, 0].clip(0, 1)
-        side = images.shape[1]
-        grid = images.reshape(rows, columns, side, side).transpose(0, 2, 1, 3).reshape(rows * side, columns * side)
-        panels.append(np.pad(grid, ((0, 0), (0, 4)), constant_values=1.0))
-    return save_image(torch.from_numpy(np.concatenate(panels, axis=1)[None, :, :-4]), path, enlarge=True)
+        images = np.load(file)["images"][: rows * columns].clip(0, 1)
+        channels, side = images.shape[1:3]
+        grid = images.reshape(rows, columns, channels, side, side).transpose(2, 0, 3, 1, 4)
+        panel = grid.reshape(channels, rows * side, columns * side)
+        panels.append(np.pad(panel, ((0, 0), (0, 0), (0, 4)), constant_values=1.0))
+    return save_image(torch.from_numpy(np.concatenate(panels, axis=2)[:, :, :-4]), path, enlarge=True)
 
 
 def strips(folders: list[str], path: Path, pairs: tuple[int, ...] = (0, 2), pictured: int = 8) -> Path:
