@@ -27,8 +27,14 @@ class ByLevel:
     """
 
     def __init__(self, job: Any, checkpoint: Path) -> None:
+        from scoregen.models.protocol import check_mean
+
         self.job, self.wanted = job, [name for name in MEASURES if getattr(job, name)]
         self.model = job.loaded(checkpoint, job.weights, job.null_label)
+        try:
+            check_mean(self.model)
+        except ValueError as error:
+            raise UserError(f"{self.wanted[0]}: {error}") from error
         if job.data.part("test") is None:
             raise UserError(f"{self.wanted[0]}: needs a test part of the data, got none. Give data.test=auto.")
         if "memorisation" in self.wanted and job.data.part("train") is None:

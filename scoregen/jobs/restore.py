@@ -13,10 +13,12 @@ from scoregen.data.layout import Layout
 from scoregen.description import built_option, root_node
 from scoregen.errors import UserError
 from scoregen.jobs.brightness import Brightness, clean_of, first_only, looked
+from scoregen.jobs.calls import check_sampler
 from scoregen.jobs.conditioning import announced, find_checkpoint, image_shape
 from scoregen.jobs.fast import FastJob
 from scoregen.jobs.job import Job, Plan, Weights, origin
 from scoregen.jobs.observation import chain, check_observation, check_recorded, law_of, noise_ratio, of_counts
+from scoregen.models.protocol import check_mean
 from scoregen.samplers import Despeckler, Quantised, Sampler, SplitGibbs, Tiled
 from scoregen.samplers.despeckle import OnIntensity
 from scoregen.sde.multiplicative import logarithm
@@ -170,6 +172,10 @@ class Restore(FastJob):
         if self.samples:
             with _refused("samples"):
                 despeckler.check_levels()
+            check_sampler(despeckler.sampler, tiled)
+        else:
+            with _refused("checkpoint"):
+                check_mean(tiled)
         if self.samples > 1:
             with _refused("sampler"):
                 despeckler.check_stochastic()

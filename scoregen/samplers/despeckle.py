@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from scoregen.checks import positive, whole
-from scoregen.models.protocol import DenoiserLike
+from scoregen.models.protocol import DenoiserLike, check_mean
 from scoregen.models.wrapper import DenoiserWrapper
 from scoregen.rng import Generators, rand, random_signs
 from scoregen.samplers.base import Sampler
@@ -143,7 +143,12 @@ class Despeckler:
 
     @torch.no_grad()
     def log_mean(self, intensity: Tensor) -> Tensor:
-        r"""exp E[log X | I], the posterior geometric mean, (B, *S): one call; it lies below E[X | I]."""
+        r"""exp E[log X | I], the posterior geometric mean, (B, *S): one call; it lies below E[X | I].
+
+        Raises:
+            ValueError: a consistency function, whose one call is a plausible image and not the mean.
+        """
+        check_mean(self.denoiser)
         return self.denoiser.sde.from_chart(self.denoiser(self.observe(intensity), self.s))
 
     @torch.no_grad()
@@ -161,9 +166,13 @@ class Despeckler:
                 as 1/sqrt(probes). generator: one, or a list with one an image, or a function that is given a state
                 (B, *S) and makes its next random signs.
 
+        Raises:
+            ValueError: probes < 1, or a consistency function.
+
         Reference: Efron (2011), Tweedie's formula of second order; Bekas, Kokiopoulou, Saad (2007), the estimator.
         """
         whole(1, probes=probes)
+        check_mean(self.denoiser)
         u = self.observe(intensity)
         h, slope = (0.1 * self.s).to(u), torch.zeros_like(u)
         for _ in range(int(probes)):

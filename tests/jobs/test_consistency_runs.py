@@ -1,8 +1,9 @@
 r"""A run with a loss of consistency says so in its checkpoint, so that nothing takes its D(u, s) for a mean."""
 
+import numpy as np
 import pytest
 import torch
-from tiny import TOY, sample, train
+from tiny import DIGITS, TOY, job, sample, train
 
 import scoregen
 from scoregen.errors import UserError
@@ -71,6 +72,20 @@ def test_a_model_that_cannot_record_it_is_told(tmp_path, capsys):
 def test_a_resumed_run_stays_one(run):
     train(run, *TOY, "trainer.steps=3", "loss=consistency", "trainer.resume=auto")
     assert scoregen.load(run).is_consistency
+
+
+def test_jobs_that_need_a_mean_refuse_it_before_any_work(tmp_path):
+    options = ["conditional=false", "sde=multiplicative", "sde.offset=0.02", "loss=consistency", "trainer.steps=1"]
+    tuned = train(tmp_path / "tuned", *DIGITS, *options)
+    np.save(tmp_path / "scene.npy", np.full((9, 13), 0.5, np.float32))
+    scene = [f"checkpoint={tuned}", f"images={tmp_path / 'scene.npy'}", "looks=4"]
+    with pytest.raises(UserError, match="checkpoint: the denoiser must be a posterior mean, got a consistency"):
+        job("restore", *scene).plan(tmp_path / "mean")
+    with pytest.raises(UserError, match="sampler: sampler must be Consistency for a consistency function"):
+        job("restore", *scene, "samples=2", "sampler=despeckle").plan(tmp_path / "draws")
+    with pytest.raises(UserError, match="dimension: the denoiser must be a posterior mean, got a consistency function"):
+        options = [f"checkpoint={tuned}", "data=digits", "features=pixels", "sampler=consistency", "dimension=true"]
+        job("evaluate", *options).plan(tmp_path / "levels")
 
 
 def test_diffusers_has_no_scheduler_for_its_coefficients():
