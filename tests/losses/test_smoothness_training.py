@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -275,3 +276,10 @@ def test_a_base_loss_that_differentiates_through_its_points_is_what_it_was_alone
         loss = StepwiseVariation(Steep(), "eq8", "global", estimator, strength=1e-12)
         loss.at(0, 2)
         torch.testing.assert_close(loss(model, data(), None, draws()), alone)
+
+
+if __name__ == "__main__":
+    folder, number = Path(sys.argv[1]), int(sys.argv[2])
+    dist.init_process_group("gloo", store=dist.FileStore(str(folder / "store"), 2), rank=number, world_size=2)
+    torch.save(joint(number, 2), folder / f"{number}.pt")
+    dist.destroy_process_group()
