@@ -50,7 +50,7 @@ ELSEWHERE = {
     "AdaptiveFlow": "samplers/test_adaptive.py",  # its error follows a tolerance
     "AmbientLangevin": "samplers/test_dale_langevin.py",  # only on log charts
     "Consistency": "samplers/test_all_pairs.py",  # exact in any number of steps, with a consistency model
-    "DalePaper": "samplers/test_dale_langevin.py",  # not a consistent discretisation, as these tests show
+    "DalePaper": "samplers/test_dale_paper.py",  # not a consistent discretisation, as these tests show
     "DiffusersSampler": "samplers/test_scheduler.py",  # that of the scheduler
 }
 

@@ -30,7 +30,7 @@ HALF = """
 import sys, torch
 import torch.distributed as dist
 sys.path[:0] = [{root!r}, {tests!r}]
-from losses.test_representation import half
+from losses.test_representation_training import half
 dist.init_process_group("gloo", init_method="file://{folder}/meet", rank={rank}, world_size=2)
 torch.save(half({rank}), "{folder}/{rank}.pt")
 dist.destroy_process_group()
