@@ -10,8 +10,8 @@ DATA ?= data
 # version is that of constraints.txt), so losses and samplers, which call torch alone, are tried with the few files that call
 # numpy, scipy or diffusers too. No tests that start programs and wait for them.
 FAST := tests/sde tests/models tests/data tests/metrics tests/laws tests/restoration tests/losses/test_learned_weights.py \
-	tests/losses/test_speckle_split.py tests/losses/test_speckle_correlation.py $(addprefix tests/samplers/test_,ddim.py despeckle.py exponential.py scheduler.py sampler_as_scheduler.py \
-	scheduler_pipelines.py) $(addprefix tests/smoothing/test_,bounds.py enumeration.py) \
+	tests/losses/test_speckle_split.py tests/losses/test_speckle_correlation.py $(addprefix tests/samplers/test_,ddim.py despeckle.py exponential.py \
+	scheduler.py sampler_as_scheduler.py scheduler_pipelines.py) $(addprefix tests/smoothing/test_,bounds.py enumeration.py) \
 	tests/training/test_loggers.py tests/jobs/test_job.py tests/jobs/test_overrides.py \
 	$(filter-out $(patsubst %,tests/test_%.py,faults lock queues readme demo notebooks benchmark_page troubleshooting), \
 	$(wildcard tests/test_*.py))

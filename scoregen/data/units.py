@@ -69,12 +69,12 @@ def check_units(x: Tensor, stated: Range, name: str) -> None:
         )
 
 
-def check_near(x: Tensor, stated: Range | None, key: str, name: str, owner: str) -> None:
+def check_near(x: Tensor, stated: Range | None, name: str, owner: str, remedy: str) -> None:
     r"""Refuses values that a model can hardly have made: not finite, or further than half the range outside of it.
 
     Args:
         x: values, of any shape. stated: the range of the data; None allows all finite values.
-        key: that gave them. name: of what holds them. owner: whose range it is, for the message.
+        name: the key that gave them, and what holds them. owner: whose range it is. remedy: ends the message.
 
     Raises:
         UserError: with the values and the range.
@@ -84,8 +84,7 @@ def check_near(x: Tensor, stated: Range | None, key: str, name: str, owner: str)
     beside = (most - least) / 2 if math.isfinite(most - least) else 0.0
     if not (math.isfinite(low) and math.isfinite(high) and least - beside <= low and high <= most + beside):
         raise UserError(
-            f"{key}: the values of {name} run from {low:g} to {high:g}, and those of {owner} lie in "
-            f"[{least:g}, {most:g}]. Give {key} in their units."
+            f"{name} run from {low:g} to {high:g}, and those of {owner} lie in [{least:g}, {most:g}]. {remedy}"
         )
 
 

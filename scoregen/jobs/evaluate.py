@@ -110,7 +110,8 @@ class Evaluate(Measuring):
             return
         if images.ndim != 4 or not images.is_floating_point() or ends is None or not has_ends(ends):
             return
-        check_near(images, ends, "samples", f"'{self.samples}'", self.data.name)
+        remedy = "Give samples in the units of the data, or the data's data.range."
+        check_near(images, ends, f"samples: the values of '{self.samples}'", self.data.name, remedy)
         tell_flat(images, ends, f"the samples of '{self.samples}'")
 
     def result(self, out: Path) -> float | None:

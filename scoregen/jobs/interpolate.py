@@ -205,7 +205,7 @@ def _read(file: Path, shape: tuple[int, ...], data_range: tuple[float, float] | 
         x = data_range[0] + (data_range[1] - data_range[0]) * x
     if tuple(x.shape) != tuple(shape):
         raise UserError(f"between: '{file}' has shape {tuple(x.shape)}, the model makes {tuple(shape)}. Resize it.")
-    check_near(x, data_range, "between", f"'{file}'", "the training")
+    check_near(x, data_range, f"between: the values of '{file}'", "the training", "Give it in their units.")
     return x[None]
 
 
