@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
-from scoregen import averages  # noqa: E402
+from scoregen import average_lengths, averages  # noqa: E402
 from scoregen.averages import LENGTHS  # noqa: E402
 from scoregen.training.ema import EMA  # noqa: E402
 from scoregen.training.power_averages import PowerAverages  # noqa: E402
@@ -64,7 +64,7 @@ def ours(folder: Path) -> dict[float, Tensor]:
     times, lengths = [m.images for m, _ in places], [length for _, length in places]
     found = {}
     for target in TARGETS:
-        x, _ = averages.coefficients(times, lengths, STEPS * BATCH, target)
+        x, _ = average_lengths.coefficients(times, lengths, STEPS * BATCH, target)
         parts = (a * m.values[n]["w"].double() for a, (m, n) in zip(x.tolist(), places, strict=True))
         found[target] = sum(parts, torch.zeros(SIZE, dtype=torch.float64))
     return found

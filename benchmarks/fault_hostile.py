@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fault_jobs import DIGITS, MESSAGE, Bench, Seen
 from fault_process import Child, Ended, one_message, own_memory
-from fault_rows import DIGITS, MESSAGE, Bench, Seen
 
 SECONDS, MEGABYTES = 10, 500
 LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))

@@ -3,8 +3,8 @@ r"""Random values for random keys of a random job: it can be run, or ends in one
 from collections.abc import Sequence
 from typing import Any
 
+from fault_jobs import MESSAGE, TOY, Bench, Seen
 from fault_process import Child, one_message
-from fault_rows import MESSAGE, TOY, Bench, Seen
 
 VALUES: Sequence[str] = (
     *("null", "0", "-1", "1", "2", "0.5", "1e308", "-1e308", "nan", "inf", "1e-320", "true", "''", "abc", "[]", "{}"),

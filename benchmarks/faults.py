@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fault_hostile as hostile
 import fault_overrides as overrides
 import fault_rows as rows
-from fault_rows import MESSAGE, SAME, Bench, Seen
+from fault_jobs import MESSAGE, SAME, Bench, Seen
 
 
 @dataclass

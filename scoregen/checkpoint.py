@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoregen import averages, moments
+from scoregen import average_lengths, averages, moments
 from scoregen.averages import Moment
 from scoregen.checkpoint_files import (
     FORMAT,
@@ -186,7 +186,7 @@ def load(
             and processes of this package and of modules that are trusted, for a larger model than its weights, or for
             places that are not trusted.
     """
-    averages.length_of(weights)
+    average_lengths.length_of(weights)
     folder = find(path)
     try:
         model = _read_model(folder, weights, trust)
@@ -198,7 +198,7 @@ def load(
 
 
 def _read_model(folder: Path, weights: str, trust: Collection[str]) -> nn.Module:
-    length = averages.length_of(weights)
+    length = average_lengths.length_of(weights)
     file = folder / f"{weights if length is None else 'ema'}.safetensors"
     verify(folder, None if shard_files(folder) else ("config.yaml", file.name))
     config = read_config(folder)

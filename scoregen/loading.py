@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scoregen import averages, checkpoint, pretrained
+from scoregen import average_lengths, averages, checkpoint, pretrained
 from scoregen.checkpoint_shards import shard_files
 from scoregen.errors import UserError
 from scoregen.models.next_level import fresh_names
@@ -41,7 +41,7 @@ def load(
     if ema is not None:
         if weights != "ema":
             raise UserError(f"ema: chooses the weights, got ema={ema} and weights={weights}. Give one of them.")
-        weights = f"ema:{averages.check_length(ema, 'ema'):g}"
+        weights = f"ema:{average_lengths.check_length(ema, 'ema'):g}"
     folder = find(path)
     if not is_foreign(folder):
         _refuse_null_label(folder, null_label)
@@ -92,7 +92,7 @@ def weights_digest(folder: Path, weights: str) -> str:
     r"""The digest of the weights of a folder of `find`."""
     if is_foreign(folder):
         return pretrained.weights_digest(folder)
-    if (length := averages.length_of(weights)) is not None:
+    if (length := average_lengths.length_of(weights)) is not None:
         return averages.digest_of(folder, length)
     if shard_files(folder):  # whose state.json has the digest of each
         return str(checkpoint.read_state(folder)["sha256"])

@@ -7,8 +7,9 @@ import pytest
 import torch
 from average_parts import tracked
 
-from scoregen import averages
-from scoregen.averages import LENGTHS, coefficients, exponent
+from scoregen import average_lengths
+from scoregen.average_lengths import coefficients, exponent
+from scoregen.averages import LENGTHS
 from scoregen.errors import UserError
 
 
@@ -95,4 +96,4 @@ def test_the_distance_is_that_of_a_random_walk():
 @pytest.mark.parametrize("weights", ["ema:0", "ema:0.3", "ema:x", "ema:", "emma", "model:0.1", 3, "ema:nan"])
 def test_weights_that_are_none_are_refused(weights):
     with pytest.raises(UserError, match=r"^weights: "):
-        averages.length_of(weights)
+        average_lengths.length_of(weights)

@@ -11,8 +11,9 @@ from runs import assert_same_run
 from tiny import TOY, command, train, weights
 
 import scoregen
-from scoregen import averages
-from scoregen.averages import LENGTHS, Moment, coefficients, decay
+from scoregen import average_lengths, averages
+from scoregen.average_lengths import coefficients, decay
+from scoregen.averages import LENGTHS, Moment
 from scoregen.errors import UserError
 from scoregen.training import Trainer
 from scoregen.training.ema import EMA
@@ -85,7 +86,7 @@ def test_snapshots_of_steps_that_are_made_again_are_removed(tmp_path):
 @pytest.mark.parametrize("length", ["0.08", True, None])
 def test_a_length_that_is_no_number_is_refused(length):
     with pytest.raises(UserError, match=r"ema: the length of an average must be a number, got"):
-        averages.check_length(length, "ema")
+        average_lengths.check_length(length, "ema")
 
 
 def test_averages_of_another_model_are_refused(tmp_path):

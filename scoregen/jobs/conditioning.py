@@ -149,7 +149,8 @@ def weak_weights(autoguidance: bool | str, weights: str, guidance: float) -> str
     Raises:
         UserError: they are those of the better model, or would guide nothing.
     """
-    from scoregen.averages import LENGTHS, length_of
+    from scoregen.average_lengths import length_of
+    from scoregen.averages import LENGTHS
 
     if autoguidance is False:
         return None
@@ -223,7 +224,7 @@ def require_shape(checkpoint: Path, source: Any) -> None:
 
 def named(weights: str) -> str:
     r"""Weights of a checkpoint in words."""
-    from scoregen.averages import length_of
+    from scoregen.average_lengths import length_of
 
     if weights in ("ema", "model"):
         return "averaged (EMA)" if weights == "ema" else "last step's"

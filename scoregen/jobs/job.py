@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from scoregen import storage
-from scoregen.averages import length_of
+from scoregen.average_lengths import length_of
 from scoregen.config import Node, typed
 from scoregen.data import Source, identity
 from scoregen.description import plain

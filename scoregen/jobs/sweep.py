@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from scoregen.averages import check_length, length_of
+from scoregen.average_lengths import check_length, length_of
 from scoregen.checks import at_least
 from scoregen.config import build
 from scoregen.description import option

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scoregen.averages import LENGTHS, Moment, decay, read, snapshots
+from scoregen.average_lengths import decay
+from scoregen.averages import LENGTHS, Moment, read, snapshots
 from scoregen.errors import UserError
 from scoregen.training.ema import EMA
 
