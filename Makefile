@@ -13,7 +13,7 @@ FAST := tests/sde tests/models tests/data tests/metrics tests/laws tests/restora
 	tests/losses/test_speckle_split.py tests/losses/test_speckle_correlation.py $(addprefix tests/samplers/test_,ddim.py despeckle.py exponential.py \
 	scheduler.py sampler_as_scheduler.py scheduler_pipelines.py) $(addprefix tests/smoothing/test_,bounds.py enumeration.py) \
 	tests/training/test_loggers.py tests/jobs/test_job.py tests/jobs/test_overrides.py \
-	$(filter-out $(patsubst %,tests/test_%.py,faults lock queues readme demo notebooks benchmark_page troubleshooting), \
+	$(filter-out $(patsubst %,tests/test_%.py,faults lock queues readme notebooks benchmark_page troubleshooting), \
 	$(wildcard tests/test_*.py))
 # The tests start some seventy processes; each would compile the package anew where byte code is not kept
 unexport PYTHONDONTWRITEBYTECODE

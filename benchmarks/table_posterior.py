@@ -26,7 +26,7 @@ from scoregen.sde import EDM
 from scoregen.training import Cosine
 
 SHARE, MEAN, VAR = torch.tensor([0.3, 0.7]), torch.tensor([-0.6, 0.4]), 0.05
-LEVELS = (0.05, 0.5, 1.0, 5.0)
+LEVELS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 def rows(n: int, g: torch.Generator) -> Tensor:
@@ -49,14 +49,14 @@ def errors(model: TableDenoiser, s: float, g: torch.Generator) -> tuple[float, f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--batch", type=int, default=8192)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     g = torch.Generator().manual_seed(options.seed)
     model = TableDenoiser(TableMLP((3,), width=64, depth=2), EDM(0.002, 80.0), 1, [2])
-    loss = TableScoreMatching(LogNormal(0.0, 1.4))
+    loss = TableScoreMatching(LogNormal(0.3, 1.4))
     loss.begin(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     rate, begin = Cosine(200, 0.001), time.process_time()

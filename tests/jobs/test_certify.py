@@ -1,58 +1,21 @@
-r"""The command line: classifiers from files, a run, its continuation and a comparison."""
+r"""The command line of certificates: a run, its continuation and a comparison."""
 
 import re
-import sys
 
 import numpy as np
 import pytest
 import torch
-from tiny import job
-from torch import nn
+from certify_parts import comparison, run
 
 from scoregen.command_line import lists_of_paths
 from scoregen.config import build
 from scoregen.description import option
 from scoregen.errors import UserError
-from scoregen.smoothing.classifiers import probe, read_classifier
 from scoregen.smoothing.noise import AbstractNoise
-from scoregen.smoothing.results import fingerprint, load
+from scoregen.smoothing.results import load
 from scoregen.smoothing.verify import problems
 
-
-def network():
-    r"""Class = which of ten pixel groups is brightest."""
-    layer = nn.Linear(64, 10)
-    with torch.no_grad():
-        layer.weight.copy_(torch.eye(10).repeat(1, 7)[:, :64])
-        layer.bias.zero_()
-    return nn.Sequential(nn.Flatten(), layer).eval()
-
-
-def number():
-    return 3
-
-
-def broken():
-    return {}["weights"]
-
-
 NOISES = ("gaussian", "uniform", "laplace", "log_normal", "gain", "gamma")
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    monkeypatch.setitem(sys.modules, "brightest", sys.modules[__name__])
-
-
-def run(out, *overrides, **nodes):
-    r"""The job on five digits."""
-    return job(
-        "certify", "data=digits", "n=300", "max_inputs=5", *overrides, **{"classifier": "brightest:network"} | nodes
-    ).run(out)
-
-
-def comparison(out, *runs):
-    return job("compare", runs=[str(run) for run in runs]).run(out)
 
 
 @pytest.mark.parametrize("name", NOISES)
@@ -193,71 +156,6 @@ def test_mistakes_are_one_message(tmp_path, change, message):
         run(tmp_path, **change)
 
 
-def test_classifiers_from_files_answer_as_the_module_does(tmp_path):
-    module, x = network(), torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    program = torch.export.export(module, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
-    torch.export.save(program, tmp_path / "a.pt2")
-    with pytest.warns(DeprecationWarning):
-        torch.jit.script(module).save(tmp_path / "a.pt")
-    for name in ("a.pt2", "a.pt"):
-        read = read_classifier(str(tmp_path / name))
-        torch.testing.assert_close(read(x), module(x))
-        assert not any(part.training for part in read.modules())
-        assert probe(read, x[0]) == 10
-
-
-def test_unreadable_classifiers_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "brightest", sys.modules[__name__])
-    (tmp_path / "a.pt").write_bytes(b"weights")
-    (tmp_path / "unfinished.py").write_text("def network(:\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    for source, message in (
-        (str(tmp_path / "b.pt2"), "does not exist"),
-        (str(tmp_path / "a.pt"), "no torch.export .* file.*weights alone"),
-        ("network", "neither a .pt2"),
-        ("brightest:netwrk", "Did you mean 'network'"),
-        ("brightest:number", "must return a classifier, got int"),
-        ("unfinished:network", r"classifier: cannot import 'unfinished' \(unfinished.py, line 1: "),
-        ("no_such_module:f", "cannot import 'no_such_module'"),
-        ("torchvision:resnet19", "Did you mean 'resnet1"),
-        ("brightest:broken", r"brightest:broken\(\) failed \(KeyError: 'weights'\)"),
-    ):
-        with pytest.raises(UserError, match=message):
-            read_classifier(source)
-
-
-def test_what_is_no_classifier_of_any_batch_is_refused(tmp_path):
-    with pytest.raises(UserError, match="must return logits"):
-        probe(lambda x: x.sum(1), torch.ones(3))
-    with pytest.raises(UserError, match=r"must return logits \(B, K\)"):
-        probe(lambda x: {"out": x[0]}, torch.ones(3))
-    for size in (1, 2, 5):
-        torch.export.save(torch.export.export(network(), (torch.rand(size, 1, 8, 8),)), tmp_path / "a.pt2")
-        with pytest.raises(UserError, match=r"at once .*export it with a dynamic batch dimension\."):
-            probe(read_classifier(str(tmp_path / "a.pt2")), torch.rand(1, 8, 8))
-
-
-def test_a_classifier_of_another_shape_is_answered_with_the_key_of_the_shape(tmp_path):
-    image, batch = torch.rand(2, 1, 8, 8), {0: torch.export.Dim("batch", min=2)}
-    torch.export.save(torch.export.export(network(), (image,), dynamic_shapes=(batch,)), tmp_path / "a.pt2")
-    with pytest.warns(DeprecationWarning):
-        torch.jit.script(network()).save(tmp_path / "a.pt")
-
-    def silent(x):
-        raise AssertionError
-
-    for classifier, reason in (
-        (read_classifier(str(tmp_path / "a.pt2")), r"Guard failed: .*\[2\] == 8"),
-        (read_classifier(str(tmp_path / "a.pt")), "RuntimeError: mat1 and mat2"),
-        (silent, "AssertionError"),
-    ):
-        with pytest.raises(
-            UserError, match=rf"2 at once \({reason}.*\)\. Give data of the shape .*data\.size"
-        ) as error:
-            probe(classifier, torch.rand(1, 9, 9))
-        assert "batch" not in str(error.value)
-
-
 def test_rows_are_the_rungs_that_were_asked_for(tmp_path, capsys):
     run(tmp_path, "max_radius=0.25", "step=0.1")
     rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("| 0")]
@@ -270,27 +168,6 @@ def test_an_unfinished_run_is_not_compared(tmp_path):
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
     with pytest.raises(UserError, match="has 2 of 5 certificates"):
         comparison(tmp_path / "both", tmp_path / "a")
-
-
-def few():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5)).eval()
-
-
-def coloured():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 10)).eval()
-
-
-def exact():
-    return network().double()
-
-
-def test_classifiers_that_do_not_fit_the_data_stop_before_any_work(tmp_path):
-    with pytest.raises(UserError, match="has 5 classes, digits has 10"):
-        run(tmp_path, classifier="brightest:few")
-    with pytest.raises(UserError, match=r"cannot take inputs of shape \(1, 8, 8\)"):
-        run(tmp_path, classifier="brightest:coloured")
-    assert not list(tmp_path.iterdir())
-    run(tmp_path / "double", classifier="brightest:exact")
 
 
 def test_labels_are_part_of_the_job_and_none_is_negative(tmp_path):
@@ -308,18 +185,6 @@ def test_labels_are_part_of_the_job_and_none_is_negative(tmp_path):
         certify((label + 1).numpy() % 10, "a")
     with pytest.raises(UserError, match="labels must be >= 0, got -1"):
         certify((label - 1).numpy(), "b")
-
-
-def test_files_that_differ_in_a_constant_differ(tmp_path):
-    r"""Frozen TorchScript has its weights as constants, which are neither parameters nor buffers."""
-    hashes = set()
-    for scale in (1.0, 2.0):
-        module = network()
-        module[1].weight.data *= scale
-        with pytest.warns(DeprecationWarning):
-            torch.jit.freeze(torch.jit.script(module)).save(tmp_path / "a.pt")
-        hashes.add(fingerprint(read_classifier(str(tmp_path / "a.pt"))))
-    assert len(hashes) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,66 +1,22 @@
-r"""The demo: what stands behind its buttons is what the jobs make, and a mistake is one message in the page."""
+r"""What stands behind the page of the demo: its buttons make what the jobs make, and a mistake is one message."""
 
-import gc
 import re
 import shlex
-import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from demo_parts import quoted, repeated
 from PIL import Image
-from tiny import DIGITS, TOY, command, job, train
+from tiny import job
 
 import scoregen
 from scoregen.errors import UserError
 from scoregen.jobs.demo_certifying import Certifying, curve_png, escaped, in_words, share, votes_png
-from scoregen.jobs.demo_page import imported, launch, page
 from scoregen.jobs.demo_sampling import _told
 from scoregen.jobs.demo_sampling import command as spoken
-from scoregen.jobs.demo_tabs import Folders, answering
+from scoregen.jobs.demo_tabs import Folders
 from scoregen.smoothing import Gaussian, SmoothedClassifier
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs of the demo's")  # a name that a shell and Hydra must be told of
-    train(folder / "digits", *DIGITS, "trainer.steps=2")
-    train(folder / "log", *DIGITS, "trainer.steps=2", "conditional=false", "sde=multiplicative", "sde.offset=0.02")
-    train(folder / "toy", *TOY, "trainer.steps=1")
-    small = ["data=digits", "model=classifier", "model.channels=[4]", "model.blocks=[1]", "loss=cross_entropy"]
-    train(folder / "classifier", *small, *DIGITS[3:], "trainer.steps=1")
-    x = np.random.default_rng(0).uniform(0.2, 0.6, (8, 8)).astype(np.float32)
-    np.save(folder / "speckled.npy", x)
-    Image.fromarray((255 * x).round().astype(np.uint8)).save(folder / "picture.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def both(runs):
-    r"""What is behind the page of a denoiser and a classifier."""
-    return scoregen.Demo(checkpoint=f"{runs}/digits", classifier=f"{runs}/classifier").tabs()
-
-
-@pytest.fixture(scope="module")
-def log(runs):
-    return scoregen.Demo(checkpoint=f"{runs}/log").tabs()
-
-
-@pytest.fixture
-def gr():
-    yield pytest.importorskip("gradio")
-    gc.collect()  # what a test leaves would be found in another one
-
-
-by_gradio = pytest.mark.filterwarnings("ignore::ResourceWarning")  # it leaves event loops and sockets to be collected
-
-
-def repeated(line: str, out: Path) -> Path:
-    r"""The folder of a command that the page shows."""
-    _, name, *overrides = shlex.split(line)
-    assert command(name, *overrides, f"out={out}") == 0
-    return out
 
 
 @pytest.mark.parametrize("label", [{"label": "all", "guidance": 2}, {"label": 3, "guidance": 1}, {"label": "none"}])
@@ -96,16 +52,12 @@ def test_a_path_is_that_of_the_command_that_the_page_shows(both, tmp_path, monke
 def test_an_upload_is_restored_as_by_the_job(runs, log, tmp_path, name):
     values = {"unit": "intensity", "scale": "", "floor": None, "samples": 0, "probes": 1, "seed": 2}
     found = log.despeckle(f"{runs}/{name}", "4", tmp_path / "page", **values)
-    same = ["looks=4", "probes=1", "seed=2", f"checkpoint='{_quoted(runs)}/log'", f"images='{_quoted(runs)}/{name}'"]
+    same = ["looks=4", "probes=1", "seed=2", f"checkpoint='{quoted(runs)}/log'", f"images='{quoted(runs)}/{name}'"]
     made = job("restore", *same).run(tmp_path / "job")
     assert found.file.read_bytes() == (made / "images" / name).read_bytes()
     assert found.page == (made / "report.html").read_text()
     assert len(found.figures) == 4 and all("<img" in figure for figure in found.figures)
     assert "speckle: 4 looks" in found.text and str(tmp_path) not in found.text
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "\\'")
 
 
 def test_a_certificate_is_that_of_the_smoothed_classifier(runs, both):
@@ -248,12 +200,6 @@ def test_keys_that_say_nothing_are_refused(runs, monkeypatch):
         scoregen.Demo(classifier="mine:net", null_label=10)
 
 
-def test_without_gradio_the_message_names_the_extra(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
-    with pytest.raises(UserError, match=r"the page needs gradio .*pip install 'scoregen\[demo\]'"):
-        imported()
-
-
 @pytest.mark.parametrize(
     "value", ["outputs/a", "with space", "it's", 'a="b"', "back\\slash", "end\\", 'a\\"b', "[x]=(y)"]
 )
@@ -273,78 +219,6 @@ def test_folders_of_old_results_are_removed():
     root = folders.root
     del folders
     assert not root.exists()
-
-
-@by_gradio
-def test_the_page_has_a_tab_for_what_can_be_done_and_a_sentence_for_the_rest(gr, both):
-    config = page(gr, both).get_config_file()
-    tabs = [part["props"]["label"] for part in config["components"] if part["type"] == "tabitem"]
-    assert tabs == ["sample", "interpolate", "certify"]
-    texts = [part["props"].get("value") for part in config["components"] if part["type"] == "markdown"]
-    assert any("**despeckle**" in str(text) for text in texts)
-    assert config["analytics_enabled"] is False
-
-
-@by_gradio
-def test_a_mistake_is_shown_as_its_message_and_a_bug_is_raised(gr, runs, both):
-    behind = {part.label: part for part in page(gr, both).blocks.values() if getattr(part, "label", None)}
-    assert behind["calls"].maximum == 128
-    draw = answering(gr, lambda file: both.certify(file, 0.25, 100, alpha=2.0, method="fixed", seed=0))
-    with pytest.raises(gr.Error) as shown:
-        draw(f"{runs}/picture.png")
-    assert "alpha must lie in " in shown.value.message and shown.value.duration is None
-    with pytest.raises(gr.Error) as shown:
-        draw(f"{runs}/<missing>.png")
-    assert "&lt;missing&gt;" in shown.value.message and str(runs) not in shown.value.message
-    with pytest.raises(ZeroDivisionError):
-        answering(gr, lambda: 1 / 0)()
-
-
-@by_gradio
-def test_the_buttons_give_what_is_behind_them(gr, both, tmp_path):
-    blocks = page(gr, both)
-    sample, interpolate, certify = (blocks.fns[k].fn for k in sorted(blocks.fns))
-    picture, text, line = sample("all", 1, "ddim", 2, 3, 0)
-    both.sample.sample("ddim", 2, 3, 0, tmp_path, label="all", guidance=1)
-    assert Path(picture).read_bytes() == (tmp_path / "grid.png").read_bytes()
-    assert "2 network calls" in text and line.startswith("scoregen sample ")
-    with pytest.raises(gr.Error, match="seed: a value is required"):
-        sample("all", 1, "ddim", 2, 3, None)
-    with pytest.raises(gr.Error, match=r"frames: must be a whole number, got 2\.5"):
-        interpolate("all", 1, "ddim", 2, 0, 1, 2.5)
-    with pytest.raises(gr.Error, match="images: a value is required"):
-        certify(None, 0.25, 100, 0.01, "fixed", 0)
-
-
-@by_gradio
-def test_the_page_is_served_on_this_machine_and_asks_for_nothing_elsewhere(gr, log):
-    demo = scoregen.Demo(checkpoint="x")
-    blocks = page(gr, log)
-    address = launch(gr, blocks, demo, block=False)
-    try:
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(address, timeout=20) as answer:
-            text = answer.read().decode()
-        assert answer.status == 200 and "scoregen demo" in text
-        assert not re.search(r"<(script|link|img)[^>]*(src|href)=.?https?://(?!127\.0\.0\.1)", text)
-        port = int(address.rstrip("/").rpartition(":")[2])
-        with pytest.raises(UserError, match=f"server_port: 127.0.0.1, port {port} cannot be served"):
-            launch(gr, page(gr, log), scoregen.Demo(checkpoint="x", server_port=port), block=False)
-    finally:
-        blocks.close()
-
-
-@by_gradio
-def test_a_dry_run_says_what_the_page_would_have_and_writes_nothing(gr, runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert command("demo", f"checkpoint='{_quoted(runs)}/digits'", "dry_run=true", "server_name=0.0.0.0") == 0
-    said = capsys.readouterr().out
-    assert "checkpoint: digits/step_00000002" in said and "no tab despeckle: " in said
-    assert "0.0.0.0 lets other machines in" in said and not [*tmp_path.iterdir()]
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert command("demo", f"checkpoint='{_quoted(runs)}/digits'") == 1
-    assert "the page is served from one process" in capsys.readouterr().err
 
 
 def test_names_stay_as_they_are_in_markdown():
