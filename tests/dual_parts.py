@@ -9,10 +9,6 @@ from scoregen.smoothing import (
 )
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def half_space(w, transform=lambda y: y, offset=0.0):
     r"""Class 1 where w . transform(y) > offset."""
     direction = torch.tensor(w, dtype=torch.float64)

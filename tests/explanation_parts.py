@@ -1,6 +1,7 @@
 r"""A half space and its smoothed classifier, for the tests of explanations."""
 
 import torch
+from smoothed_parts import seeded
 
 from scoregen.smoothing import Gaussian, SmoothedClassifier
 
@@ -18,10 +19,6 @@ def half_space(y):
 
 def smoothed(classifier=half_space, classes=2, **options):
     return SmoothedClassifier(classifier, Gaussian(SIGMA), classes, **options)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def explained(n=10_000, classifier=half_space, x=POINT, seed=0, **options):

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from dual_parts import always, dual, half_space, seeded
+from dual_parts import always, dual, half_space
 from scipy import stats
+from smoothed_parts import seeded
 
 from scoregen.rng import generator as keyed
 from scoregen.smoothing import (

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from dual_parts import always, dual, half_space, seeded
+from dual_parts import always, dual, half_space
+from smoothed_parts import seeded
 from torch import nn
 
 from scoregen.samplers import DDIM
