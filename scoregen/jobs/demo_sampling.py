@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 J = TypeVar("J", bound=Job)
 _OFFERED = (
-    *("flow_map", "exponential_abm", "velocity_abm", "heun", "ddim", "exponential_ab"),
+    *("flow_map", "velocity_abm", "exponential_abm", "heun", "ddim", "exponential_ab"),
     *("ancestral", "euler_maruyama", "predictor_corrector", "dale_langevin"),
 )
 MOST_CALLS, MOST_SAMPLES, MOST_FRAMES = 128, 64, 32

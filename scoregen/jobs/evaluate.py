@@ -48,7 +48,7 @@ class Evaluate(Measuring):
     known: ClassVar = ("metrics.json", "report.html", "dimension.png", "memorisation.png", "information.png")
     free: ClassVar = (*Job.free, "cache")
     samples: str | None = None
-    sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
+    sampler: Sampler = field(default_factory=built_option("sampler", "velocity_abm"))
     dimension: bool = False
     memorisation: bool = False
     information: bool = False

@@ -35,7 +35,7 @@ class Export(LoadingJob):
     weights: Weights = "ema"
     program: bool = False
     n: int = 16
-    sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
+    sampler: Sampler = field(default_factory=built_option("sampler", "velocity_abm"))
     seed: int = 0
     data: Source | None = None
     evaluation: str | None = None

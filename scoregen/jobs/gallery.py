@@ -52,7 +52,7 @@ class Gallery(FastJob):
     beside: str | None = None
     weights: Weights = "ema"
     data: Source | None = None
-    sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
+    sampler: Sampler = field(default_factory=built_option("sampler", "velocity_abm"))
     samplers: list[str] = field(default_factory=lambda: ["velocity_abm", "heun", "ddim"])
     calls: list[int] = field(default_factory=lambda: [4, 8, 18, 35])
     n: int = 100

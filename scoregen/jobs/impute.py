@@ -36,7 +36,7 @@ class Impute(FastJob):
     table: str | None = None
     separator: str | None = None
     draws: int = 5
-    sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
+    sampler: Sampler = field(default_factory=built_option("sampler", "velocity_abm"))
     format: Literal["csv", "parquet"] = "csv"
     batch_size: int = 1000
     seed: int = 0

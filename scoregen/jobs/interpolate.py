@@ -53,7 +53,7 @@ class Interpolate(FastJob):
     checkpoint: str | None = None
     weights: Weights = "ema"
     between: list[int] | list[str] | None = None
-    sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
+    sampler: Sampler = field(default_factory=built_option("sampler", "velocity_abm"))
     frames: int = 11
     blend: Literal["slerp", "linear"] = "slerp"
     constant_speed: bool = False

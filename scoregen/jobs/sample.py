@@ -60,7 +60,7 @@ class Sample(FastJob):
     free: ClassVar = (*Job.free, "n")
     checkpoint: str | None = None
     weights: Weights = "ema"
-    sampler: Sampler = field(default_factory=built_option("sampler", "exponential_abm"))
+    sampler: Sampler = field(default_factory=built_option("sampler", "velocity_abm"))
     n: int = 64
     batch_size: int = 64
     format: Literal["png", "npz", "csv", "parquet"] = "png"

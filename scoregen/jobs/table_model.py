@@ -221,7 +221,7 @@ class TableModel:
     def _rows(self, sampler: Any, batch_size: int) -> RowSampler:
         self._fitted()
         whole(1, batch_size=batch_size)
-        chosen = build(option("sampler", "exponential_abm"), where="sampler") if sampler is None else sampler
+        chosen = build(option("sampler", "velocity_abm"), where="sampler") if sampler is None else sampler
         return RowSampler(self.denoiser, self.schema, chosen, batch_size)
 
     def _fitted(self) -> None:

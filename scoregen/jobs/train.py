@@ -88,7 +88,7 @@ class Train(LoadingJob):
     chart: Node = field(default_factory=node_option("chart", "auto"))
     model: Node = field(default_factory=node_option("model", "auto"))
     loss: Node = field(default_factory=node_option("loss", "score_matching"))
-    sampler: Node = field(default_factory=node_option("sampler", "exponential_abm"))
+    sampler: Node = field(default_factory=node_option("sampler", "velocity_abm"))
     trainer: Node = field(default_factory=node_option("trainer", "default"))
     logger: Node = field(default_factory=node_option("logger", "none"))
     seed: int = 0

@@ -20,6 +20,8 @@ from scoregen.models.protocol import DenoiserLike, jump, takes_next
 from scoregen.models.wrapper import DenoiserWrapper
 from scoregen.sde.path import as_time, expand, readable
 
+_STEEP = 2.0  # scale above which old values mislead multistep samplers (docs/samplers.md, "Under guidance")
+
 
 class _Guidance(DenoiserWrapper):
     r"""Extrapolation inside an interval of noise ratios, the better denoiser outside it.
@@ -40,6 +42,10 @@ class _Guidance(DenoiserWrapper):
             raise ValueError(f"interval must be noise ratios (s_low, s_high) with 0 <= s_low < s_high, got {interval}.")
         self.scale = float(scale)
         self.interval = (float(interval[0]), float(interval[1]))
+
+    @property
+    def is_steep(self) -> bool:
+        return self.scale > _STEEP or super().is_steep
 
     @property
     def takes_next(self) -> bool:

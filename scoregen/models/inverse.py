@@ -41,6 +41,10 @@ class PiGDM(DenoiserWrapper):
             )
         self.observation, self.sigma_data = observation, float(sigma_data)
 
+    @property
+    def is_steep(self) -> bool:
+        return True
+
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         s = as_time(s).cpu()  # a number is there; a tensor on an accelerator is waited for
         if s.numel() > 1 and not bool((s == s.flatten()[0]).all()):

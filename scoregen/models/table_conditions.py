@@ -38,6 +38,10 @@ class GivenCells(DenoiserWrapper):
         self.numbers = Inpainting(known.nan_to_num(0.0), numbers & ~known.isnan())
         self.sigma_data = denoiser.sigma_data
 
+    @property
+    def is_steep(self) -> bool:
+        return True
+
     def forward(self, u: Tensor, s: Tensor | float, label: Tensor | None = None) -> Tensor:
         s2 = as_time(s).flatten()[0].cpu().item() ** 2
         variance = s2 * self.sigma_data**2 / (s2 + self.sigma_data**2)

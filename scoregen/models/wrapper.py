@@ -36,5 +36,10 @@ class DenoiserWrapper(AbstractDenoiser, ABC):
         return shape_of(self.denoiser)
 
     @property
+    def is_steep(self) -> bool:
+        r"""Whether D changes so much between steps that multistep samplers should trust old values less."""
+        return bool(getattr(self.denoiser, "is_steep", False))
+
+    @property
     def is_consistency(self) -> bool:
         return bool(getattr(self.denoiser, "is_consistency", False))

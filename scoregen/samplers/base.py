@@ -167,6 +167,7 @@ class Bound:
         self.last: Tensor | None = None
         self.sde = denoiser.sde
         self.takes_next = takes_next(denoiser)
+        self.is_steep = getattr(denoiser, "is_steep", False)
 
     def __call__(self, u: Tensor, s: float, *, next_s: float | None = None) -> Tensor:
         self.calls += 1

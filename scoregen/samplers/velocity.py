@@ -9,11 +9,17 @@ Grids of few steps have tau-steps that grow several times from one to the next. 
 then has large weights of both signs, which multiply the errors of a network; the oldest values are left out until
 
     sum_j |w_j| <= limit |sum_j w_j|.
+
+Guidance of a large scale and known values make V steep, so that old values mislead (docs/samplers.md, "Under
+guidance"). Then the limit is small, unless one is given.
 """
+
+from typing import ClassVar
 
 from torch import Tensor
 
 from scoregen.checks import at_least, positive
+from scoregen.samplers.base import Callback, Denoise, Noise
 from scoregen.samplers.grids import Grid
 from scoregen.samplers.multistep import AdamsBashforthMoulton, History, polynomial_weights, weighted_sum
 
@@ -27,6 +33,7 @@ class VelocityABM(AdamsBashforthMoulton):
         order: k, 1 to 4, where the limit allows it.
         scale: c, about the standard deviation of the data in model coordinates.
         limit: largest amplification of errors in V by the weights of a step, >= 1; 20 is better with an exact denoiser.
+            None: 10, or 2 for a denoiser that is steep: guided by a scale above 2, or given known values.
 
     Raises:
         ValueError: an order outside 1..4, scale <= 0 or limit < 1.
@@ -36,14 +43,31 @@ class VelocityABM(AdamsBashforthMoulton):
     """
 
     highest_order = 4
+    usual_limit: ClassVar[float] = 10.0
+    steep_limit: ClassVar[float] = 2.0
 
     def __init__(
-        self, steps: int = 18, grid: Grid | None = None, order: int = 4, scale: float = 0.5, limit: float = 10.0
+        self, steps: int = 18, grid: Grid | None = None, order: int = 4, scale: float = 0.5, limit: float | None = None
     ) -> None:
         super().__init__(steps, grid, order)
         positive(scale=scale)
-        at_least(1, limit=limit)
-        self.scale, self.limit = float(scale), float(limit)
+        if limit is not None:
+            at_least(1, limit=limit)
+        self.scale, self.limit = float(scale), None if limit is None else float(limit)
+
+    def integrate(
+        self,
+        denoise: Denoise,
+        u: Tensor,
+        grid: Tensor,
+        noise: Noise,
+        progress: bool = False,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        if self.limit is None and getattr(denoise, "is_steep", False):
+            steady = type(self)(self.steps, self.grid, self.order, self.scale, self.steep_limit)
+            return steady.integrate(denoise, u, grid, noise, progress, callback)
+        return super().integrate(denoise, u, grid, noise, progress, callback)
 
     def value(self, u: Tensor, denoised: Tensor, s: float) -> Tensor:
         return (u - denoised) * (self.scale / s) - denoised
@@ -57,8 +81,9 @@ class VelocityABM(AdamsBashforthMoulton):
         return weighted_sum(u * (1 - tau), weights, values) * (1 + n / self.scale)
 
     def _weights(self, nodes: list[float], step: float) -> list[float]:
+        limit = self.usual_limit if self.limit is None else self.limit
         for count in range(len(nodes), 1, -1):
             weights = polynomial_weights(nodes[:count], [step ** (i + 1) / (i + 1) for i in range(count)])
-            if sum(map(abs, weights)) <= self.limit * abs(step):
+            if sum(map(abs, weights)) <= limit * abs(step):
                 return weights
         return [step]

@@ -42,7 +42,7 @@ MISTAKES = {
         r"trainer.optimizer.lrr: 'lrr' is not an arg.*AdamW. Did you mean 'lr'",
     ),
     "key-of-unused": (["+quality.featuress=1"], r"quality.featuress: .* Did you mean 'features'\?"),
-    "key-of-sampler": (["+sampler.stepss=1"], r"sampler.stepss: .*ExponentialABM. Did you mean 'steps'\?"),
+    "key-of-sampler": (["+sampler.stepss=1"], r"sampler.stepss: .*VelocityABM. Did you mean 'steps'\?"),
     "group": (["dta=mnist"], r"dta: there is no key 'dta'. Did you mean 'data'\?"),
     "option": (["sde=edmm"], r"sde: there is no option 'edmm'. Did you mean 'edm'\? Choices: .*edm.*"),
     "option+": (["+experiment=dmo"], r"experiment: there is no option 'dmo'. Did you mean 'demo'\? Choices: .*demo"),
