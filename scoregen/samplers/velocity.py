@@ -14,12 +14,12 @@ Guidance of a large scale and known values make V steep, so that old values misl
 guidance"). Then the limit is small, unless one is given.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from scoregen.checks import at_least, positive
-from scoregen.samplers.base import Callback, Denoise, Noise
+from scoregen.samplers.base import Denoise, Noise
 from scoregen.samplers.grids import Grid
 from scoregen.samplers.multistep import AdamsBashforthMoulton, History, polynomial_weights, weighted_sum
 
@@ -55,19 +55,12 @@ class VelocityABM(AdamsBashforthMoulton):
             at_least(1, limit=limit)
         self.scale, self.limit = float(scale), None if limit is None else float(limit)
 
-    def integrate(
-        self,
-        denoise: Denoise,
-        u: Tensor,
-        grid: Tensor,
-        noise: Noise,
-        progress: bool = False,
-        callback: Callback | None = None,
-    ) -> Tensor:
-        if self.limit is None and getattr(denoise, "is_steep", False):
-            steady = type(self)(self.steps, self.grid, self.order, self.scale, self.steep_limit)
-            return steady.integrate(denoise, u, grid, noise, progress, callback)
-        return super().integrate(denoise, u, grid, noise, progress, callback)
+    def step(self, denoise: Denoise, u: Tensor, s: float, n: float, noise: Noise, memory: Any) -> tuple[Tensor, Any]:
+        if self.limit is not None:
+            return super().step(denoise, u, s, n, noise, memory)
+        limit = self.steep_limit if getattr(denoise, "is_steep", False) else self.usual_limit
+        chosen = type(self)(self.steps, self.grid, self.order, self.scale, limit)
+        return chosen.step(denoise, u, s, n, noise, memory)
 
     def value(self, u: Tensor, denoised: Tensor, s: float) -> Tensor:
         return (u - denoised) * (self.scale / s) - denoised

@@ -87,4 +87,4 @@ def test_a_network_that_does_not_keep_its_number_of_classes_is_refused(tmp_path,
     assert command("train", *SMALL, *own) == 1
     assert "Net is given num_classes=10 but has no attribute num_classes" in capsys.readouterr().err
     assert command("train", *SMALL, *own, "conditional=false") == 0
-    monkeypatch.delitem(sys.modules, "mynet")
+    sys.modules.pop("mynet")
