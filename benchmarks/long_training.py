@@ -15,7 +15,8 @@ steps of 128 images the budget is six times that of conf/trainer/comparison.yaml
 Each peer has what its authors advise:
 
 * diffusers' example for images: v-prediction, betas rescaled to zero terminal SNR, AdamW and `EMAModel` with the
-  example's settings, cosine rate with warm-up; then `DDIMScheduler` with trailing time steps.
+  example's settings, cosine rate with warm-up; then `DDIMScheduler` with trailing time steps, with and without its
+  default of clipping x_0 to [-1, 1] (`clipped_*`): it clips x_0 and keeps eps, an error that grows with the calls.
 * denoising-diffusion-pytorch: its `GaussianDiffusion` (v-prediction, sigmoid schedule), `Trainer` and DDIM as they are.
 
 The rate of learning is an option, since neither was made for small networks: --lr.
@@ -26,10 +27,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,6 +47,7 @@ from scoregen.training.precision import bf16_is_native
 CALLS = (18, 35, 100)
 SOURCES = {"mnist": MNIST, "fashion_mnist": FashionMNIST, "digits": lambda root: Digits()}
 Shape = tuple[int, int, int]
+Samplers = dict[str, "Sampler"]  # by the names of their folders
 Sampler = Callable[[int, int], Tensor]  # calls, images -> images in [0, 1]
 
 
@@ -52,7 +56,7 @@ def batches(source: Source, steps: int, batch: int, seed: int) -> Iterator[Tenso
         yield source.train.in_units(indices)[0]
 
 
-def diffusers(net: nn.Module, shape: Shape, images: Iterator[Tensor], steps: int, lr: float) -> Sampler:
+def diffusers(net: nn.Module, shape: Shape, images: Iterator[Tensor], steps: int, lr: float) -> Samplers:
     r"""The loop of diffusers' train_unconditional.py; the sampler has the averaged weights."""
     from diffusers import DDIMScheduler, DDPMScheduler
 
@@ -66,18 +70,18 @@ def diffusers(net: nn.Module, shape: Shape, images: Iterator[Tensor], steps: int
     ema.copy_to(net.parameters())
     net.eval()
 
-    def sampler(calls: int, n: int) -> Tensor:
-        ddim = DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
+    def sampler(calls: int, n: int, clip: bool = False) -> Tensor:
+        ddim = DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing", clip_sample=clip)
         ddim.set_timesteps(calls)
         x = torch.randn(n, *shape)
         for t in progress(ddim.timesteps, description=f"DDIM, {calls} calls"):
             x = ddim.step(net(x, t), t, x).prev_sample
         return (x + 1) / 2
 
-    return sampler
+    return {"calls": sampler, "clipped": partial(sampler, clip=True)}
 
 
-def lucidrains(net: nn.Module, shape: Shape, images: Iterator[Tensor], steps: int, lr: float) -> Sampler:
+def lucidrains(net: nn.Module, shape: Shape, images: Iterator[Tensor], steps: int, lr: float) -> Samplers:
     r"""`denoising_diffusion_pytorch.Trainer`; it wants 100 files, which are not read."""
     repair_torchvision()
     from denoising_diffusion_pytorch import GaussianDiffusion
@@ -101,22 +105,23 @@ def lucidrains(net: nn.Module, shape: Shape, images: Iterator[Tensor], steps: in
         trainer.dl = images
         trainer.train()
     diffusion = trainer.ema.ema_model.eval()
+    net.load_state_dict(diffusion.model.state_dict())  # the averaged weights, which are saved
 
     def sampler(calls: int, n: int) -> Tensor:
         diffusion.sampling_timesteps, diffusion.is_ddim_sampling = calls, calls < diffusion.num_timesteps
         return diffusion.sample(batch_size=n)
 
-    return sampler
+    return {"calls": sampler}
 
 
 LOOPS = {"diffusers": diffusers, "denoising-diffusion-pytorch": lucidrains}
 
 
 @torch.no_grad()
-def write(sampler: Sampler, n: int, seed: int, out: Path) -> None:
+def write(sampler: Sampler, n: int, seed: int, out: Path, name: str) -> None:
     for calls in CALLS:
         torch.manual_seed(seed)
-        folder = out / f"calls_{calls:03d}"
+        folder = out / f"{name}_{calls:03d}"
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(folder / "samples.npz", images=sampler(calls, n).clamp(0, 1).numpy())
         print(folder / "samples.npz", flush=True)
@@ -135,14 +140,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
     source = SOURCES[options.data](options.root)
     patch = 1 if options.data == "digits" else 2
     net = Unshuffled(UNet(source.shape, (32, 64), layers=1, patch_size=patch).net, patch)
     images = batches(source, options.steps, options.batch, options.seed)
     begin = time.process_time()
-    sampler = LOOPS[options.loop](net, source.shape, images, options.steps, options.lr)
+    samplers = LOOPS[options.loop](net, source.shape, images, options.steps, options.lr)
     print(f"trained: {time.process_time() - begin:.0f} s of CPU", flush=True)
-    write(sampler, options.n, options.seed, options.out)
+    save_file(net.state_dict(), options.out / "weights.safetensors")
+    for name, sampler in samplers.items():
+        write(sampler, options.n, options.seed, options.out, name)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,15 @@ class Point:
     frechet: Number
 
 
+def _apart(calls: list[int]) -> list[int]:
+    r"""Of sorted numbers those whose labels do not touch on a logarithmic axis."""
+    kept: list[int] = []
+    for number in calls:
+        if not kept or number > 1.25 * kept[-1]:
+            kept.append(number)
+    return kept
+
+
 def save_figure(points: list[Point], path: Path) -> Path:
     r"""Writes the PNG: lines with their bootstrap intervals, and the floor."""
 
@@ -43,6 +52,9 @@ def save_figure(points: list[Point], path: Path) -> Path:
             axes.axhline(floor, linestyle="--", color="grey", label="floor (held-out data)")
         axes.set_xscale("log")
         axes.set_yscale("log")
+        ticks = _apart(sorted({point.calls for point in points}))
+        axes.set_xticks(ticks, [str(calls) for calls in ticks])
+        axes.set_xticks([], minor=True)
         axes.set_xlabel("network calls per image")
         axes.set_ylabel(points[0].frechet.name)
         axes.legend()
